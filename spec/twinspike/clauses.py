@@ -1,0 +1,148 @@
+"""The normative clauses: what an implementation MUST and MAY do, as data that docs and conformance read.
+
+A clause is numbered once and never renumbered. Symbols are those of the configs: x current, u potential
+before and v after reset, s spike, h surrogate, T time steps, B batch, K classes, (.) the config's field.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+
+class Clause(msgspec.Struct, frozen=True):
+    """One numbered sentence of the specification."""
+
+    id: str
+    level: Literal["MUST", "MAY", "UNDEFINED"]
+    text: str
+
+
+def _chapter(prefix: str, *lines: tuple[Literal["MUST", "MAY", "UNDEFINED"], str]) -> tuple[Clause, ...]:
+    return tuple(Clause(f"{prefix}-{i}", level, text) for i, (level, text) in enumerate(lines, start=1))
+
+
+CLAUSES: tuple[Clause, ...] = (
+    *_chapter(
+        "LIF",
+        ("MUST", "Charge: u[t] = decay * v[t-1] + x[t]; with decay_input, u[t] = decay * v[t-1] + (1 - decay) * x[t]."),
+        ("MUST", "Fire: s[t] is exactly 1 where u[t] >= threshold and exactly 0 elsewhere; equality fires."),
+        ("MUST", "Hard reset: v[t] = (1 - s[t]) * u[t] + s[t] * v_reset, at the same step as the spike."),
+        ("MUST", "Soft reset: v[t] = u[t] - s[t] * threshold."),
+        ("MUST", "The state before the first step is 0 unless given; the state after the last step is returned, and a sequence split at any step with its state carried over gives the results of the whole."),
+        ("MUST", "Backward: ds/du = h(u - threshold), and the reset is differentiated through the spike: d[t] = (g[t] + e[t+1] * r[t]) * h + e[t+1] * k[t], where e is the gradient of v, r = v_reset - u and k = 1 - s (hard) or r = -threshold and k = 1 (soft), and e[t] = decay * d[t]."),
+        ("MUST", "With detach_reset the term r[t] is dropped; k[t] stays."),
+        ("MUST", "The current's gradient is d[t], times 1 - decay with decay_input; the initial state's is decay * d[1]."),
+        ("MUST", "A learned decay is used as it is; its gradient is the sum of d[t] * v[t-1], with decay_input of d[t] * (v[t-1] - x[t]), over steps, batch and the entries that share it."),
+        ("MUST", "A learned threshold is used as it is; its gradient is the sum of -(g[t] + e[t+1] r[t]) h, and with soft reset of -e[t+1] s[t] in addition, r dropped where detached."),
+        ("MAY", "The multiply-add of the charge may be fused; subnormal numbers may be flushed to zero."),
+        ("UNDEFINED", "Currents, states or learned quantities that are NaN or infinite; a learned decay outside [0, 1] or threshold <= 0."),
+    ),
+    *_chapter(
+        "SUR",
+        ("MUST", "A surrogate h is a function of z = u - threshold, even, >= 0, and integrates to 1 over z."),
+        ("MUST", "rectangle: h = 1/width where |z| < width/2, strictly, and 0 elsewhere."),
+        ("MUST", "triangle: h = max(0, 1 - |z|/width)/width."),
+        ("MUST", "sigmoid: h = slope q (1 - q), q = 1/(1 + exp(-slope z)); no overflow at any finite z."),
+        ("MUST", "arctan: h = (slope/2)/(1 + (pi slope z/2)^2)."),
+        ("MUST", "fast_sigmoid: h = (slope/2)/(1 + slope |z|)^2."),
+        ("MUST", "tanh: h = (slope/2)(1 - tanh(slope z)^2); no overflow at any finite z."),
+    ),
+    *_chapter(
+        "FAC",
+        ("MUST", "factorization.scope decides which layers are factored: all_convs, no_stem (all but the stem), backbone (all but branches), with_heads (every convolution and linear layer), none."),
+        ("MUST", "per_position: the matrix of position (i, j) is kernel[:, :, i, j], out x in; out_by_rest: the matrix is the kernel reshaped in row-major order to out x (in kh kw)."),
+        ("MUST", "A kernel is factored by singular values: residual U diag(sigma) V - W, orthonormal columns of U and rows of V, sigma >= 0 and descending, truncated to rank r with the least error."),
+        ("MUST", "Gauge of initial values: in each column of U the entry of largest magnitude, the first of equals, is positive."),
+        ("MUST", "rank: full is min(out, in) of the matrix; a whole number is cut at that; a fraction is the smallest rank that keeps that share of the sum of squared singular values at every position."),
+        ("MUST", "compose: W = U diag(sigma) V per matrix, taken back to (out, in, kh, kw)."),
+        ("MUST", "U and V are one array each, shared by the twins: their gradient is the sum of both twins' gradients. sigma_ann and sigma_snn are separate and start equal."),
+        ("MUST", "A layer out of scope has one kernel per twin, both starting at the same value, and shares nothing but a bias."),
+        ("MUST", "authors_reshape reads the row-major kernel (out, in, kh, kw) as (kh, kw, out, in) without permuting."),
+        ("UNDEFINED", "The signs of singular pairs and the basis of repeated singular values, other than by FAC-4; gradients of factorize."),
+    ),
+    *_chapter(
+        "ORT",
+        ("MUST", "The deviation of a factored layer is the largest of |U'U - I| and |VV' - I| over positions and entries."),
+        ("MUST", "penalty: weight times the sum over factored layers and positions of |U'U - I|^2 + |VV' - I|^2 (squared Frobenius norms) joins the loss."),
+        ("MUST", "retract: after optimizer steps every, 2 every, ... U and V are replaced by their polar factor or by Q with a positive diagonal of R; sigma and optimizer slots stay."),
+    ),
+    *_chapter(
+        "LAY",
+        ("MUST", "conv: cross-correlation with zero padding on all sides, no bias; (B, C, H, W) and kernel (out, in, kh, kw)."),
+        ("MUST", "avg_pool: mean over kernel x kernel windows without padding; global_pool: mean over H and W."),
+        ("MUST", "linear: weight x + bias; the bias is one array shared by the twins."),
+        ("MUST", "The artificial twin's activation is max(0, x), with derivative 0 at x <= 0."),
+        ("MUST", "An add layer sums its two inputs; the activation of a residual block follows the addition."),
+    ),
+    *_chapter(
+        "BN",
+        ("MUST", "Training: y = gamma (x - mean)/sqrt(var + eps) + beta with the mean and the biased variance over batch and space of each channel; gradients pass through mean and variance."),
+        ("MUST", "per_step: each time step is normalized by its own statistics, and the running statistics are updated once per step, in the order of time."),
+        ("MUST", "folded: all T B samples of the sequence are normalized together, and the running statistics are updated once."),
+        ("MUST", "running = (1 - momentum) running + momentum new, with the unbiased variance n/(n-1), n values per channel."),
+        ("MUST", "Evaluation: y = gamma (x - running mean)/sqrt(running var + eps) + beta at every step; nothing is updated."),
+        ("MUST", "Each twin has its own gamma, beta and running statistics; one training step updates each twin's once per batch (artificial) or as above (spiking)."),
+        ("MUST", "gamma_init = threshold starts the spiking twin's gamma at the threshold; else all gammas start at 1, betas and means at 0, variances at 1."),
+        ("UNDEFINED", "Training with a single value per channel (n = 1)."),
+    ),
+    *_chapter(
+        "INP",
+        ("MUST", "Static input (B, C, H, W): the image is presented unchanged at each of the T steps to the spiking twin, and once to the artificial twin."),
+        ("MUST", "Event input (T, B, C, H, W): frame t is the spiking twin's input at step t; the artificial twin sees the mean of the T frames."),
+    ),
+    *_chapter(
+        "OUT",
+        ("MUST", "readout sum: logits and features of the spiking twin are sums over the T steps, so the bias counts T times."),
+        ("MUST", "readout mean: they are means over the T steps."),
+        ("MUST", "Predictions are made from the main exit's reduced logits; the first of equal maxima wins."),
+    ),
+    *_chapter(
+        "DIS",
+        ("MUST", "total = (1 - alpha) sum_i [CE(a_i, y) + CE(z_i, y)] + alpha tau^2 sum_pairs KD(student <- teacher) + beta sum_i F(h_i, f_i), a and f the artificial, z and h the spiking twin's logits and features at exit i."),
+        ("MUST", "CE is the mean over the batch of -log softmax(logits)[label], stable for any finite logits."),
+        ("MUST", "KD form ce: -mean_batch sum_class softmax(teacher/tau) log_softmax(student/tau); form kl: that minus the same with the teacher in the student's place."),
+        ("MUST", "Presets: joint = ann_i<-ann_n for i < n and snn_i<-ann_i for all i; ann_only the former; snn_from_ann the latter; none."),
+        ("MUST", "F is the sum of squared differences over batch and channels; batch_mean divides by B, mean by B times channels."),
+        ("MUST", "With detach_teacher (the default) teacher logits, and the artificial twin's features in F, pass no gradient; without it they do."),
+        ("MUST", "With isolate_ann the spiking twin's gradient into shared U, V and biases is dropped; its own parameters' gradients stay."),
+        ("MUST", "per_step: CE and KD of spiking logits are averages over the T steps of the loss of that step's unreduced logits, artificial ones being equal at all steps; F stays on reduced features."),
+    ),
+    *_chapter(
+        "OPT",
+        ("MUST", "SGD: g' = g + weight_decay p; with momentum m = momentum m + g', from m = 0, and the direction is m, or g' + momentum m with nesterov; p = p - lr direction. The learning rate stays outside the buffer."),
+        ("MUST", "Every gradient is taken at the parameters before the step, and every parameter moves once."),
+        ("MUST", "The counter optimizer/step grows by one per step, from 0."),
+        ("MUST", "decay_scope no_norm_bias: no weight decay on norm scales and shifts, biases and neuron parameters."),
+        ("MUST", "Adam: m = beta1 m + (1 - beta1) g', v = beta2 v + (1 - beta2) g'^2, p = p - lr (m/(1 - beta1^n))/(sqrt(v/(1 - beta2^n)) + eps) at step n from 1."),
+        ("MUST", "adam: g' = g + weight_decay p."),
+        ("MUST", "adamw: g' = g, and p shrinks by lr weight_decay p (old p) in the same step."),
+    ),
+    *_chapter(
+        "SCH",
+        ("MUST", "cosine: floor + (lr - floor)(1 + cos(pi e/E))/2 at epoch e of E counted from 0 after the warm-up; unit step counts in fractions of an epoch."),
+        ("MUST", "Warm-up: lr n/(warmup_epochs steps_per_epoch) at step n counted from 1, never above lr."),
+        ("MUST", "The rate is computed in float64 on the host and handed to the backend."),
+    ),
+    *_chapter(
+        "INI",
+        ("MUST", "Initial values are float64, drawn by streams keyed by (seed, init, 0, 2 i) for the kernel and 2 i + 1 for the bias of layer i, counted from 0 over all layers; backends cast them."),
+        ("MUST", "Convolutions: normal with variance 2/(out kh kw). Linear layers: weight and bias uniform in +-1/sqrt(in)."),
+        ("MUST", "Learned neuron quantities start at their config's value; slots and counter at 0."),
+    ),
+    *_chapter(
+        "RND",
+        ("MUST", "A stream is Philox 4x64 with key (seed, purpose) and counter (0, 0, epoch, index), purposes init 1, order 2, augment 3, split 4."),
+        ("MUST", "uniform = floor(word/2^11) 2^-53; integers below n = floor(uniform n); permutation = stable order of raw words; normal = Box-Muller, cosines before sines."),
+    ),
+    *_chapter(
+        "PRE",
+        ("MUST", "f64 and f32-ieee: every operation in that format, products included (no TF32)."),
+        ("MUST", "bf16-mixed: operands and results of convolutions and what layers hand on are bfloat16, accumulated in float32; parameters, composed kernels before their cast, statistics, norms, potentials, readout, heads, losses, gradients of parameters and the optimizer are float32."),
+        ("MUST", "tf32: as f32-ieee, but operands of products may be rounded to 11 significant bits."),
+        ("MUST", "Results are on the device asked for; inputs are never modified."),
+    ),
+)
+
+BY_ID: dict[str, Clause] = {clause.id: clause for clause in CLAUSES}
