@@ -1,0 +1,76 @@
+"""How the tests are run: nothing is skipped, and what a test file needs is said by its name.
+
+A skipped test looks like a passed one, so a skip is a failure here. An environment that lacks a
+framework leaves whole files out instead, by name and in the open: `pytest --without torch`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+NEEDS: dict[str, frozenset[str]] = {
+    "torch": frozenset({"torch"}),
+    "jax": frozenset({"jax"}),
+    "cross": frozenset({"torch", "jax"}),
+    "training": frozenset({"train"}),
+    "data": frozenset({"train"}),
+}
+"""Word in a test file's name -> what must be installed for it: `test_cross_training.py` needs all three."""
+
+settings.register_profile("tests", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("tests")
+
+
+def needs(path: Path) -> frozenset[str]:
+    """What a test file needs beside the specification, by the words of its name."""
+    return frozenset[str]().union(*(NEEDS.get(word, frozenset()) for word in path.stem.split("_")))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("twinspike")
+    group.addoption(
+        "--without",
+        action="append",
+        default=[],
+        choices=sorted(frozenset[str]().union(*NEEDS.values())),
+        help="leave out the test files that need this (repeatable)",
+    )
+    group.addoption("--device", default="cpu", help="device on which backends are tested, such as cpu or cuda")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    return True if needs(collection_path) & set(config.getoption("without")) else None
+
+
+@pytest.fixture(scope="session")
+def device(pytestconfig: pytest.Config) -> str:
+    """The device that `--device` names."""
+    return str(pytestconfig.getoption("device"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail"):
+        _fail(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    if report.outcome == "skipped":
+        _fail(report)
+    return report
+
+
+def _fail(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """Turn a skip into a failure that gives its place and reason."""
+    where = report.longrepr
+    reason = f"{where[0]}:{where[1]}: {where[2]}" if isinstance(where, tuple) else str(where)
+    report.outcome = "failed"
+    report.longrepr = f"{reason}\nSkips are failures here: leave the file out with --without, or mend the test."
