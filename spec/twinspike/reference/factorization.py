@@ -6,12 +6,10 @@ Letters: `*p` kernel positions, m rows (out), n columns (in, or in kh kw), r ran
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from twinspike.config import Factorization
 from twinspike.errors import refuse, require
-
-Array = NDArray[np.float64]
+from twinspike.reference import Array
 
 
 def matricize(f: Factorization, kernel: Array) -> Array:
@@ -52,6 +50,16 @@ def rank_for_energy(sigma: Array, fraction: float) -> int:
     return int(enough.argmax(axis=-1).max()) + 1
 
 
+def rank_of(f: Factorization, kernel: Array) -> int:
+    """The rank that a config asks for, given the kernel (clause FAC-5)."""
+    full = min(matricize(f, kernel).shape[-2:])
+    if f.rank == "full":
+        return full
+    if isinstance(f.rank, int):
+        return min(f.rank, full)
+    return rank_for_energy(singular_values(f, kernel), f.rank)
+
+
 def factorize(f: Factorization, kernel: Array, rank: int) -> tuple[Array, Array, Array]:
     """Truncated singular value decomposition of each matrix, in a fixed gauge (clauses FAC-3, FAC-4).
 
@@ -74,7 +82,7 @@ def factorize(f: Factorization, kernel: Array, rank: int) -> tuple[Array, Array,
     u, sigma, v = np.linalg.svd(matrices, full_matrices=False)
     u, sigma, v = u[..., :rank], sigma[..., :rank], v[..., :rank, :]
     largest = np.take_along_axis(u, np.abs(u).argmax(axis=-2, keepdims=True), axis=-2)
-    sign = np.where(largest < 0, -1.0, 1.0)
+    sign = np.where(largest < 0, -1.0, 1.0).astype(u.dtype)
     return u * sign, sigma, v * np.swapaxes(sign, -2, -1)
 
 
@@ -93,21 +101,21 @@ def compose_adjoint(f: Factorization, u: Array, sigma: Array, v: Array, g: Array
 
 def deviation(u: Array, v: Array) -> float:
     """max |U'U - I| and |VV' - I| over positions and entries: 0 where both are orthonormal (clause ORT-1)."""
-    eye = np.eye(u.shape[-1])
+    eye = np.eye(u.shape[-1], dtype=u.dtype)
     left = np.abs(np.swapaxes(u, -2, -1) @ u - eye).max()
     return float(max(left, np.abs(v @ np.swapaxes(v, -2, -1) - eye).max()))
 
 
-def penalty(u: Array, v: Array) -> float:
+def penalty(u: Array, v: Array) -> Array:
     """Sum over positions of |U'U - I|^2 + |VV' - I|^2, Frobenius (clause ORT-2)."""
-    eye = np.eye(u.shape[-1])
+    eye = np.eye(u.shape[-1], dtype=u.dtype)
     left = ((np.swapaxes(u, -2, -1) @ u - eye) ** 2).sum()
-    return float(left + ((v @ np.swapaxes(v, -2, -1) - eye) ** 2).sum())
+    return np.asarray(left + ((v @ np.swapaxes(v, -2, -1) - eye) ** 2).sum())
 
 
 def penalty_adjoint(u: Array, v: Array) -> tuple[Array, Array]:
     """Gradients of `penalty`: 4 U (U'U - I) and 4 (VV' - I) V."""
-    eye = np.eye(u.shape[-1])
+    eye = np.eye(u.shape[-1], dtype=u.dtype)
     return 4.0 * u @ (np.swapaxes(u, -2, -1) @ u - eye), 4.0 * (v @ np.swapaxes(v, -2, -1) - eye) @ v
 
 
@@ -127,4 +135,5 @@ def _orthonormal(by: str, a: Array) -> Array:
         left, _, right = np.linalg.svd(a, full_matrices=False)
         return np.asarray(left @ right)
     q, r = np.linalg.qr(a)
-    return np.asarray(q * np.where(np.diagonal(r, axis1=-2, axis2=-1) < 0, -1.0, 1.0)[..., None, :])
+    sign = np.where(np.diagonal(r, axis1=-2, axis2=-1) < 0, -1.0, 1.0).astype(a.dtype)
+    return np.asarray(q * sign[..., None, :])
