@@ -96,7 +96,7 @@ def check_images(network: Network, method: Method, images: NDArray[np.generic]) 
     return int(shape[axis])
 
 
-def check_batch(network: Network, method: Method, images: NDArray[np.generic], labels: NDArray[np.generic]) -> None:
+def check_batch(network: Network, method: Method, images: NDArray[np.generic], labels: NDArray[Any]) -> None:
     """Refuse a batch that a training step can't take.
 
     Raises:

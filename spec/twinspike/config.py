@@ -60,7 +60,7 @@ def _finite(what: str, value: float, low: float, high: float, closed: str = "[]"
 # --- neuron ------------------------------------------------------------------------------------------
 
 
-class _Windowed(Config, kw_only=True):
+class _Windowed(Config, frozen=True, kw_only=True):
     """A surrogate with compact support; `width` in units of the potential, > 0."""
 
     width: float = 1.0
@@ -69,7 +69,7 @@ class _Windowed(Config, kw_only=True):
         _finite("surrogate.width", self.width, 0.0, math.inf, "()")
 
 
-class _Sloped(Config, kw_only=True):
+class _Sloped(Config, frozen=True, kw_only=True):
     """A surrogate with infinite support; `slope` per unit of the potential, > 0."""
 
     slope: float = 2.0
@@ -78,27 +78,27 @@ class _Sloped(Config, kw_only=True):
         _finite("surrogate.slope", self.slope, 0.0, math.inf, "()")
 
 
-class Rectangle(_Windowed, tag="rectangle", tag_field="kind", kw_only=True):
+class Rectangle(_Windowed, tag="rectangle", tag_field="kind", frozen=True, kw_only=True):
     """h(z) = [|z| < width/2] / width; primitive clip(z/width + 1/2, 0, 1). The paper's, width 1."""
 
 
-class Triangle(_Windowed, tag="triangle", tag_field="kind", kw_only=True):
+class Triangle(_Windowed, tag="triangle", tag_field="kind", frozen=True, kw_only=True):
     """h(z) = max(0, 1 - |z|/width) / width; primitive 1/2 + y - y|y|/2 at y = clip(z/width, -1, 1)."""
 
 
-class Sigmoid(_Sloped, tag="sigmoid", tag_field="kind", kw_only=True):
+class Sigmoid(_Sloped, tag="sigmoid", tag_field="kind", frozen=True, kw_only=True):
     """h(z) = slope q (1 - q), q = 1/(1 + exp(-slope z)); primitive q."""
 
 
-class Arctan(_Sloped, tag="arctan", tag_field="kind", kw_only=True):
+class Arctan(_Sloped, tag="arctan", tag_field="kind", frozen=True, kw_only=True):
     """h(z) = (slope/2) / (1 + (pi slope z / 2)^2); primitive atan(pi slope z / 2)/pi + 1/2."""
 
 
-class FastSigmoid(_Sloped, tag="fast_sigmoid", tag_field="kind", kw_only=True):
+class FastSigmoid(_Sloped, tag="fast_sigmoid", tag_field="kind", frozen=True, kw_only=True):
     """h(z) = (slope/2) / (1 + slope|z|)^2; primitive (1 + slope z/(1 + slope|z|))/2."""
 
 
-class Tanh(_Sloped, tag="tanh", tag_field="kind", kw_only=True):
+class Tanh(_Sloped, tag="tanh", tag_field="kind", frozen=True, kw_only=True):
     """h(z) = (slope/2) (1 - tanh(slope z)^2); primitive (1 + tanh(slope z))/2."""
 
 
@@ -109,7 +109,7 @@ Scope = Literal["constant", "layer", "channel"]
 """A neuron quantity: a constant, learned once per layer (shape ()), or learned per channel (shape (C,))."""
 
 
-class Neuron(Config, kw_only=True):
+class Neuron(Config, frozen=True, kw_only=True):
     """The leaky integrate-and-fire neuron (clauses LIF-*)."""
 
     decay: float = 0.25
@@ -140,11 +140,11 @@ class Neuron(Config, kw_only=True):
 # --- weights -----------------------------------------------------------------------------------------
 
 
-class Free(Config, tag="none", tag_field="kind", kw_only=True):
+class Free(Config, tag="none", tag_field="kind", frozen=True, kw_only=True):
     """U and V are trained without constraint, as the authors do."""
 
 
-class Penalty(Config, tag="penalty", tag_field="kind", kw_only=True):
+class Penalty(Config, tag="penalty", tag_field="kind", frozen=True, kw_only=True):
     """Adds weight * sum over layers and positions of |U'U - I|^2 + |VV' - I|^2 (Frobenius) to the loss."""
 
     weight: float = 1e-4
@@ -154,7 +154,7 @@ class Penalty(Config, tag="penalty", tag_field="kind", kw_only=True):
         _finite("orthogonality.weight", self.weight, 0.0, math.inf, "()")
 
 
-class Retract(Config, tag="retract", tag_field="kind", kw_only=True):
+class Retract(Config, tag="retract", tag_field="kind", frozen=True, kw_only=True):
     """After every `every`-th optimizer step U and V return to orthonormal columns and rows."""
 
     every: int = 100
@@ -166,7 +166,7 @@ class Retract(Config, tag="retract", tag_field="kind", kw_only=True):
         require(self.every >= 1, "orthogonality.every", expected="a whole number >= 1", got=self.every)
 
 
-class Factorization(Config, kw_only=True):
+class Factorization(Config, frozen=True, kw_only=True):
     """How kernels become U diag(sigma) V (clauses FAC-*)."""
 
     scope: Literal["all_convs", "no_stem", "backbone", "with_heads", "none"] = "all_convs"
@@ -193,7 +193,7 @@ class Factorization(Config, kw_only=True):
             )
 
 
-class BatchNorm(Config, kw_only=True):
+class BatchNorm(Config, frozen=True, kw_only=True):
     """Batch normalization of one twin (clauses BN-*)."""
 
     time: Literal["per_step", "folded"] = "per_step"
@@ -215,7 +215,7 @@ class BatchNorm(Config, kw_only=True):
 Preset = Literal["joint", "ann_only", "snn_from_ann", "none"]
 
 
-class Loss(Config, kw_only=True):
+class Loss(Config, frozen=True, kw_only=True):
     """The joint self-distillation loss (clauses DIS-*)."""
 
     alpha: float = 0.1
@@ -259,7 +259,7 @@ def parse_pair(text: str) -> tuple[Exit, Exit]:
     for part in text.split("<-"):
         twin, number = part.strip()[:3], part.strip()[3:]
         if twin in TWINS and number.isdecimal() and int(number) >= 1:
-            ends.append(Exit(twin, int(number)))  # type: ignore[arg-type]  # membership was just tested
+            ends.append(Exit(twin, int(number)))
     require(
         len(ends) == 2 and text.count("<-") == 1 and ends[0] != ends[-1],
         "loss.pairs",
@@ -301,7 +301,7 @@ def distillation_pairs(loss: Loss, exits: int) -> tuple[tuple[Exit, Exit], ...]:
 # --- method ------------------------------------------------------------------------------------------
 
 
-class Method(Config, kw_only=True):
+class Method(Config, frozen=True, kw_only=True):
     """Everything that, with a network, fixes what is computed from parameters and a batch."""
 
     time_steps: int = 4
@@ -323,7 +323,7 @@ DecayScope = Literal["all", "no_norm_bias"]
 """Weight decay on every parameter, or on all but norm scales and shifts, biases and neuron parameters."""
 
 
-class SGD(Config, tag="sgd", tag_field="kind", kw_only=True):
+class SGD(Config, tag="sgd", tag_field="kind", frozen=True, kw_only=True):
     """Stochastic gradient descent with momentum (clauses OPT-1 to OPT-4)."""
 
     momentum: float = 0.0
@@ -341,7 +341,7 @@ class SGD(Config, tag="sgd", tag_field="kind", kw_only=True):
         )
 
 
-class _Adaptive(Config, kw_only=True):
+class _Adaptive(Config, frozen=True, kw_only=True):
     beta1: float = 0.9
     """Decay of the first moment, in [0, 1)."""
     beta2: float = 0.999
@@ -359,25 +359,25 @@ class _Adaptive(Config, kw_only=True):
         _finite("optimizer.weight_decay", self.weight_decay, 0.0, math.inf, "[)")
 
 
-class Adam(_Adaptive, tag="adam", tag_field="kind", kw_only=True):
+class Adam(_Adaptive, tag="adam", tag_field="kind", frozen=True, kw_only=True):
     """Adam with weight decay in the gradient (clauses OPT-5 and OPT-6)."""
 
 
-class AdamW(_Adaptive, tag="adamw", tag_field="kind", kw_only=True):
+class AdamW(_Adaptive, tag="adamw", tag_field="kind", frozen=True, kw_only=True):
     """Adam with decoupled weight decay (clauses OPT-5 and OPT-7)."""
 
 
 Optimizer = SGD | Adam | AdamW
 
 
-class Constant(Config, tag="constant", tag_field="kind", kw_only=True):
+class Constant(Config, tag="constant", tag_field="kind", frozen=True, kw_only=True):
     """The learning rate stays, after the warm-up."""
 
     warmup_epochs: float = 0.0
     """Linear rise from 0, in epochs, >= 0."""
 
 
-class Cosine(Config, tag="cosine", tag_field="kind", kw_only=True):
+class Cosine(Config, tag="cosine", tag_field="kind", frozen=True, kw_only=True):
     """Half a cosine from the learning rate to `floor` over the run (clauses SCH-*)."""
 
     floor: float = 0.0

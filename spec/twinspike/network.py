@@ -21,7 +21,7 @@ INPUT = "input"
 """The name under which layers refer to the network's input."""
 
 
-class Conv(Config, tag="conv", tag_field="kind", kw_only=True):
+class Conv(Config, tag="conv", tag_field="kind", frozen=True, kw_only=True):
     """2-D convolution without bias, (C, H, W) -> (out_channels, H', W'), zero padding on all sides."""
 
     name: str
@@ -34,21 +34,21 @@ class Conv(Config, tag="conv", tag_field="kind", kw_only=True):
     """Where the layer belongs: decides whether `factorization.scope` covers it."""
 
 
-class Norm(Config, tag="norm", tag_field="kind", kw_only=True):
+class Norm(Config, tag="norm", tag_field="kind", frozen=True, kw_only=True):
     """Batch normalization over channels; each twin has its own scale, shift and statistics."""
 
     name: str
     input: str
 
 
-class Activation(Config, tag="activation", tag_field="kind", kw_only=True):
+class Activation(Config, tag="activation", tag_field="kind", frozen=True, kw_only=True):
     """ReLU in the artificial twin, LIF neurons in the spiking twin."""
 
     name: str
     input: str
 
 
-class Add(Config, tag="add", tag_field="kind", kw_only=True):
+class Add(Config, tag="add", tag_field="kind", frozen=True, kw_only=True):
     """Sum of two layers of equal shape."""
 
     name: str
@@ -56,7 +56,7 @@ class Add(Config, tag="add", tag_field="kind", kw_only=True):
     other: str
 
 
-class AvgPool(Config, tag="avg_pool", tag_field="kind", kw_only=True):
+class AvgPool(Config, tag="avg_pool", tag_field="kind", frozen=True, kw_only=True):
     """Mean over kernel x kernel windows, without padding, remainders dropped."""
 
     name: str
@@ -65,14 +65,14 @@ class AvgPool(Config, tag="avg_pool", tag_field="kind", kw_only=True):
     stride: int
 
 
-class GlobalPool(Config, tag="global_pool", tag_field="kind", kw_only=True):
+class GlobalPool(Config, tag="global_pool", tag_field="kind", frozen=True, kw_only=True):
     """Mean over H and W: (C, H, W) -> (C,)."""
 
     name: str
     input: str
 
 
-class Linear(Config, tag="linear", tag_field="kind", kw_only=True):
+class Linear(Config, tag="linear", tag_field="kind", frozen=True, kw_only=True):
     """Fully connected layer with bias, (F,) -> (out_features,); weight per twin, bias shared."""
 
     name: str
@@ -83,7 +83,7 @@ class Linear(Config, tag="linear", tag_field="kind", kw_only=True):
 Layer = Conv | Norm | Activation | Add | AvgPool | GlobalPool | Linear
 
 
-class Branch(Config, kw_only=True):
+class Branch(Config, frozen=True, kw_only=True):
     """One exit: the layer whose output is its feature, and the linear layer that gives its logits."""
 
     feature: str
@@ -95,7 +95,7 @@ def inputs_of(layer: Layer) -> tuple[str, ...]:
     return (layer.input, layer.other) if isinstance(layer, Add) else (layer.input,)
 
 
-class Network(Config, kw_only=True):
+class Network(Config, frozen=True, kw_only=True):
     """A validated graph with its exits; equal descriptions mean equal networks."""
 
     name: str

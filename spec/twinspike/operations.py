@@ -26,34 +26,34 @@ Forward = Callable[[Any, Mapping[str, NDArray[np.generic]]], Arrays]
 Adjoint = Callable[[Any, Mapping[str, NDArray[np.generic]], Mapping[str, NDArray[np.generic]]], Arrays]
 
 
-class Composition(Config, kw_only=True):
+class Composition(Config, frozen=True, kw_only=True):
     """Config of `compose`: the factorization and the canonical shape of the kernel that comes out."""
 
     factorization: Factorization = Factorization()
     kernel_shape: tuple[int, ...]
 
 
-class Convolution(Config, kw_only=True):
+class Convolution(Config, frozen=True, kw_only=True):
     """Config of `conv2d`."""
 
     stride: int = 1
     padding: int = 0
 
 
-class Pooling(Config, kw_only=True):
+class Pooling(Config, frozen=True, kw_only=True):
     """Config of `avg_pool`."""
 
     kernel: int
     stride: int
 
 
-class Readout(Config, kw_only=True):
+class Readout(Config, frozen=True, kw_only=True):
     """Config of `readout`."""
 
     reduction: Literal["sum", "mean"] = "sum"
 
 
-class Nothing(Config, kw_only=True):
+class Nothing(Config, frozen=True, kw_only=True):
     """Config of operations without options."""
 
 

@@ -41,7 +41,7 @@ class Stream:
     def uniform(self, *shape: int) -> NDArray[np.float64]:
         """Float64 in [0, 1): the top 53 bits of a word, times 2^-53."""
         words = self.raw(int(np.prod(shape, dtype=np.int64)))
-        return ((words >> np.uint64(11)) * 2.0**-53).reshape(shape)
+        return np.asarray((words >> np.uint64(11)) * 2.0**-53, dtype=np.float64).reshape(shape)
 
     def normal(self, *shape: int) -> NDArray[np.float64]:
         """Standard normal float64 by Box-Muller: sqrt(-2 log(1 - a)) (cos, sin)(2 pi b), all cosines first."""

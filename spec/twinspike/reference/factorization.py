@@ -52,7 +52,7 @@ def rank_for_energy(sigma: Array, fraction: float) -> int:
 
 def rank_of(f: Factorization, kernel: Array) -> int:
     """The rank that a config asks for, given the kernel (clause FAC-5)."""
-    full = min(matricize(f, kernel).shape[-2:])
+    full: int = min(matricize(f, kernel).shape[-2:])
     if f.rank == "full":
         return full
     if isinstance(f.rank, int):

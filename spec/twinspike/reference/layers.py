@@ -55,14 +55,14 @@ def conv2d(x: Array, kernel: Array, stride: int = 1, padding: int = 0) -> Array:
     Returns:
         (B, O, H', W') with H' = (H + 2 padding - kh)//stride + 1, W' likewise.
     """
-    windows = _windows(_pad(x, padding), *kernel.shape[2:], stride)
+    windows = _windows(_pad(x, padding), kernel.shape[2], kernel.shape[3], stride)
     return np.tensordot(windows, kernel, axes=((1, 4, 5), (1, 2, 3))).transpose(0, 3, 1, 2)
 
 
 def conv2d_adjoint(x: Array, kernel: Array, g: Array, stride: int = 1, padding: int = 0) -> tuple[Array, Array]:
     """Gradients of x and kernel for the gradient g (B, O, H', W') of y."""
     padded = _pad(x, padding)
-    windows = _windows(padded, *kernel.shape[2:], stride)
+    windows = _windows(padded, kernel.shape[2], kernel.shape[3], stride)
     d_kernel = np.tensordot(g, windows, axes=((0, 2, 3), (0, 2, 3)))
     d_windows = np.tensordot(g, kernel, axes=((1,), (0,))).transpose(0, 3, 1, 2, 4, 5)
     d_padded = _scatter(d_windows, padded, stride)

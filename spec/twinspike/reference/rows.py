@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twinspike.reference import factorization, layers, losses, neuron, norm, optimizer
+from twinspike.reference import factorization, layers, losses, neuron, norm, optimizer, surrogate
 
 Values = NDArray[Any]
 Arrays = dict[str, NDArray[np.generic]]
@@ -22,7 +22,7 @@ Inputs = Mapping[str, Values]
 _LIF_OPTIONAL = ("v", "decay", "threshold")
 
 
-def _optional(inputs: Inputs, names: tuple[str, ...]) -> dict[str, Values]:
+def _optional(inputs: Inputs, names: tuple[str, ...]) -> dict[str, Any]:
     return {name: inputs[name] for name in names if name in inputs}
 
 
@@ -59,7 +59,7 @@ def spike_adjoint(config: Any, inputs: Inputs, cotangents: Inputs) -> Arrays:
     """g h(u - threshold)."""
     u = inputs["u"]
     g = cotangents.get("s", np.zeros_like(u))
-    return _all(u=g * neuron.derivative(config.surrogate, u - config.threshold))
+    return _all(u=g * surrogate.derivative(config.surrogate, u - config.threshold))
 
 
 def relu(config: Any, inputs: Inputs) -> Arrays:
