@@ -1,0 +1,109 @@
+"""From a bare checkout to the main job or the tests, in one line each, with nothing but Python and pip.
+
+`python3 dev.py demo` trains the digits with torch and with jax and compares the two; `python3 dev.py
+test` runs the tests through tox. Both keep their tools in `.venv`, in the versions of constraints.txt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import venv
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
+RUNS = Path("runs") / "demo"
+SECOND_PYTHON = (3, 12)
+"""The other Python that the tests run under; its tox environments have names that begin with py312."""
+
+
+def run(*command: str) -> None:
+    """Show a command, run it at the repository's root, and end with its status if it fails."""
+    print(f"$ {shlex.join(command)}", flush=True)
+    status = subprocess.run(command, cwd=ROOT, check=False).returncode
+    if status:
+        sys.exit(status)
+
+
+def install(*what: str) -> None:
+    """Make `.venv` if there is none and install into it."""
+    if not BIN.exists():
+        print(f"making {VENV}", flush=True)
+        venv.create(VENV, with_pip=True)
+    run(str(BIN / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", "constraints.txt", *what)
+
+
+def demo() -> None:
+    """Train the digits once per framework, plot both runs, and hold the two backends against each other."""
+    install("--editable", ".[all]")
+    shutil.rmtree(ROOT / RUNS, ignore_errors=True)
+    twinspike = str(BIN / "twinspike")
+    runs = [str(RUNS / backend) for backend in ("torch", "jax")]
+    for out in runs:
+        run(twinspike, "train", "--backend", Path(out).name, "--out", out)
+        run(twinspike, "plot", out)
+    run(twinspike, "compare", *runs)
+    run(twinspike, "check", "torch", "jax")
+
+
+def test(options: Sequence[str], complete: bool) -> None:
+    """Run tox; without a second Python its environments are left out, which `complete` makes an error."""
+    install("tox")
+    tox = [str(BIN / "tox"), "run"]
+    second = find_python(SECOND_PYTHON)
+    missing = ""
+    if second is not None:
+        tox += ["--discover", second]
+    elif complete:
+        sys.exit(f"Python {SECOND_PYTHON[0]}.{SECOND_PYTHON[1]} is not on this machine, and --complete asks for it")
+    else:
+        listed = subprocess.run(
+            [BIN / "tox", "list", "-q", "--no-desc", "-d"], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        prefix = "py{}{}".format(*SECOND_PYTHON)
+        chosen = [name for name in listed.stdout.split() if not name.startswith(prefix)]
+        missing = f"not run: the {prefix} environments, for want of Python {SECOND_PYTHON[0]}.{SECOND_PYTHON[1]}"
+        tox += ["-e", ",".join(chosen)]
+    run(*tox, *options)
+    if missing:
+        print(missing)
+
+
+def find_python(version: tuple[int, int]) -> str | None:
+    """An interpreter of that version: on the path, or installed by pyenv though not selected there."""
+    name = "python{}.{}".format(*version)
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    candidates = [shutil.which(name), *map(str, sorted((pyenv / "versions").glob("{}.{}.*/bin/python".format(*version))))]
+    for candidate in candidates:
+        # A pyenv shim is on the path for every version installed, and fails for those not selected.
+        if candidate and subprocess.run([candidate, "-c", ""], capture_output=True, check=False).returncode == 0:
+            return candidate
+    return None
+
+
+def main() -> None:
+    """Read the command line."""
+    if sys.version_info < (3, 11):
+        sys.exit(f"dev.py needs Python 3.11 or newer, and this is {sys.version.split()[0]}")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("demo", help="set up, train the digits with torch and jax, compare them")
+    tests = commands.add_parser("test", help="set up, run the tests through tox")
+    tests.add_argument("--complete", action="store_true", help="refuse to run where the second Python is missing")
+    tests.add_argument("tox", nargs="*", help="options for tox, after --")
+    options = parser.parse_args()
+    if options.command == "demo":
+        demo()
+    else:
+        test(options.tox, options.complete)
+
+
+if __name__ == "__main__":
+    main()
