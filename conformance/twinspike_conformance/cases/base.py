@@ -1,0 +1,95 @@
+"""What an example is: a few words (operation, config, shapes, family, seed) that determine every number."""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from twinspike.config import decode, encode
+from twinspike.errors import SpecError, refuse
+from twinspike_conformance.budget import Budget
+from twinspike_conformance.families import EXACT, ROUNDED, Source
+
+Arrays = dict[str, NDArray[np.generic]]
+Sizes = Mapping[str, int]
+
+
+class Material(msgspec.Struct):
+    """The numbers of one example, float64 (or int64) and exact in the storage format."""
+
+    config: Any
+    inputs: Arrays
+    cotangents: Arrays
+
+
+class Cases(msgspec.Struct, frozen=True, kw_only=True):
+    """How examples of one operation are made."""
+
+    operation: str
+    configs: tuple[Any, ...]
+    """Configs in which every pair of options meets, none at its default values only."""
+    buckets: tuple[dict[str, int], ...]
+    """Shapes as sizes by letter; few, since each costs a compilation."""
+    fill: Callable[[Source, Any, Sizes], tuple[Arrays, Arrays]]
+    """(inputs, cotangents) from a source of numbers."""
+    exact: Callable[[Any], bool] = lambda config: True
+    """Which configs the exact lane covers."""
+    budget: Callable[[Budget, Any, Arrays, Arrays], None] | None = None
+    """Runs the operation's formulas, forward and backward, on grids; None: no exact lane."""
+    families: tuple[str, ...] = tuple(ROUNDED)
+    exact_families: tuple[str, ...] = tuple(EXACT)
+
+
+class Example(msgspec.Struct, frozen=True):
+    """One example; its digest is itself, compressed."""
+
+    operation: str
+    config: Any
+    sizes: dict[str, int]
+    family: str
+    exact: bool
+    seed: int
+
+    def digest(self) -> str:
+        """A short text from which `from_digest` makes the example again."""
+        packed = zlib.compress(msgspec.json.encode(self), 9)
+        return base64.urlsafe_b64encode(packed).decode().rstrip("=")
+
+
+def from_digest(text: str) -> Example:
+    """Read what `Example.digest` wrote; SpecError if it is none."""
+    try:
+        packed = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        return msgspec.json.decode(zlib.decompress(packed), type=Example)
+    except (ValueError, zlib.error, msgspec.DecodeError):
+        raise refuse("digest", expected="the digest of an example, as a report shows it", got=text) from None
+
+
+def make(cases: Cases, config: Any, sizes: Sizes, family: str, exact: bool, seed: int) -> Example:
+    """Describe one example."""
+    return Example(cases.operation, encode(config), dict(sizes), family, exact, seed)
+
+
+def config_of(cases: Cases, example: Example) -> Any:
+    """The example's config as an object."""
+    kinds = {type(config) for config in cases.configs}
+    for kind in sorted(kinds, key=lambda k: k.__name__):
+        try:
+            return decode(kind, example.config, example.operation)
+        except SpecError:
+            continue
+    raise refuse("example.config", expected=f"a config of {example.operation}", got=example.config)
+
+
+def materialize(cases: Cases, example: Example, form: str) -> Material:
+    """The numbers of an example in a storage format (`float32` or `float64`)."""
+    config = config_of(cases, example)
+    source = Source(example.seed, example.family, example.exact, form)
+    inputs, cotangents = cases.fill(source, config, example.sizes)
+    return Material(config, inputs, cotangents)

@@ -1,0 +1,99 @@
+"""Examples of the losses: cross entropy, distillation, features and their joint sum."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from twinspike.config import Loss
+from twinspike.operations import Nothing
+from twinspike_conformance.budget import Budget
+from twinspike_conformance.cases.base import Arrays, Cases, Sizes
+from twinspike_conformance.families import Source
+from twinspike_conformance.pairwise import pairwise
+
+
+def _labels(source: Source, n: Sizes) -> np.ndarray[Any, np.dtype[np.int64]]:
+    return source.rng.integers(0, n["K"], n["B"]).astype(np.int64)
+
+
+def _entropy_fill(source: Source, config: Nothing, n: Sizes) -> tuple[Arrays, Arrays]:
+    return {"logits": source.main(n["B"], n["K"]), "labels": _labels(source, n)}, {"loss": np.asarray(source.positive())}
+
+
+def _distillation_fill(source: Source, config: Loss, n: Sizes) -> tuple[Arrays, Arrays]:
+    inputs: Arrays = {"student": source.main(n["B"], n["K"]), "teacher": source.plain(n["B"], n["K"]) * 2.0}
+    return inputs, {"loss": np.asarray(source.positive())}
+
+
+def _feature_fill(source: Source, config: Loss, n: Sizes) -> tuple[Arrays, Arrays]:
+    inputs: Arrays = {"snn": source.main(n["B"], n["F"]), "ann": source.plain(n["B"], n["F"])}
+    return inputs, {"loss": np.asarray(source.positive())}
+
+
+def _feature_budget(b: Budget, config: Loss, inputs: Arrays, cotangents: Arrays) -> None:
+    batch, width = inputs["snn"].shape
+    share = {"sum": 1.0, "batch_mean": 1.0 / batch, "mean": 1.0 / (batch * width)}[config.feature_reduction]
+    difference = b.of(inputs["snn"]) + b.of(inputs["ann"])
+    (difference * difference).sum(batch * width) * share  # noted
+    difference * 2.0 * share * b.of(cotangents["loss"])  # noted
+
+
+def _joint_fill(source: Source, config: Loss, n: Sizes) -> tuple[Arrays, Arrays]:
+    slices = n["S"] if config.per_step else 1
+    inputs: Arrays = {
+        "logits_ann": source.plain(n["N"], n["B"], n["K"]),
+        "logits_snn": source.main(slices, n["N"], n["B"], n["K"]),
+        "features_ann": source.plain(n["N"], n["B"], n["F"]),
+        "features_snn": source.plain(n["N"], n["B"], n["F"]),
+        "labels": _labels(source, n),
+    }
+    return inputs, {"loss": np.asarray(source.positive())}
+
+
+_JOINT = tuple(
+    Loss(**row)
+    for row in pairwise(
+        {
+            "alpha": (0.25, 1.0),
+            "beta": (0.5, 1e-3),
+            "temperature": (3.0, 0.7),
+            "form": ("ce", "kl"),
+            "pairs": ("joint", "ann_only", "snn_from_ann", "none", ("snn1<-snn2", "ann2<-snn1")),
+            "feature_reduction": ("sum", "batch_mean", "mean"),
+            "detach_teacher": (True, False),
+            "per_step": (False, True),
+        }
+    )
+)
+
+_LOGITS = ("normal", "heavy", "constant", "cancelling", "sparse")
+_PLAIN = ({"B": 3, "K": 5}, {"B": 2, "K": 10}, {"B": 1, "K": 2})
+
+CASES = (
+    Cases(operation="cross_entropy", configs=(Nothing(),), buckets=_PLAIN, fill=_entropy_fill, families=_LOGITS),
+    Cases(
+        operation="distillation",
+        configs=tuple(
+            Loss(temperature=t, form=f, detach_teacher=d) for t in (3.0, 0.7) for f in ("ce", "kl") for d in (True, False)
+        ),
+        buckets=_PLAIN,
+        fill=_distillation_fill,
+        families=("normal", "constant", "sparse", "boundary"),
+    ),
+    Cases(
+        operation="feature_loss",
+        configs=tuple(Loss(feature_reduction=r, detach_teacher=d) for r in ("sum", "batch_mean", "mean") for d in (True, False)),
+        buckets=({"B": 4, "F": 8}, {"B": 2, "F": 1}, {"B": 1, "F": 16}),
+        fill=_feature_fill,
+        budget=_feature_budget,
+    ),
+    Cases(
+        operation="joint_loss",
+        configs=_JOINT,
+        buckets=({"N": 3, "B": 4, "K": 5, "F": 7, "S": 2}, {"N": 2, "B": 1, "K": 3, "F": 2, "S": 4}),
+        fill=_joint_fill,
+        families=("normal", "constant", "sparse", "boundary"),
+    ),
+)

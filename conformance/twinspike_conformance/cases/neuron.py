@@ -1,0 +1,141 @@
+"""Examples of the LIF neuron and of the bare spike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from twinspike.config import Arctan, FastSigmoid, Neuron, Rectangle, Sigmoid, Tanh, Triangle
+from twinspike.reference.neuron import lif
+from twinspike.reference.surrogate import derivative
+from twinspike_conformance.budget import Budget, Grid
+from twinspike_conformance.cases.base import Arrays, Cases, Sizes
+from twinspike_conformance.families import Source
+from twinspike_conformance.pairwise import pairwise
+
+SURROGATES = (
+    Rectangle(width=1.0), Rectangle(width=0.5), Triangle(width=1.0), Triangle(width=2.0),
+    Sigmoid(slope=3.0), Arctan(slope=1.5), FastSigmoid(slope=2.5), Tanh(slope=0.75),
+)  # fmt: skip
+
+
+def _neuron(row: dict[str, Any]) -> Neuron:
+    reset, v_reset = row["reset"]
+    decay, decay_scope = row["decay"]
+    threshold, threshold_scope = row["threshold"]
+    return Neuron(
+        reset=reset,
+        v_reset=v_reset,
+        detach_reset=row["detach_reset"],
+        decay_input=row["decay_input"],
+        surrogate=row["surrogate"],
+        decay=decay,
+        decay_scope=decay_scope,
+        threshold=threshold,
+        threshold_scope=threshold_scope,
+    )
+
+
+_CONFIGS = tuple(
+    _neuron(row)
+    for row in pairwise(
+        {
+            "reset": (("hard", 0.0), ("hard", -0.25), ("soft", 0.0)),
+            "detach_reset": (False, True),
+            "decay_input": (False, True),
+            "surrogate": SURROGATES,
+            "decay": ((0.5, "constant"), (0.25, "constant"), (0.5, "layer"), (0.25, "channel")),
+            "threshold": ((0.5, "constant"), (1.0, "constant"), (0.5, "layer"), (1.0, "channel")),
+        }
+    )
+)
+
+
+def _fill(source: Source, neuron: Neuron, n: Sizes) -> tuple[Arrays, Arrays]:
+    shape = (n["B"], n["C"], *((n["H"], n["W"]) if "H" in n else ()))
+    inputs: Arrays = {"x": source.main(n["T"], *shape)}
+    if n["given"]:
+        inputs["v"] = source.plain(*shape)
+    for quantity, values in (("decay", (0.25, 0.5)), ("threshold", (0.5, 1.0))):
+        scope = getattr(neuron, f"{quantity}_scope")
+        if scope != "constant":
+            size = (n["C"],) if scope == "channel" else ()
+            inputs[quantity] = source.rng.choice(values, size) * 1.0 if source.exact else source.rng.uniform(0.2, 0.9, size)
+            inputs[quantity] = source._round(inputs[quantity])
+    return inputs, {"s": source.coarse(n["T"], *shape), "v": source.coarse(*shape)}
+
+
+def _surrogate(b: Budget, neuron: Neuron, z: Any) -> Grid:
+    """h at exact z, and the steps to it."""
+    width = neuron.surrogate.width  # type: ignore[union-attr]  # the exact lane has windowed surrogates only
+    b.each(np.abs(z) / width)
+    return b.each(derivative(neuron.surrogate, z))
+
+
+def _budget(b: Budget, neuron: Neuron, inputs: Arrays, cotangents: Arrays) -> None:
+    """The recurrences of LIF-1 to LIF-10: forward on the exact values, backward on grids of all sums of terms."""
+    x: Any = inputs["x"]
+    like = (-1, *(1,) * (x.ndim - 3))
+    decay = np.asarray(inputs.get("decay", neuron.decay)).reshape(like if "decay" in inputs and inputs["decay"].ndim else ())
+    theta = np.asarray(inputs.get("threshold", neuron.threshold))
+    theta = theta.reshape(like) if theta.ndim else theta
+    share = 1.0 - decay if neuron.decay_input else np.ones(())
+    trace = lif(neuron, x, *(inputs.get(k) for k in ("v", "decay", "threshold")))  # type: ignore[arg-type]
+    before = inputs.get("v", np.zeros_like(x[0]))
+    g, e = cotangents["s"], b.each(cotangents["v"])
+    for u, v, current in zip(trace.u, [before, *trace.v[:-1]], x, strict=True):
+        (b.each(decay) * b.each(v) + b.each(share) * b.each(current)) - theta  # notes the charge, LIF-1, and z
+        b.each(u)
+    sums = {"decay": b.each(0.0), "threshold": b.each(0.0)}
+    for t in reversed(range(len(x))):
+        u, s, v = trace.u[t], trace.s[t], trace.v[t - 1] if t else before
+        h = _surrogate(b, neuron, u - theta)
+        soft = neuron.reset == "soft"
+        r, k = (b.each(theta), b.each(1.0)) if soft else (b.each(neuron.v_reset - u), b.each(1.0 - s))
+        reset = b.each(0.0) if neuron.detach_reset else e * r
+        through_spike = (b.each(g[t]) + reset) * h
+        d = through_spike + e * k
+        b.each(share) * d  # notes the current's gradient
+        seen = b.each(v) + b.each(x[t]) if neuron.decay_input else b.each(v)
+        sums["decay"] = sums["decay"] + (d * seen).total()
+        sums["threshold"] = sums["threshold"] + (through_spike + (e * b.each(s) if soft else 0.0)).total()
+        e = b.each(decay) * d
+
+
+def _spike_fill(source: Source, neuron: Neuron, n: Sizes) -> tuple[Arrays, Arrays]:
+    return {"u": source.main(n["B"], n["C"])}, {"s": source.coarse(n["B"], n["C"])}
+
+
+def _spike_budget(b: Budget, neuron: Neuron, inputs: Arrays, cotangents: Arrays) -> None:
+    b.of(cotangents["s"]) * _surrogate(b, neuron, inputs["u"] - neuron.threshold)  # noted
+
+
+def _windowed(neuron: Neuron) -> bool:
+    return isinstance(neuron.surrogate, Rectangle | Triangle)
+
+
+CASES = (
+    Cases(
+        operation="lif",
+        configs=_CONFIGS,
+        buckets=(
+            {"T": 4, "B": 3, "C": 2, "H": 5, "W": 7, "given": 0},
+            {"T": 3, "B": 2, "C": 5, "given": 1},
+            {"T": 1, "B": 3, "C": 2, "given": 1},
+            {"T": 5, "B": 1, "C": 3, "H": 2, "W": 6, "given": 0},
+            {"T": 2, "B": 9, "C": 5, "H": 5, "W": 5, "given": 1},
+        ),
+        fill=_fill,
+        exact=_windowed,
+        budget=_budget,
+    ),
+    Cases(
+        operation="spike",
+        configs=tuple(Neuron(surrogate=s, threshold=t) for s in SURROGATES for t in (0.5, 1.0)),
+        buckets=({"B": 3, "C": 7}, {"B": 1, "C": 1}, {"B": 33, "C": 129}),
+        fill=_spike_fill,
+        exact=_windowed,
+        budget=_spike_budget,
+    ),
+)

@@ -1,0 +1,100 @@
+"""Examples of factorization: factorize, compose, penalty, retract."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from twinspike.config import Factorization, Retract
+from twinspike.operations import Composition, Nothing
+from twinspike_conformance.budget import Budget
+from twinspike_conformance.cases.base import Arrays, Cases, Sizes
+from twinspike_conformance.families import Source
+
+_VIEWS = (
+    Factorization(),
+    Factorization(view="authors_reshape"),
+    Factorization(matricize="out_by_rest"),
+)
+
+_KERNELS = ((5, 3, 3, 3), (2, 7, 1, 1), (3, 4, 2, 5), (6, 4))
+
+
+def _positions(f: Factorization, kernel: tuple[int, ...]) -> tuple[tuple[int, ...], int, int]:
+    if len(kernel) == 2 or f.matricize == "out_by_rest":
+        return (), kernel[0], int(np.prod(kernel[1:]))
+    return kernel[2:], kernel[0], kernel[1]
+
+
+def _compose_fill(source: Source, config: Composition, n: Sizes) -> tuple[Arrays, Arrays]:
+    p, rows, columns = _positions(config.factorization, config.kernel_shape)
+    r = min(n["r"], rows, columns)
+    inputs: Arrays = {"U": source.main(*p, rows, r), "sigma": source.plain(*p, r), "V": source.plain(*p, r, columns)}
+    return inputs, {"kernel": source.coarse(*config.kernel_shape)}
+
+
+def _compose_budget(b: Budget, config: Composition, inputs: Arrays, cotangents: Arrays) -> None:
+    u, sigma, v, g = b.of(inputs["U"]), b.of(inputs["sigma"]), b.of(inputs["V"]), b.of(cotangents["kernel"])
+    rank, rows, columns = inputs["sigma"].shape[-1], inputs["U"].shape[-2], inputs["V"].shape[-1]
+    (u * sigma * v).sum(rank)
+    (g * v * sigma).sum(columns)
+    (g * v * u).sum(columns * rows)
+    (u * g * sigma).sum(rows)
+
+
+def _factors(source: Source, config: object, n: Sizes) -> tuple[Arrays, Arrays]:
+    inputs: Arrays = {"U": source.main(n["p"], n["m"], n["r"]), "V": source.plain(n["p"], n["r"], n["n"])}
+    return inputs, {"loss": np.asarray(source.positive())}
+
+
+def _penalty_budget(b: Budget, config: object, inputs: Arrays, cotangents: Arrays) -> None:
+    for a, inner in ((inputs["U"], inputs["U"].shape[-2]), (inputs["V"], inputs["V"].shape[-1])):
+        x = b.of(a)
+        gram = (x * x).sum(inner) + 1.0
+        (gram * gram).sum(inputs["U"].shape[-1] ** 2 * inputs["U"].shape[0] * 2)
+        (x * gram * 4.0).sum(inputs["U"].shape[-1]) * b.of(cotangents["loss"])  # noted
+
+
+def _kernel_fill(source: Source, config: Factorization, n: Sizes) -> tuple[Arrays, Arrays]:
+    return {"kernel": source.main(n["O"], n["I"], n["kh"], n["kw"])}, {}
+
+
+def _near_orthonormal(source: Source, config: Retract, n: Sizes) -> tuple[Arrays, Arrays]:
+    """Orthonormal factors that training has drifted, by as much as a tenth."""
+    drift = 0.1 * source.rng.random()
+    u = np.linalg.qr(source.rng.standard_normal((n["p"], n["m"], n["r"])))[0]
+    v = np.linalg.qr(source.rng.standard_normal((n["p"], n["n"], n["r"])))[0].swapaxes(-2, -1)
+    u, v = (a + drift * source.rng.standard_normal(a.shape) / np.sqrt(n["m"]) for a in (u, v))
+    return {"U": source._round(u), "V": source._round(v)}, {}
+
+
+_FACTORS = ({"p": 1, "m": 4, "r": 3, "n": 5}, {"p": 9, "m": 2, "r": 2, "n": 7}, {"p": 4, "m": 6, "r": 1, "n": 1})
+
+CASES = (
+    Cases(
+        operation="compose",
+        configs=tuple(Composition(factorization=f, kernel_shape=k) for f in _VIEWS for k in _KERNELS),
+        buckets=({"r": 99}, {"r": 2}, {"r": 1}),
+        fill=_compose_fill,
+        budget=_compose_budget,
+    ),
+    Cases(operation="penalty", configs=(Nothing(),), buckets=_FACTORS, fill=_factors, budget=_penalty_budget),
+    Cases(
+        operation="factorize",
+        configs=(*_VIEWS, Factorization(rank=2), Factorization(rank=0.7), Factorization(rank=1, matricize="out_by_rest")),
+        buckets=(
+            {"O": 5, "I": 3, "kh": 3, "kw": 3},
+            {"O": 2, "I": 7, "kh": 1, "kw": 1},
+            {"O": 4, "I": 4, "kh": 2, "kw": 5},
+            {"O": 12, "I": 12, "kh": 1, "kw": 2},
+        ),
+        fill=_kernel_fill,
+        families=("normal", "heavy", "constant", "near_constant", "sparse", "boundary", "cancelling"),
+    ),
+    Cases(
+        operation="retract",
+        configs=(Retract(by="polar"), Retract(by="qr")),
+        buckets=_FACTORS,
+        fill=_near_orthonormal,
+        families=("normal",),
+    ),
+)

@@ -1,0 +1,232 @@
+"""Certificates: checks of a backend's own answer, step by step, where comparing answers would be wrong.
+
+A spike is a decision: two correct implementations may part at one that is nearly even, and everything
+after it differs. So each step is checked from the backend's OWN state before it. No error accumulates,
+no bound grows with T, no flip is masked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twinspike.config import Factorization, Neuron, Rectangle, Retract
+from twinspike.reference import factorization as fac
+from twinspike_conformance.finding import Finding, compare
+from twinspike_conformance.tracked import FREEDOM, TINY, Tracked, gamma
+from twinspike_conformance.variant import tracked
+
+Values = NDArray[np.float64]
+Named = Mapping[str, Any]
+
+
+def _wide(quantity: Any, x: Values) -> Any:
+    """() or (C,) in a shape that broadcasts against (B, C, *d)."""
+    q = np.asarray(quantity, np.float64)
+    return q.reshape(-1, *(1,) * (x.ndim - 3)) if q.ndim else q
+
+
+def _quantities(neuron: Neuron, inputs: Named, roundoff: float) -> tuple[Tracked, Tracked]:
+    """decay and threshold, exact where given, rounded to the format where they are constants of the config."""
+    x = inputs["x"]
+    found = []
+    for name in ("decay", "threshold"):
+        given = name in inputs
+        value = _wide(inputs[name] if given else getattr(neuron, name), x)
+        lifted = Tracked(value, roundoff=roundoff)
+        found.append(lifted if given else lifted._lift(value))
+    return found[0], found[1]
+
+
+def lif_forward(neuron: Neuron, inputs: Named, out: Named, roundoff: float) -> list[Finding]:
+    """LIF-1 to LIF-5 for every step from the backend's own u and s.
+
+    Args:
+        neuron: the config.
+        inputs: x (T, B, C, *d), and v, decay, threshold if given.
+        out: the backend's s, u (T, B, C, *d) and final v (B, C, *d).
+        roundoff: of the potential's format.
+    """
+    x, s, u = inputs["x"], np.asarray(out["s"], np.float64), np.asarray(out["u"], np.float64)
+    decay, theta = _quantities(neuron, inputs, roundoff)
+    findings = [compare("s is 0 or 1", s, (s == 1.0) * 1.0, 0.0, rung="certificate", clauses=("LIF-2",))]
+    before = inputs.get("v", np.zeros_like(x[0]))
+    start = Tracked(before, roundoff=roundoff)
+    after, charge, states = start, [], []
+    for t in range(len(x)):
+        current: Any = Tracked(x[t], roundoff=roundoff)
+        charge.append(decay * after + ((1.0 - decay) * current if neuron.decay_input else current))
+        own = Tracked(u[t], roundoff=roundoff)
+        after = _reset(neuron, own, s[t], theta)
+        states.append(after)
+    want, error = np.stack([c.value for c in charge]), np.stack([c.error for c in charge])
+    findings.append(compare("u", u, want, error, rung="certificate", clauses=("LIF-1", "LIF-3", "LIF-4", "LIF-5")))
+    # a constant threshold may be rounded to the format: equality decides only where it is representable
+    margin = np.broadcast_to(theta.error, u.shape)
+    sure = np.abs(u - theta.value) >= margin
+    fired = np.where(sure, (u >= theta.value) * 1.0, s)
+    findings.append(compare("s", s, fired, 0.0, rung="certificate", clauses=("LIF-2",)))
+    final = states[-1]
+    findings.append(compare("v", out["v"], final.value, final.error, rung="certificate", clauses=("LIF-3", "LIF-4", "LIF-5")))
+    return findings
+
+
+def _reset(neuron: Neuron, u: Tracked, s: Values, theta: Tracked) -> Tracked:
+    """v from the step's own u and s; a hard reset is a choice between two numbers and rounds nothing."""
+    if neuron.reset == "soft":
+        return _either(s, u - theta, u)
+    return _either(s, u._lift(np.full(u.shape, neuron.v_reset)), u)
+
+
+def _either(s: Values, fired: Tracked, silent: Tracked) -> Tracked:
+    return Tracked(
+        np.where(s == 1.0, fired.value, silent.value), np.where(s == 1.0, fired.error, silent.error), roundoff=fired.roundoff
+    )
+
+
+def surrogate_at(neuron: Neuron, u: Values, theta: Tracked, roundoff: float) -> Tracked:
+    """h(u - threshold) with its bound; at a window's edge both sides are admissible within the rounding of u - threshold."""
+    z = Tracked(u, roundoff=roundoff) - theta
+    h = tracked()["surrogate"].derivative(neuron.surrogate, z)
+    if not isinstance(neuron.surrogate, Rectangle):
+        return h  # type: ignore[no-any-return]  # the variant's modules are untyped
+    edge = neuron.surrogate.width / 2
+    exact = np.abs(z.value)
+    # subtraction of nearby floats is exact (Sterbenz), so an edge that is representable stays decided
+    slack = np.where(_subtracts_exactly(u, theta.value, z.value, roundoff), theta.error, z.error)
+    open_ = np.abs(exact - edge) < slack
+    height = 1.0 / neuron.surrogate.width
+    value = (exact < edge) * height
+    return Tracked(value, np.where(open_, height, gamma(FREEDOM, roundoff) * value), roundoff=roundoff)
+
+
+def _subtracts_exactly(u: Values, theta: Values, z: Values, roundoff: float) -> Values:
+    form = np.float64 if roundoff == 2.0**-53 else np.float32
+    return np.asarray(z.astype(form).astype(np.float64) == u - theta)
+
+
+def lif_backward(
+    neuron: Neuron, inputs: Named, out: Named, cotangents: Named, gradients: Named, roundoff: float
+) -> list[Finding]:
+    """LIF-6 to LIF-10: dL/dx[t] is the adjoint trace itself, so each step is checked from its own successor."""
+    x, s, u = inputs["x"], np.asarray(out["s"], np.float64), np.asarray(out["u"], np.float64)
+    decay, theta = _quantities(neuron, inputs, roundoff)
+    gx = np.asarray(gradients["x"], np.float64)
+    share = 1.0 - decay if neuron.decay_input else None
+    own_d = Tracked(gx, roundoff=roundoff) / share if share is not None else Tracked(gx, roundoff=roundoff)
+    e = Tracked(cotangents["v"], roundoff=roundoff)
+    soft = neuron.reset == "soft"
+    want, through, entering = [], [], []
+    for t in reversed(range(len(x))):
+        ut = Tracked(u[t], roundoff=roundoff)
+        h = surrogate_at(neuron, u[t], theta, roundoff)
+        r = -theta if soft else neuron.v_reset - ut
+        k = 1.0 if soft else Tracked(1.0 - s[t], roundoff=roundoff)
+        g = Tracked(cotangents["s"][t], roundoff=roundoff)
+        spike = (g if neuron.detach_reset else g + e * r) * h
+        d = spike + e * k
+        want.append(d * share if share is not None else d)
+        through.append(spike + e * s[t] if soft else spike)
+        entering.append(e)
+        e = decay * own_d[t]
+    value, error = (np.stack([getattr(w, part) for w in reversed(want)]) for part in ("value", "error"))
+    found = [compare("gradient of x", gx, value, error, rung="certificate", clauses=("LIF-6", "LIF-7", "LIF-8"))]
+    if "v" in inputs:
+        found.append(compare("gradient of v", gradients["v"], e.value, e.error, rung="certificate", clauses=("LIF-5", "LIF-8")))
+    if "decay" in inputs:
+        before = _states_before(neuron, inputs, u, s, theta, roundoff)
+        seen = before - Tracked(x, roundoff=roundoff) if neuron.decay_input else before
+        found.append(_shared("decay", own_d * seen, inputs, gradients, "LIF-9"))
+    if "threshold" in inputs:
+        terms = [-1.0 * t for t in reversed(through)]
+        stacked = Tracked(np.stack([t.value for t in terms]), np.stack([t.error for t in terms]), roundoff=roundoff)
+        found.append(_shared("threshold", stacked, inputs, gradients, "LIF-10"))
+    return found
+
+
+def _states_before(neuron: Neuron, inputs: Named, u: Values, s: Values, theta: Tracked, roundoff: float) -> Tracked:
+    """v[t-1] for every t from the backend's own u and s."""
+    start = np.asarray(inputs.get("v", np.zeros_like(u[0])), np.float64)
+    after = [_reset(neuron, Tracked(a, roundoff=roundoff), b, theta) for a, b in zip(u[:-1], s[:-1], strict=True)]
+    values, errors = [start, *(v.value for v in after)], [np.zeros_like(start), *(v.error for v in after)]
+    return Tracked(np.stack(values), np.stack(errors), roundoff=roundoff)
+
+
+def _shared(name: str, terms: Tracked, inputs: Named, gradients: Named, clause: str) -> Finding:
+    """A learned quantity's gradient: the sum of the terms of all entries that share it."""
+    axes = tuple(range(terms.ndim)) if np.ndim(inputs[name]) == 0 else (0, 1, *range(3, terms.ndim))
+    total = terms.sum(axis=axes)
+    return compare(f"gradient of {name}", gradients[name], total.value, total.error, rung="certificate", clauses=(clause,))
+
+
+def spike_backward(neuron: Neuron, inputs: Named, cotangents: Named, gradients: Named, roundoff: float) -> list[Finding]:
+    """SUR-2 to SUR-7 on the potential as given."""
+    theta = Tracked(0.0, roundoff=roundoff)._lift(neuron.threshold)
+    want = Tracked(cotangents["s"], roundoff=roundoff) * surrogate_at(neuron, inputs["u"], theta, roundoff)
+    clauses = ("SUR-2", "SUR-3", "SUR-4", "SUR-5", "SUR-6", "SUR-7")
+    return [compare("gradient of u", gradients["u"], want.value, want.error, rung="certificate", clauses=clauses)]
+
+
+def _norm(a: Values) -> Values:
+    return np.sqrt((a**2).sum(axis=(-2, -1)))
+
+
+def factorize(f: Factorization, inputs: Named, out: Named, roundoff: float) -> list[Finding]:
+    """FAC-3 and FAC-5 by what the factors must be: residual, orthonormality, order, sign, least error.
+
+    Bounds are those of a backward stable decomposition, p(m, n) u |A|, with p = (m + n)^1.5
+    (Golub and Van Loan, Matrix Computations, 4th ed., section 8.6.6; LAPACK promises less than that).
+    """
+    matrices = fac.matricize(f, inputs["kernel"])
+    u, sigma, v = (np.asarray(out[k], np.float64) for k in ("U", "sigma", "V"))
+    rows, columns = matrices.shape[-2:]
+    exact = np.linalg.svd(matrices, compute_uv=False)
+    rank = fac.rank_of(f, inputs["kernel"])
+    found = [compare("rank", np.float64(sigma.shape[-1]), np.float64(rank), 0.0, rung="certificate", clauses=("FAC-5",))]
+    if not found[0].ok:
+        return found
+    unit = (rows + columns) ** 1.5 * roundoff
+    scale = unit * exact[..., 0] + TINY[roundoff] * rows * columns
+    eye = np.eye(rank)
+    tail = np.sqrt((exact[..., rank:] ** 2).sum(axis=-1))
+    residual = _norm((u * sigma[..., None, :]) @ v - matrices)
+    clauses = ("FAC-2", "FAC-3", "FAC-9")
+    checks = (
+        ("U'U - I", u.swapaxes(-2, -1) @ u, np.broadcast_to(eye, (*u.shape[:-2], rank, rank)), unit),
+        ("VV' - I", v @ v.swapaxes(-2, -1), np.broadcast_to(eye, (*u.shape[:-2], rank, rank)), unit),
+        ("sigma", sigma, exact[..., :rank], scale[..., None]),
+        ("truncation error", residual, tail, scale * np.sqrt(rank)),
+        ("sigma >= 0", np.minimum(sigma, 0.0), np.zeros_like(sigma), 0.0),
+        ("sigma descending", np.minimum(sigma[..., :-1] - sigma[..., 1:], 0.0), np.zeros_like(sigma[..., 1:]), 0.0),
+    )
+    return found + [compare(name, got, want, bound, rung="certificate", clauses=clauses) for name, got, want, bound in checks]
+
+
+def retract(config: Retract, inputs: Named, out: Named, roundoff: float) -> list[Finding]:
+    """ORT-3: orthonormal factors A = Q R, with R symmetric positive (polar) or upper triangular, positive diagonal (qr)."""
+    found = []
+    for name in ("U", "V"):
+        a = np.asarray(inputs[name], np.float64)
+        q = np.asarray(out[name], np.float64)
+        if name == "V":
+            a, q = a.swapaxes(-2, -1), q.swapaxes(-2, -1)
+        r = q.swapaxes(-2, -1) @ a
+        rows, rank = a.shape[-2:]
+        unit = (rows + rank) ** 1.5 * roundoff
+        norm = np.linalg.norm(a, 2, axis=(-2, -1))[..., None, None]
+        eye = np.broadcast_to(np.eye(rank), r.shape)
+        shape = (r - r.swapaxes(-2, -1)) if config.by == "polar" else np.tril(r, -1)
+        positive = (
+            np.linalg.eigvalsh((r + r.swapaxes(-2, -1)) / 2) if config.by == "polar" else np.diagonal(r, axis1=-2, axis2=-1)
+        )
+        checks = (
+            (f"{name}: Q'Q - I", q.swapaxes(-2, -1) @ q, eye, unit),
+            (f"{name}: Q R - A", q @ r, a, unit * norm),
+            (f"{name}: form of R", shape, np.zeros_like(shape), unit * norm),
+            (f"{name}: sign of R", np.minimum(positive, 0.0), np.zeros_like(positive), 0.0),
+        )
+        found += [compare(n, got, want, bound, rung="certificate", clauses=("ORT-3",)) for n, got, want, bound in checks]
+    return found

@@ -1,0 +1,112 @@
+"""Value families: named kinds of numbers, each chosen because it sees faults that the others miss.
+
+Hypothesis draws the structure of an example and a seed; the arrays are filled here from that seed, so
+that an example is a few words long and its numbers are as many and as varied as they need to be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twinspike.errors import refuse
+
+Array = NDArray[np.float64]
+Fill = Callable[[np.random.Generator, tuple[int, ...]], Array]
+
+
+def _dyadic(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    return rng.integers(-6, 7, shape) / 4.0
+
+
+def _boundary(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    """Multiples of 1/4 near 1/2 and 1: sums land on thresholds and window edges, or one quantum beside."""
+    return rng.choice(np.array([0.0, 0.25, 0.5, 0.5, 0.75, 1.0, 1.0, 1.25, -0.25, 1.5]), shape)
+
+
+def _sparse(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    return np.where(rng.random(shape) < 0.8, 0.0, rng.integers(-4, 5, shape) / 2.0)
+
+
+def _ties(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    return rng.choice(np.array([-1.0, 1.0]), shape)
+
+
+def _normal(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    return rng.standard_normal(shape)
+
+
+def _heavy(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    return np.clip(rng.standard_t(1.5, shape), -1e4, 1e4)
+
+
+def _constant(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    return np.full(shape, rng.standard_normal())
+
+
+def _near_constant(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    return 0.7 + 3e-3 * rng.standard_normal(shape)
+
+
+def _large_mean(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    return 500.0 + rng.standard_normal(shape)
+
+
+def _cancelling(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    """Large values whose sums nearly vanish."""
+    flat = rng.standard_normal(int(np.prod(shape, dtype=np.int64))) * 1e3
+    flat[1::2] = -flat[: flat.size // 2 * 2 : 2] + rng.standard_normal(flat.size // 2)
+    return flat.reshape(shape)
+
+
+EXACT: dict[str, Fill] = {"dyadic": _dyadic, "boundary": _boundary, "sparse": _sparse, "ties": _ties}
+"""Families whose values are dyadic with few bits."""
+
+ROUNDED: dict[str, Fill] = {
+    "normal": _normal,
+    "heavy": _heavy,
+    "constant": _constant,
+    "near_constant": _near_constant,
+    "large_mean": _large_mean,
+    "cancelling": _cancelling,
+    "sparse": _sparse,
+    "boundary": _boundary,
+}
+"""Families for bounds and certificates."""
+
+
+class Source:
+    """Fills the arrays of one example, in the order they are asked for."""
+
+    def __init__(self, seed: int, family: str, exact: bool, form: str) -> None:
+        table = EXACT if exact else ROUNDED
+        if family not in table:
+            raise refuse("family", expected=f"one of {', '.join(table)}", got=family)
+        self.rng = np.random.Generator(np.random.Philox(seed))
+        self.exact = exact
+        self.family = family
+        self._fill = table[family]
+        self._form = form
+
+    def main(self, *shape: int) -> Array:
+        """The array that the family is about."""
+        return self._round(self._fill(self.rng, shape))
+
+    def plain(self, *shape: int) -> Array:
+        """Any other array: small multiples of 1/4 in the exact lane, normal numbers else."""
+        return self._round(_dyadic(self.rng, shape) if self.exact else self.rng.standard_normal(shape))
+
+    def coarse(self, *shape: int) -> Array:
+        """A cotangent: small multiples of 1/2 in the exact lane, so that long chains fit the budget."""
+        return self._round(self.rng.integers(-2, 3, shape) / 2.0 if self.exact else self.rng.standard_normal(shape))
+
+    def positive(self, *shape: int) -> Array:
+        """Values away from 0 and never at a default."""
+        values = self.rng.choice(np.array([0.5, 2.0, 4.0]), shape) if self.exact else self.rng.uniform(0.3, 3.0, shape)
+        return self._round(values)
+
+    def _round(self, values: Array) -> Array:
+        """To numbers of the storage format, so that every backend starts from the same inputs."""
+        return np.asarray(values, dtype=self._form).astype(np.float64)

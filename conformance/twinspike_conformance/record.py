@@ -1,0 +1,113 @@
+"""What a run of the suite leaves behind: one schema-versioned structure that all reports are made from."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+SCHEMA = 1
+"""Version of this structure; a reader refuses others."""
+
+Status = Literal["pass", "fail", "error", "not supported", "waived", "inconclusive", "not run"]
+
+RATIO_BINS: tuple[float, ...] = tuple(10.0**e for e in range(-6, 1))
+"""Upper edges of the histogram of error/bound: 1e-6 ... 1e-1, 1; the last bin holds what is above 1."""
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """The first failure of a test, made small."""
+
+    digest: str
+    """Replays it: `python -m twinspike_conformance repro DIGEST --backend ...`; empty where there is no example."""
+    sentences: tuple[str, ...]
+    """What was expected and what came, one line per wrong quantity."""
+    reproduction: str
+    """Python code that shows it with NumPy and the backend alone."""
+    suspects: tuple[str, ...] = ()
+    """Faults of the corpus that reproduce exactly this output, `ID: description`."""
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """One test of the suite on one backend."""
+
+    id: str
+    """Such as `operation[lif-exact]`."""
+    sentence: str
+    """What the test says, from its docstring."""
+    clauses: tuple[str, ...]
+    rung: str
+    status: Status
+    reason: str = ""
+    """Why it is not supported, waived, inconclusive or an error."""
+    examples: int = 0
+    comparisons: int = 0
+    worst_ratio: float = 0.0
+    ratios: tuple[int, ...] = ()
+    """Comparisons per bin of RATIO_BINS, of rungs that have a bound."""
+    ambiguous: float = 0.0
+    """Share of decisions that rounding left open."""
+    seconds: float = 0.0
+    compile_seconds: float = 0.0
+    """Of these, spent in first calls of a shape and config."""
+    failure: Failure | None = None
+
+
+class Header(msgspec.Struct, frozen=True, kw_only=True):
+    """What was run, where and how."""
+
+    suite_version: str
+    spec_version: str
+    backend: str
+    versions: dict[str, str]
+    device: str
+    device_name: str
+    precision: str
+    compiled: bool
+    flags: dict[str, str]
+    """Flags read back from the framework after they were set."""
+    profile: str
+    seed: int
+    python: str
+    platform: str
+    packages: tuple[str, ...]
+    """As `pip freeze` lists them."""
+    started: str
+    """UTC, ISO 8601."""
+    seconds: float
+
+
+class KillRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one fault."""
+
+    fault: str
+    description: str
+    origin: str
+    """The real bug that it comes from, or empty."""
+    clause: str
+    base: str
+    """Backend that it was put into."""
+    killers: tuple[str, ...]
+    """Ids of the tests that killed it, in order of examples needed."""
+    rungs: tuple[str, ...]
+    examples: tuple[int, ...]
+    """Examples that each killer needed."""
+    equivalent: str = ""
+    """Proof that it computes the same, where it does."""
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything of one run."""
+
+    schema: int = SCHEMA
+    header: Header
+    records: tuple[Record, ...]
+    kills: tuple[KillRow, ...] = ()
+
+    @property
+    def verdict(self) -> Status:
+        """fail if any test failed or erred, or none ran; inconclusive before pass."""
+        statuses = {record.status for record in self.records}
+        if not statuses & {"pass", "waived"} or statuses & {"fail", "error"}:
+            return "fail"
+        return "inconclusive" if "inconclusive" in statuses else "pass"

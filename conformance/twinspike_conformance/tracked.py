@@ -1,0 +1,370 @@
+"""Running error analysis: the reference itself, run on numbers that carry a bound of their rounding error.
+
+A `Tracked` array holds float64 values and, per element, an a-priori bound on how far any correct
+implementation in the profile's precision may be from them. Each arithmetic step adds the error its
+operands bring and its own rounding, `freedom` units of roundoff instead of one: an implementation may
+associate, fuse or rewrite a step in that many roundings. Nothing here is fitted to results.
+Source: N. Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., sections 3.1 to 3.4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+FREEDOM = 4.0
+"""Roundings that an implementation may take where the reference takes one."""
+
+FUNCTION_ULPS = 4.0
+"""Error of an elementary function of a math library, in units of roundoff (vector libraries promise 4)."""
+
+TINY = {2.0**-53: 2.0**-1022, 2.0**-52: 2.0**-1022, 2.0**-24: 2.0**-126, 2.0**-11: 2.0**-126, 2.0**-8: 2.0**-126}
+"""Smallest normal number per roundoff: results below it may be flushed to zero."""
+
+
+def gamma(n: float, roundoff: float) -> float:
+    """n u / (1 - n u), the classic constant; infinite where a bound says nothing."""
+    return n * roundoff / (1.0 - n * roundoff) if n * roundoff < 1.0 else np.inf
+
+
+class Tracked:
+    """Values with error bounds; behaves as an ndarray towards the functions that the reference uses."""
+
+    __array_priority__ = 1000.0
+
+    def __init__(self, value: Any, error: Any = 0.0, *, roundoff: float) -> None:
+        self.value = np.asarray(value, dtype=np.float64)
+        wide = np.shape(error) == self.value.shape
+        self.error = np.asarray(error, np.float64) if wide else np.full(self.value.shape, error, np.float64)
+        self.roundoff = roundoff
+
+    # --- arithmetic ----------------------------------------------------------------------------------
+
+    def _make(self, value: Array, error: Array, roundings: float = FREEDOM) -> Tracked:
+        """A result that was rounded: add its own error to what the operands brought."""
+        own = roundings * self.roundoff * (np.abs(value) + error) + TINY[self.roundoff]
+        return Tracked(value, error + own, roundoff=self.roundoff)
+
+    def _view(self, value: Array, error: Array) -> Tracked:
+        return Tracked(value, error, roundoff=self.roundoff)
+
+    def _lift(self, x: Any) -> Tracked:
+        """A plain operand: exact, but for the rounding of constants to the profile's format."""
+        if isinstance(x, Tracked):
+            return x
+        value = np.asarray(x, np.float64)
+        rounded = np.asarray(value, np.float32).astype(np.float64) if self.roundoff > 2.0**-53 else value
+        return self._view(value, np.abs(rounded - value))
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        if method == "reduce" and ufunc is np.add:
+            return _sum(inputs[0], kwargs.get("axis"), kwargs.get("keepdims", False))
+        if method == "reduce" and ufunc is np.maximum:
+            return _extreme(inputs[0], kwargs.get("axis"), kwargs.get("keepdims", False))
+        if method != "__call__" or ufunc not in _UFUNCS:
+            raise TypeError(f"no error analysis for {ufunc.__name__}.{method}")
+        if ufunc in _COMPARISONS:
+            return ufunc(*(x.value if isinstance(x, Tracked) else x for x in inputs))
+        return _UFUNCS[ufunc](self, *(self._lift(x) for x in inputs))
+
+    def __array_function__(self, function: Callable[..., Any], types: Any, args: Any, kwargs: Any) -> Any:
+        if function in _STRUCTURAL:
+            return _structural(self, function, args, kwargs)
+        if function in _FUNCTIONS:
+            return _FUNCTIONS[function](*args, **kwargs)
+        raise TypeError(f"no error analysis for numpy.{function.__name__}")
+
+    # --- ndarray's face ------------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.value.shape
+
+    @property
+    def ndim(self) -> int:
+        return self.value.ndim
+
+    @property
+    def size(self) -> int:
+        return self.value.size
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.value.dtype
+
+    @property
+    def T(self) -> Tracked:  # noqa: N802  # ndarray's own name
+        return self._view(self.value.T, self.error.T)
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def __getitem__(self, index: Any) -> Tracked:
+        return self._view(self.value[index], self.error[index])
+
+    def __setitem__(self, index: Any, other: Any) -> None:
+        self.value[index] = other.value if isinstance(other, Tracked) else other
+        self.error[index] = other.error if isinstance(other, Tracked) else 0.0
+
+    def __float__(self) -> float:
+        raise TypeError("a tracked number can't become a plain one: its error bound would be lost")
+
+    def astype(self, dtype: Any, copy: bool = True) -> Tracked:
+        return self
+
+    def copy(self) -> Tracked:
+        return self._view(self.value.copy(), self.error.copy())
+
+    def reshape(self, *shape: Any, **kw: Any) -> Tracked:
+        return self._view(self.value.reshape(*shape, **kw), self.error.reshape(*shape, **kw))
+
+    def transpose(self, *axes: Any) -> Tracked:
+        return self._view(self.value.transpose(*axes), self.error.transpose(*axes))
+
+    def swapaxes(self, a: int, b: int) -> Tracked:
+        return self._view(self.value.swapaxes(a, b), self.error.swapaxes(a, b))
+
+    def sum(self, axis: Any = None, keepdims: bool = False) -> Tracked:
+        return _sum(self, axis, keepdims)
+
+    def mean(self, axis: Any = None, keepdims: bool = False) -> Tracked:
+        return _mean(self, axis, keepdims)
+
+    def max(self, axis: Any = None, keepdims: bool = False) -> Tracked:
+        return _extreme(self, axis, keepdims)
+
+    def __add__(self, o: Any) -> Any:
+        return np.add(self, o)
+
+    def __radd__(self, o: Any) -> Any:
+        return np.add(o, self)
+
+    def __sub__(self, o: Any) -> Any:
+        return np.subtract(self, o)
+
+    def __rsub__(self, o: Any) -> Any:
+        return np.subtract(o, self)
+
+    def __mul__(self, o: Any) -> Any:
+        return np.multiply(self, o)
+
+    def __rmul__(self, o: Any) -> Any:
+        return np.multiply(o, self)
+
+    def __truediv__(self, o: Any) -> Any:
+        return np.divide(self, o)
+
+    def __rtruediv__(self, o: Any) -> Any:
+        return np.divide(o, self)
+
+    def __matmul__(self, o: Any) -> Any:
+        return np.matmul(self, o)
+
+    def __rmatmul__(self, o: Any) -> Any:
+        return np.matmul(o, self)
+
+    def __pow__(self, o: Any) -> Any:
+        return np.power(self, o)
+
+    def __neg__(self) -> Any:
+        return np.negative(self)
+
+    def __abs__(self) -> Any:
+        return np.absolute(self)
+
+    def __lt__(self, o: Any) -> Any:
+        return np.less(self, o)
+
+    def __le__(self, o: Any) -> Any:
+        return np.less_equal(self, o)
+
+    def __gt__(self, o: Any) -> Any:
+        return np.greater(self, o)
+
+    def __ge__(self, o: Any) -> Any:
+        return np.greater_equal(self, o)
+
+    def __eq__(self, o: object) -> Any:
+        return np.equal(self, o)  # type: ignore[call-overload]
+
+    def __ne__(self, o: object) -> Any:
+        return np.not_equal(self, o)  # type: ignore[call-overload]
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+# --- rules of the elementary steps -------------------------------------------------------------------
+
+
+def _add(like: Tracked, a: Tracked, b: Tracked) -> Tracked:
+    return like._make(a.value + b.value, a.error + b.error)
+
+
+def _subtract(like: Tracked, a: Tracked, b: Tracked) -> Tracked:
+    return like._make(a.value - b.value, a.error + b.error)
+
+
+def _multiply(like: Tracked, a: Tracked, b: Tracked) -> Tracked:
+    error = np.abs(a.value) * b.error + np.abs(b.value) * a.error + a.error * b.error
+    return like._make(a.value * b.value, error)
+
+
+def _divide(like: Tracked, a: Tracked, b: Tracked) -> Tracked:
+    value = a.value / b.value
+    room = np.abs(b.value) - b.error
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = np.where(room > 0, (a.error + np.abs(value) * b.error) / room, np.inf)
+    return like._make(value, error)
+
+
+def _function(f: Callable[[Array], Array], slope: Callable[[Array, Array], Array]) -> Callable[..., Tracked]:
+    """Rule of y = f(x): the error of x times the largest |f'| near x, plus the library's own."""
+
+    def rule(like: Tracked, x: Tracked) -> Tracked:
+        return like._make(f(x.value), slope(x.value, x.error) * x.error, FREEDOM + FUNCTION_ULPS)
+
+    return rule
+
+
+def _sqrt_slope(x: Array, e: Array) -> Array:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(
+            x - e > 0, 0.5 / np.sqrt(np.maximum(x - e, 0.0)), np.where(e > 0, 1.0 / np.sqrt(np.maximum(e, 1e-300)), 0.0)
+        )
+
+
+def _log_slope(x: Array, e: Array) -> Array:
+    with np.errstate(divide="ignore"):
+        return np.where(x - e > 0, 1.0 / np.maximum(x - e, 1e-300), np.inf)
+
+
+def _maximum(like: Tracked, a: Tracked, b: Tracked) -> Tracked:
+    return like._view(np.maximum(a.value, b.value), np.maximum(a.error, b.error))
+
+
+def _minimum(like: Tracked, a: Tracked, b: Tracked) -> Tracked:
+    return like._view(np.minimum(a.value, b.value), np.maximum(a.error, b.error))
+
+
+def _power(like: Tracked, a: Tracked, b: Tracked) -> Tracked:
+    if not np.all(b.value == 2):
+        raise TypeError("no error analysis for powers other than squares")
+    return _multiply(like, a, a)
+
+
+def _matmul(like: Tracked, a: Tracked, b: Tracked) -> Tracked:
+    n = a.value.shape[-1]
+    brought = np.abs(a.value) @ b.error + a.error @ np.abs(b.value) + a.error @ b.error
+    size = (np.abs(a.value) + a.error) @ (np.abs(b.value) + b.error)
+    own = gamma(n + FREEDOM, like.roundoff) * size + n * TINY[like.roundoff]
+    return like._view(a.value @ b.value, brought + own)
+
+
+_COMPARISONS = {np.less, np.less_equal, np.greater, np.greater_equal, np.equal, np.not_equal, np.isfinite, np.isnan, np.sign}
+
+_UFUNCS: dict[np.ufunc, Callable[..., Any]] = {
+    np.add: _add,
+    np.subtract: _subtract,
+    np.multiply: _multiply,
+    np.divide: _divide,
+    np.power: _power,
+    np.square: lambda like, a: _multiply(like, a, a),
+    np.negative: lambda like, a: like._view(-a.value, a.error),
+    np.positive: lambda like, a: a,
+    np.absolute: lambda like, a: like._view(np.abs(a.value), a.error),
+    np.maximum: _maximum,
+    np.minimum: _minimum,
+    np.matmul: _matmul,
+    np.reciprocal: lambda like, a: _divide(like, like._view(np.ones_like(a.value), np.zeros_like(a.value)), a),
+    np.sqrt: _function(np.sqrt, _sqrt_slope),
+    np.exp: _function(np.exp, lambda x, e: np.exp(np.minimum(x + e, 700.0))),
+    np.log: _function(np.log, _log_slope),
+    np.log1p: _function(np.log1p, lambda x, e: _log_slope(1.0 + x, e)),
+    np.tanh: _function(np.tanh, lambda x, e: np.ones_like(x)),
+    np.arctan: _function(np.arctan, lambda x, e: np.ones_like(x)),
+    **dict.fromkeys(_COMPARISONS, lambda *a: None),
+}
+
+
+def _count(x: Tracked, axis: Any) -> int:
+    if axis is None:
+        return x.value.size
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    return int(np.prod([x.value.shape[a] for a in axes], dtype=np.int64))
+
+
+def _sum(x: Tracked, axis: Any = None, keepdims: bool = False) -> Tracked:
+    n = _count(x, axis)
+    size = (np.abs(x.value) + x.error).sum(axis=axis, keepdims=keepdims)
+    error = x.error.sum(axis=axis, keepdims=keepdims) + gamma(n - 1 + FREEDOM, x.roundoff) * size
+    return x._view(x.value.sum(axis=axis, keepdims=keepdims), error + n * TINY[x.roundoff])
+
+
+def _mean(x: Tracked, axis: Any = None, keepdims: bool = False) -> Tracked:
+    return _sum(x, axis, keepdims) / _count(x, axis)
+
+
+def _extreme(x: Tracked, axis: Any = None, keepdims: bool = False) -> Tracked:
+    return x._view(x.value.max(axis=axis, keepdims=keepdims), x.error.max(axis=axis, keepdims=keepdims))
+
+
+def _where(condition: Any, a: Any, b: Any) -> Tracked:
+    like = a if isinstance(a, Tracked) else b
+    a, b = like._lift(a), like._lift(b)
+    return like._view(np.where(condition, a.value, b.value), np.where(condition, a.error, b.error))
+
+
+def _tensordot(a: Any, b: Any, axes: Any) -> Tracked:
+    like = a if isinstance(a, Tracked) else b
+    a, b = like._lift(a), like._lift(b)
+    n = int(np.prod([a.value.shape[i] for i in axes[0]], dtype=np.int64))
+    brought = np.tensordot(np.abs(a.value), b.error, axes) + np.tensordot(a.error, np.abs(b.value) + b.error, axes)
+    size = np.tensordot(np.abs(a.value) + a.error, np.abs(b.value) + b.error, axes)
+    own = gamma(n + FREEDOM, like.roundoff) * size + n * TINY[like.roundoff]
+    return like._view(np.tensordot(a.value, b.value, axes), brought + own)
+
+
+def _clip(x: Tracked, low: Any, high: Any) -> Tracked:
+    return x._view(np.clip(x.value, low, high), x.error)
+
+
+_FUNCTIONS: dict[Any, Callable[..., Any]] = {
+    np.sum: _sum,
+    np.mean: _mean,
+    np.max: _extreme,
+    np.where: _where,
+    np.clip: _clip,
+    np.tensordot: _tensordot,
+    np.zeros_like: lambda x, **kw: x._view(np.zeros_like(x.value), np.zeros_like(x.value)),
+    np.ones_like: lambda x, **kw: x._view(np.ones_like(x.value), np.zeros_like(x.value)),
+    np.empty_like: lambda x, **kw: x._view(np.zeros_like(x.value), np.zeros_like(x.value)),
+    np.shape: lambda x: x.value.shape,
+    np.ndim: lambda x: x.value.ndim,
+}
+
+_STRUCTURAL = {
+    np.reshape, np.transpose, np.swapaxes, np.moveaxis, np.concatenate, np.stack, np.broadcast_to, np.expand_dims,
+    np.squeeze, np.take_along_axis, np.pad, np.repeat, np.tile, np.flip, np.ravel, np.atleast_1d,
+    np.lib.stride_tricks.sliding_window_view, np.diagonal,
+}  # fmt: skip
+
+
+def _structural(like: Tracked, function: Callable[..., Any], args: Sequence[Any], kwargs: Any) -> Tracked:
+    """Functions that only move elements: move values and errors alike."""
+
+    def part(x: Any, which: str) -> Any:
+        if isinstance(x, Tracked):
+            return getattr(x, which)
+        if isinstance(x, list | tuple) and any(isinstance(y, Tracked) for y in x):
+            return [
+                getattr(y, which) if isinstance(y, Tracked) else (y if which == "value" else np.zeros(np.shape(y))) for y in x
+            ]
+        return x
+
+    value = function(*(part(a, "value") for a in args), **kwargs)
+    return like._view(value, function(*(part(a, "error") for a in args), **kwargs))
