@@ -6,6 +6,7 @@ Nothing here computes; what an option means is said by the clauses and by the re
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, Literal, TypeVar
 
@@ -20,7 +21,27 @@ TWINS: tuple[Twin, Twin] = ("ann", "snn")
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Base of all configs: frozen, unknown keys refused; each is keyword-only."""
+    """Base of all configs: frozen, unknown keys refused; each is keyword-only.
+
+    Construction checks every field's type (msgspec does so only for what it decodes) and puts it in its
+    one form, lists as tuples and whole numbers as floats where floats are meant, then checks ranges.
+    """
+
+    def __post_init__(self) -> None:
+        for name, kind in _field_types(type(self)):
+            try:
+                msgspec.structs.force_setattr(self, name, msgspec.convert(getattr(self, name), kind))
+            except msgspec.ValidationError as error:
+                raise SpecError(f"{type(self).__name__}.{name}: {' '.join(str(error).split())}") from None
+        self._check()
+
+    def _check(self) -> None:
+        """Refuse values out of range; a config with ranges says them here."""
+
+
+@functools.cache
+def _field_types(kind: type[msgspec.Struct]) -> tuple[tuple[str, Any], ...]:
+    return tuple((field.name, field.type) for field in msgspec.structs.fields(kind))
 
 
 AnyConfig = TypeVar("AnyConfig", bound=msgspec.Struct)
@@ -65,7 +86,7 @@ class _Windowed(Config, frozen=True, kw_only=True):
 
     width: float = 1.0
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         _finite("surrogate.width", self.width, 0.0, math.inf, "()")
 
 
@@ -74,7 +95,7 @@ class _Sloped(Config, frozen=True, kw_only=True):
 
     slope: float = 2.0
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         _finite("surrogate.slope", self.slope, 0.0, math.inf, "()")
 
 
@@ -129,7 +150,7 @@ class Neuron(Config, frozen=True, kw_only=True):
     decay_scope: Scope = "constant"
     threshold_scope: Scope = "constant"
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         _finite("neuron.decay", self.decay, 0.0, 1.0)
         _finite("neuron.threshold", self.threshold, 0.0, math.inf, "()")
         _finite("neuron.v_reset", self.v_reset, -math.inf, self.threshold, "()")
@@ -150,7 +171,7 @@ class Penalty(Config, tag="penalty", tag_field="kind", frozen=True, kw_only=True
     weight: float = 1e-4
     """Dimensionless, > 0."""
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         _finite("orthogonality.weight", self.weight, 0.0, math.inf, "()")
 
 
@@ -162,7 +183,7 @@ class Retract(Config, tag="retract", tag_field="kind", frozen=True, kw_only=True
     by: Literal["polar", "qr"] = "polar"
     """polar: the nearest orthonormal matrix; qr: the Q factor with a positive diagonal of R."""
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         require(self.every >= 1, "orthogonality.every", expected="a whole number >= 1", got=self.every)
 
 
@@ -179,7 +200,7 @@ class Factorization(Config, frozen=True, kw_only=True):
     """authors_reshape scrambles entries over positions and exists only to reproduce the authors."""
     orthogonality: Free | Penalty | Retract = Free()
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         if isinstance(self.rank, int) and not isinstance(self.rank, bool):
             require(self.rank >= 1, "factorization.rank", expected="a whole number >= 1", got=self.rank)
         elif isinstance(self.rank, float):
@@ -205,7 +226,7 @@ class BatchNorm(Config, frozen=True, kw_only=True):
     gamma_init: Literal["one", "threshold"] = "one"
     """Initial gamma of the spiking twin; the artificial twin always starts at 1."""
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         _finite("batch_norm.momentum", self.momentum, 0.0, 1.0, "(]")
         _finite("batch_norm.eps", self.eps, 0.0, math.inf, "()")
 
@@ -237,7 +258,7 @@ class Loss(Config, frozen=True, kw_only=True):
     per_step: bool = False
     """Whether cross entropy and distillation are averages over the T logits of each time step (TET)."""
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         _finite("loss.alpha", self.alpha, 0.0, 1.0)
         _finite("loss.beta", self.beta, 0.0, math.inf, "[)")
         _finite("loss.temperature", self.temperature, 0.0, math.inf, "()")
@@ -313,7 +334,7 @@ class Method(Config, frozen=True, kw_only=True):
     """Reduction over time of the spiking twin's logits and features (clauses OUT-*)."""
     loss: Loss = Loss()
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         require(self.time_steps >= 1, "time_steps", expected="a whole number >= 1", got=self.time_steps)
 
 
@@ -333,7 +354,7 @@ class SGD(Config, tag="sgd", tag_field="kind", frozen=True, kw_only=True):
     """Added to the gradient times the parameter, >= 0."""
     decay_scope: DecayScope = "all"
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         _finite("optimizer.momentum", self.momentum, 0.0, 1.0, "[)")
         _finite("optimizer.weight_decay", self.weight_decay, 0.0, math.inf, "[)")
         require(
@@ -352,7 +373,7 @@ class _Adaptive(Config, frozen=True, kw_only=True):
     """>= 0; Adam adds it to the gradient, AdamW shrinks the parameter by learning_rate * weight_decay."""
     decay_scope: DecayScope = "all"
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         _finite("optimizer.beta1", self.beta1, 0.0, 1.0, "[)")
         _finite("optimizer.beta2", self.beta2, 0.0, 1.0, "[)")
         _finite("optimizer.eps", self.eps, 0.0, math.inf, "()")
@@ -387,7 +408,7 @@ class Cosine(Config, tag="cosine", tag_field="kind", frozen=True, kw_only=True):
     warmup_epochs: float = 0.0
     """Linear rise from 0 before the cosine begins, in epochs, >= 0."""
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         _finite("schedule.floor", self.floor, 0.0, math.inf, "[)")
         _finite("schedule.warmup_epochs", self.warmup_epochs, 0.0, math.inf, "[)")
 

@@ -107,7 +107,7 @@ class Network(Config, frozen=True, kw_only=True):
     exits: tuple[Branch, ...]
     """In order of depth; the last is the network's own end (the main exit)."""
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         shapes = infer_shapes(self)
         require(len(self.exits) >= 1, f"{self.name}.exits", expected="at least one exit", got=self.exits)
         features, heads = set(), set()

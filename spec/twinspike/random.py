@@ -12,6 +12,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from twinspike.errors import require
+
 Purpose = Literal["init", "order", "augment", "split"]
 
 _PURPOSES: dict[str, int] = {"init": 1, "order": 2, "augment": 3, "split": 4}
@@ -28,7 +30,14 @@ class Stream:
             purpose: what the numbers are for.
             epoch: in [0, 2^64).
             index: of the sample or parameter, in [0, 2^64).
+
+        Raises:
+            SpecError: one of them is out of range, or no such purpose.
         """
+        require(purpose in _PURPOSES, "purpose", expected=f"one of {', '.join(_PURPOSES)}", got=purpose)
+        for what, value in (("seed", seed), ("epoch", epoch), ("index", index)):
+            whole = isinstance(value, int | np.integer) and 0 <= value < 2**64
+            require(whole, what, expected="a whole number in [0, 2^64)", got=value)
         self._bits = np.random.Philox(
             key=np.array([seed, _PURPOSES[purpose]], dtype=np.uint64),
             counter=np.array([0, 0, epoch, index], dtype=np.uint64),

@@ -37,7 +37,7 @@ def load(name: str) -> Backend:
             object is no backend.
     """
     module, _, attribute = name.partition(":")
-    if not attribute:
+    if not module or not attribute or module.startswith("."):
         entry = _entries().get(name)
         if entry is None:
             raise refuse("backend", expected=f"one of {', '.join(names())} or 'module:object'", got=name)

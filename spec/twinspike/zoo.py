@@ -55,7 +55,7 @@ class _Builder:
         final = self.maps[stages[-1]]
         exits = []
         for i, stage in enumerate(stages[:-1], start=1):
-            name, ratio = f"branch{i}", max(1, self.maps[stage] // final)
+            name, ratio = f"branch{i}", max(1, self.maps[stage] // max(1, final))
             last = self.conv(f"{name}.1", stage, 2 * width, 1, part="branch")
             last = self.conv(f"{name}.2", last, 2 * width, ratio, ratio, part="branch")
             last = self.conv(f"{name}.3", last, features, 1, part="branch")
@@ -158,6 +158,7 @@ def network(
     shape = default_shape if input_shape is None else input_shape
     require(width >= 1, "width", expected="a whole number >= 1", got=width)
     require(classes >= 2, "classes", expected="a whole number >= 2", got=classes)
+    require(min(shape) >= 1, "input_shape", expected="three sizes >= 1", got=shape)
     builder = _Builder(shape)
     exits = build(builder, width, classes)
     return Network(name=name, input_shape=shape, event=event, layers=tuple(builder.layers), exits=exits)
