@@ -64,13 +64,9 @@ def test(options: Sequence[str], complete: bool) -> None:
     elif complete:
         sys.exit(f"Python {SECOND_PYTHON[0]}.{SECOND_PYTHON[1]} is not on this machine, and --complete asks for it")
     else:
-        listed = subprocess.run(
-            [BIN / "tox", "list", "-q", "--no-desc", "-d"], cwd=ROOT, capture_output=True, text=True, check=True
-        )
-        prefix = "py{}{}".format(*SECOND_PYTHON)
-        chosen = [name for name in listed.stdout.split() if not name.startswith(prefix)]
-        missing = f"not run: the {prefix} environments, for want of Python {SECOND_PYTHON[0]}.{SECOND_PYTHON[1]}"
-        tox += ["-e", ",".join(chosen)]
+        environments = "py{}{}".format(*SECOND_PYTHON)
+        missing = f"not run, for want of its Python: the {environments} environments"
+        tox += ["--skip-env", f"{environments}.*"]
     run(*tox, *options)
     if missing:
         print(missing)
