@@ -357,9 +357,7 @@ class SGD(Config, tag="sgd", tag_field="kind", frozen=True, kw_only=True):
     def _check(self) -> None:
         _finite("optimizer.momentum", self.momentum, 0.0, 1.0, "[)")
         _finite("optimizer.weight_decay", self.weight_decay, 0.0, math.inf, "[)")
-        require(
-            not self.nesterov or self.momentum > 0, "optimizer.nesterov", expected="momentum > 0 with it", got="momentum = 0"
-        )
+        require(not self.nesterov or self.momentum > 0, "optimizer.nesterov", expected="momentum > 0 with it", got="momentum = 0")
 
 
 class _Adaptive(Config, frozen=True, kw_only=True):

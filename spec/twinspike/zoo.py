@@ -7,9 +7,13 @@ stage's map to the last map, so that all exits give features of one width from m
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 from twinspike.errors import refuse, require
 from twinspike.network import INPUT, Activation, Add, AvgPool, Branch, Conv, GlobalPool, Layer, Linear, Network, Norm
+
+
+Part = Literal["stem", "backbone", "branch"]
 
 
 class _Builder:
@@ -19,11 +23,15 @@ class _Builder:
         self.layers: list[Layer] = []
         self.maps: dict[str, int] = {INPUT: min(input_shape[1:])}
 
-    def conv(self, name: str, source: str, channels: int, kernel: int, stride: int = 1, part: str = "backbone", act: bool = True) -> str:
+    def conv(
+        self, name: str, source: str, channels: int, kernel: int, stride: int = 1, part: Part = "backbone", act: bool = True
+    ) -> str:
         """Conv, norm and, unless `act` is false, activation; padded to keep the map where kernel > stride."""
         padding = kernel // 2 if kernel > stride else 0
         self.layers.append(
-            Conv(name=f"{name}.conv", input=source, out_channels=channels, kernel=kernel, stride=stride, padding=padding, part=part)  # type: ignore[arg-type]
+            Conv(
+                name=f"{name}.conv", input=source, out_channels=channels, kernel=kernel, stride=stride, padding=padding, part=part
+            )
         )
         self.layers.append(Norm(name=f"{name}.norm", input=f"{name}.conv"))
         last = f"{name}.norm"
