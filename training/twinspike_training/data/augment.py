@@ -1,0 +1,103 @@
+"""Variations of training samples, drawn by the spec and applied to whole batches at once.
+
+Each sample of each epoch owns a stream, and each decision a fixed place in it, so that switching one policy
+off changes no other's draws, and neither batch size nor worker count changes anything. Sizes are those usual
+for 32 x 32 images, in proportion for others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twinspike_training.data.autoaugment import autoaugment
+from twinspike_training.data.config import Policy
+from twinspike_training.data.source import Raw
+
+DRAWS = 10
+"""Uniforms per sample and epoch: crop row and column, flip, AutoAugment's five, cutout row and column."""
+
+_CROP, _FLIP, _AUTO, _CUTOUT = slice(0, 2), 2, slice(3, 8), slice(8, 10)
+
+Uniforms = NDArray[np.float64]
+
+
+def crop(images: Raw, uniforms: Uniforms) -> Raw:
+    """Cut a window of the image's own size out of the image padded with zeros, raw value, on all sides.
+
+    The padding is an eighth of each side (4 of 32), rounded down but at least 1; all windows are equally likely.
+
+    Args:
+        images: (n, P, H, W).
+        uniforms: (n, 2), for the row and the column of the window.
+    """
+    count, planes, height, width = images.shape
+    pad_h, pad_w = max(1, height // 8), max(1, width // 8)
+    padded = np.zeros((count, planes, height + 2 * pad_h, width + 2 * pad_w), dtype=images.dtype)
+    padded[:, :, pad_h : pad_h + height, pad_w : pad_w + width] = images
+    rows = np.floor(uniforms[:, 0] * (2 * pad_h + 1)).astype(np.int64)
+    columns = np.floor(uniforms[:, 1] * (2 * pad_w + 1)).astype(np.int64)
+    out = np.empty_like(images)
+    for i, (y, x) in enumerate(zip(rows.tolist(), columns.tolist(), strict=True)):
+        out[i] = padded[i, :, y : y + height, x : x + width]
+    return out
+
+
+def flip(images: Raw, uniforms: Uniforms) -> Raw:
+    """Mirror left and right with probability 1/2.
+
+    Args:
+        images: (n, P, H, W), changed in place.
+        uniforms: (n,).
+    """
+    chosen = np.flatnonzero(uniforms < 0.5)
+    images[chosen] = images[chosen, :, :, ::-1]
+    return images
+
+
+def cutout(images: NDArray[np.float32], uniforms: Uniforms) -> NDArray[np.float32]:
+    """Set a square of half the side (16 of 32), cut off at the border, to 0 in normalized values: the mean colour.
+
+    The centre is any pixel, each equally likely. Reference: DeVries and Taylor, arXiv 1708.04552.
+
+    Args:
+        images: (n, P, H, W), normalized, changed in place.
+        uniforms: (n, 2), for the row and the column of the centre.
+    """
+    inside = []
+    for axis, size in enumerate(images.shape[2:]):
+        start = np.floor(uniforms[:, axis] * size).astype(np.int64) - size // 4
+        place = np.arange(size)
+        inside.append((place >= start[:, None]) & (place < start[:, None] + size // 2))
+    np.copyto(images, np.float32(0), where=(inside[0][:, :, None] & inside[1][:, None, :])[:, None])
+    return images
+
+
+def vary(images: Raw, uniforms: Uniforms, policies: AbstractSet[Policy]) -> Raw:
+    """Apply the policies that work on raw values, in the order crop, flip, AutoAugment.
+
+    Args:
+        images: (n, P, H, W); for autoaugment uint8 with P = 3. May be overwritten.
+        uniforms: (n, DRAWS).
+        policies: the policies in force.
+    """
+    if "crop" in policies:
+        images = crop(images, uniforms[:, _CROP])
+    if "flip" in policies:
+        images = flip(images, uniforms[:, _FLIP])
+    if "autoaugment" in policies:
+        images = autoaugment(images, uniforms[:, _AUTO])
+    return images
+
+
+def cover(images: NDArray[np.float32], uniforms: Uniforms, policies: AbstractSet[Policy]) -> NDArray[np.float32]:
+    """Apply the policy that works on normalized values, cutout.
+
+    Args:
+        images: (n, P, H, W), may be overwritten.
+        uniforms: (n, DRAWS).
+        policies: the policies in force.
+    """
+    return cutout(images, uniforms[:, _CUTOUT]) if "cutout" in policies else images

@@ -1,0 +1,105 @@
+"""One batch as a pure function of one task: what every worker, thread or process, computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twinspike_training.data.augment import DRAWS, cover, vary
+from twinspike_training.data.cifar import open_cifar
+from twinspike_training.data.config import DataConfig
+from twinspike_training.data.digits import open_digits
+from twinspike_training.data.draws import augment_uniforms
+from twinspike_training.data.events import open_events
+from twinspike_training.data.folder import open_folder
+from twinspike_training.data.source import Raw, Source
+
+Batch = tuple[NDArray[np.float32], NDArray[np.int64]]
+"""Images, (B, C, H, W) or for events (T, B, C, H, W), and labels (B,)."""
+
+
+class Task(NamedTuple):
+    """Which samples to make a batch of, and how."""
+
+    indices: NDArray[np.int64]
+    """(B,), in the training set where `varied`, else in the test set."""
+    varied: bool
+    """Whether these are training samples, to be augmented."""
+    seed: int = 0
+    epoch: int = 0
+
+
+Make = Callable[[Task], Batch]
+
+
+@final
+class Maker:
+    """Makes batches from a source in the calling thread; holds no state that changes."""
+
+    def __init__(self, source: Source, config: DataConfig, time_steps: int) -> None:
+        """Fix everything but the task.
+
+        Args:
+            source: raw samples.
+            config: for its augmentation.
+            time_steps: T; frames per recording of an event source.
+        """
+        self.source = source
+        self._policies = config.policies()
+        self._time_steps = time_steps
+        # (value - levels * mean) / (levels * std), as one subtraction and one product in float32
+        self._centre = np.array([source.levels * m for m in source.mean], dtype=np.float32)[:, None, None]
+        self._scale = np.array([1.0 / (source.levels * s) for s in source.std], dtype=np.float32)[:, None, None]
+
+    def __call__(self, task: Task) -> Batch:
+        """The task's batch.
+
+        Raises:
+            SpecError: a sample can't be read; the line names it.
+        """
+        split = self.source.train if task.varied else self.source.test
+        raw = split.images(task.indices)
+        if task.varied and self._policies:
+            uniforms = augment_uniforms(task.seed, task.epoch, task.indices, DRAWS)
+            images = cover(self._normalize(vary(raw, uniforms, self._policies)), uniforms, self._policies)
+        else:
+            images = self._normalize(raw)
+        return self._shape(images), split.labels[task.indices]
+
+    def _normalize(self, raw: Raw) -> NDArray[np.float32]:
+        images = raw.astype(np.float32)
+        if not self.source.event:
+            images -= self._centre
+            images *= self._scale
+        return images
+
+    def _shape(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(B, C, H, W), or (T, B, C, H, W) where the planes hold T frames."""
+        if not self.source.event:
+            return images
+        frames = images.reshape(len(images), self._time_steps, *self.source.input_shape)
+        return np.ascontiguousarray(frames.swapaxes(0, 1))
+
+
+def open_maker(config: DataConfig, time_steps: int) -> Maker:
+    """Open the data set that a config names.
+
+    Raises:
+        SpecError: a file is missing, damaged or not what it should be.
+    """
+    return Maker(_open(config, time_steps), config, time_steps)
+
+
+def _open(config: DataConfig, time_steps: int) -> Source:
+    match config.name:
+        case "digits":
+            return open_digits()
+        case "cifar10" | "cifar100":
+            return open_cifar(config.name, config.path)
+        case "folder":
+            return open_folder(config.path, config.size)
+        case "events":
+            return open_events(config.path, time_steps)

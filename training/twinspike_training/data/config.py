@@ -1,0 +1,87 @@
+"""What a run trains on, as a checked config; the number of time steps belongs to the method, not to the data."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from twinspike.config import Config
+from twinspike.errors import require
+
+DatasetName = Literal["digits", "cifar10", "cifar100", "folder", "events"]
+
+Policy = Literal["crop", "flip", "autoaugment", "cutout"]
+"""One augmentation; `twinspike_training.data.augment` says what each does."""
+
+POLICIES: tuple[Policy, ...] = get_args(Policy)
+"""In the order in which they are applied, whatever the order in which a config names them."""
+
+_DEFAULTS: dict[DatasetName, tuple[Policy, ...]] = {
+    "digits": (),
+    "cifar10": POLICIES,
+    "cifar100": POLICIES,
+    "folder": ("crop", "flip"),
+    "events": (),
+}
+
+_RGB = ("cifar10", "cifar100", "folder")
+
+
+class DataConfig(Config, frozen=True, kw_only=True):
+    """The data set, where it lies, and how training samples are varied."""
+
+    name: DatasetName = "digits"
+    """digits comes with scikit-learn; the others are read from `path`."""
+    path: str = ""
+    """Folder (or, for packed events, file) of the data set; must stay empty for digits."""
+    augment: Literal["auto", "none"] | tuple[Policy, ...] = "auto"
+    """auto: all four for CIFAR, crop and flip for folders, none for digits and events. Training samples only."""
+    size: int = 0
+    """Side in pixels to which a folder's images are resized, 8 to 1024; 0 keeps the data set's own."""
+    workers: int = 2
+    """Workers that prepare batches in the background, 0 to 64; 0 prepares each batch when it is asked for."""
+    worker: Literal["auto", "thread", "process"] = "auto"
+    """What a worker is. Threads start at once and share the data, but take turns with the thread that drives the
+    accelerator; processes don't, but start within a second or two and each hold their own copy of what the data
+    set keeps in memory (CIFAR 185 MB). auto: processes where AutoAugment, images of a folder or recordings of
+    events make batches dear, else threads. The batches are the same."""
+    limit: int = 0
+    """Use only the first this many training samples, for trials; 0 uses all."""
+
+    def __post_init__(self) -> None:
+        names = get_args(DatasetName)
+        require(self.name in names, "data.name", expected=f"one of {', '.join(names)}", got=self.name)
+        if self.name == "digits":
+            require(not self.path, "data.path", expected="nothing with data.name = 'digits'", got=self.path)
+        else:
+            require(bool(self.path), "data.path", expected=f"where {self.name} lies", got="nothing")
+        require(
+            self.size == 0 or (self.name == "folder" and 8 <= self.size <= 1024),
+            "data.size",
+            expected="0, or 8 to 1024 with data.name = 'folder'",
+            got=self.size,
+        )
+        require(0 <= self.workers <= 64, "data.workers", expected="0 to 64", got=self.workers)
+        require(self.worker in ("auto", "thread", "process"), "data.worker", expected="auto, thread or process", got=self.worker)
+        require(self.limit >= 0, "data.limit", expected="0 or more", got=self.limit)
+        if isinstance(self.augment, str):
+            require(self.augment in ("auto", "none"), "data.augment", expected="auto, none or a list", got=self.augment)
+            return
+        known = set(self.augment) <= set(POLICIES) and len(set(self.augment)) == len(self.augment)
+        require(known, "data.augment", expected=f"different policies among {', '.join(POLICIES)}", got=self.augment)
+        require(
+            "autoaugment" not in self.augment or self.name in _RGB,
+            "data.augment",
+            expected=f"no autoaugment with data.name = {self.name!r} (it is defined for 8-bit RGB images)",
+            got=self.augment,
+        )
+
+    def policies(self) -> frozenset[Policy]:
+        """The augmentations in force, with `auto` resolved."""
+        if isinstance(self.augment, str):
+            return frozenset(_DEFAULTS[self.name] if self.augment == "auto" else ())
+        return frozenset(self.augment)
+
+    def worker_processes(self) -> bool:
+        """Whether workers are processes, with `auto` resolved."""
+        dear = self.name in ("folder", "events") or "autoaugment" in self.policies()
+        return self.workers > 0 and (self.worker == "process" or (self.worker == "auto" and dear))

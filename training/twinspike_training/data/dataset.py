@@ -1,0 +1,169 @@
+"""A data set as numbered epochs of batches, each a pure function of (seed, epoch, place).
+
+Order and augmentation are drawn by the spec's streams, and a batch is made from its own numbers alone, so the
+same batches come whatever the number and kind of workers, and a run resumes in the middle of an epoch at no
+cost.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from functools import cached_property
+from types import TracebackType
+from typing import Self, final
+
+import numpy as np
+
+from twinspike.errors import require
+from twinspike.random import Stream
+from twinspike_training.data.batch import Batch, Make, Maker, Task, open_maker
+from twinspike_training.data.config import DataConfig
+from twinspike_training.data.prefetch import in_order
+from twinspike_training.data.worker import Pool
+
+
+@final
+class Dataset:
+    """An opened data set; `close` ends its worker processes, as does its garbage collection."""
+
+    def __init__(self, maker: Maker, config: DataConfig, time_steps: int) -> None:
+        """Wrap what makes batches; `open_dataset` is the way to get one.
+
+        Args:
+            maker: of batches, over the opened source.
+            config: for its workers and limit.
+            time_steps: T, for the worker processes.
+        """
+        self._source, self._maker, self._config, self._time_steps = maker.source, maker, config, time_steps
+        self._pool: Pool | None = None
+        every = len(maker.source.train.labels)
+        self._train_size = min(config.limit or every, every)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one image or one frame."""
+        return self._source.input_shape
+
+    @property
+    def event(self) -> bool:
+        """Whether samples are T frames rather than one image."""
+        return self._source.event
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names; a class's place is its label."""
+        return self._source.classes
+
+    @property
+    def train_size(self) -> int:
+        """Training samples in use."""
+        return self._train_size
+
+    @property
+    def test_size(self) -> int:
+        """Test samples."""
+        return len(self._source.test.labels)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits that change with the samples (before augmentation), their limit, size or T.
+
+        Computed once: CIFAR, digits and packs by every byte, folders of files by their names and sizes.
+        """
+        digest = hashlib.blake2b(digest_size=8)
+        digest.update(repr((self.input_shape, self.event, self.classes, self.train_size)).encode())
+        self._source.train.identify(digest.update)
+        self._source.test.identify(digest.update)
+        return digest.hexdigest()
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """Full batches in the training set.
+
+        Raises:
+            SpecError: the batch is larger than the training set, or smaller than 1.
+        """
+        require(
+            1 <= batch_size <= self._train_size,
+            "batch_size",
+            expected=f"1 to {self._train_size}, the number of training samples",
+            got=batch_size,
+        )
+        return self._train_size // batch_size
+
+    def train_batches(self, seed: int, epoch: int, batch_size: int, *, start: int = 0) -> Iterator[Batch]:
+        """The training batches of one epoch: shuffled, augmented, normalized; an incomplete last one is dropped.
+
+        The order is `Stream(seed, "order", epoch).permutation(train_size)`; sample i is varied by
+        `Stream(seed, "augment", epoch, i)`, i its number in the training set.
+
+        Args:
+            seed: of the run, in [0, 2^64).
+            epoch: from 0.
+            batch_size: B, 1 to `train_size`.
+            start: batches to skip, 0 to `steps_per_epoch`; they are not computed.
+
+        Returns:
+            A generator, to be read to its end or closed; see `Batch` for the shapes.
+
+        Raises:
+            SpecError: an argument is out of range; a sample can't be read (when its batch is due).
+        """
+        steps = self.steps_per_epoch(batch_size)
+        require(0 <= seed < 2**64, "seed", expected="0 to 2^64 - 1", got=seed)
+        require(0 <= epoch < 2**64, "epoch", expected="0 or more", got=epoch)
+        require(0 <= start <= steps, "start", expected=f"0 to {steps}, the batches of an epoch", got=start)
+        order = Stream(seed, "order", epoch).permutation(self._train_size)
+        chosen = (order[step * batch_size : (step + 1) * batch_size] for step in range(start, steps))
+        return in_order(self._make(), (Task(c, True, seed, epoch) for c in chosen), self._config.workers)
+
+    def test_batches(self, batch_size: int) -> Iterator[Batch]:
+        """All test samples in their stored order, normalized; the last batch may be short.
+
+        Args:
+            batch_size: B, >= 1.
+
+        Returns:
+            A generator, to be read to its end or closed.
+
+        Raises:
+            SpecError: the batch size is below 1; a sample can't be read (when its batch is due).
+        """
+        require(batch_size >= 1, "batch_size", expected="1 or more", got=batch_size)
+        every = np.arange(self.test_size, dtype=np.int64)
+        chosen = (every[first : first + batch_size] for first in range(0, self.test_size, batch_size))
+        return in_order(self._make(), (Task(c, False) for c in chosen), self._config.workers)
+
+    def _make(self) -> Make:
+        """What the workers call: the maker itself, or the processes that hold one each."""
+        if not self._config.worker_processes():
+            return self._maker
+        if self._pool is None:
+            self._pool = Pool(self._config, self._time_steps)
+        return self._pool
+
+    def close(self) -> None:
+        """End the worker processes, if any; a later batch starts new ones."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def open_dataset(config: DataConfig, *, time_steps: int) -> Dataset:
+    """Open the data set that a config names and check that it is whole.
+
+    Args:
+        config: what and where.
+        time_steps: T of the method, >= 1; only event data depend on it.
+
+    Raises:
+        SpecError: a file is missing, damaged or not what it should be; the line names it and says what to do.
+    """
+    require(time_steps >= 1, "time_steps", expected="a whole number >= 1", got=time_steps)
+    return Dataset(open_maker(config, time_steps), config, time_steps)

@@ -1,0 +1,269 @@
+"""Event-camera recordings, binned to T frames of counts when a batch needs them.
+
+A recording's duration, from its first to its last event, is cut into T equal windows: an event at time t falls
+into frame floor((t - t_first) T / (t_last - t_first + 1)), in whole microseconds. A frame holds, per pixel and
+polarity (channel 0 OFF, 1 ON), the number of events in its window, as float32: no scaling and no clipping, so
+that values are small whole numbers whose sum is the number of events.
+
+Two forms of N-MNIST (Orchard et al., Frontiers in Neuroscience 9:437, 2015; 34 x 34 pixels) are read:
+
+    PATH/Train/CLASS/*.bin and PATH/Test/CLASS/*.bin   the original: 40 bits an event, most significant first:
+        x (8), y (8), polarity (1), time in microseconds (23); y = 240 marks an overflow of the clock, which
+        adds 2^13 us to all that follows and is no event
+    PATH, a .npz file (or a folder with just one)      a pack: x, y uint8; p polarity bits (numpy.packbits);
+        dt uint16, microseconds since the previous event of the recording; offsets (N+1); labels (N); ids (N),
+        those up to 60000 for training, higher ones for the test
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twinspike.errors import SpecError, refuse, require
+from twinspike_training.data.source import Raw, Source, Update
+
+SIDE = 34
+"""Height and width of N-MNIST's sensor window in pixels."""
+
+_POLARITIES = 2
+_OVERFLOW_ROW, _OVERFLOW_TIME = 240, 1 << 13
+_LAST_TRAIN_ID = 60_000
+_PACK_KEYS = ("x", "y", "p", "dt", "offsets", "labels", "ids")
+
+
+class Recording(NamedTuple):
+    """The events of one recording, in order: integer arrays of one length."""
+
+    time: NDArray[np.int64]
+    """Microseconds, not decreasing."""
+    x: NDArray[np.int64]
+    y: NDArray[np.int64]
+    polarity: NDArray[np.int64]
+    """0 OFF, 1 ON."""
+
+
+def bin_events(recording: Recording, time_steps: int, what: str) -> NDArray[np.float32]:
+    """Count the events of a recording per window, polarity and pixel.
+
+    Args:
+        recording: at least one event, within 34 x 34 pixels.
+        time_steps: T, >= 1.
+        what: the recording, as errors name it.
+
+    Returns:
+        (T, 2, 34, 34).
+
+    Raises:
+        SpecError: no events, an event outside the sensor, or time that runs backwards.
+    """
+    time, x, y, polarity = recording
+    require(len(time) > 0, what, expected="at least one event", got="none")
+    outside = np.flatnonzero((x >= SIDE) | (y >= SIDE))
+    if len(outside):
+        first = outside[0]
+        raise refuse(f"{what}, event {first}", expected=f"x and y 0 to {SIDE - 1}", got=f"x = {x[first]}, y = {y[first]}")
+    back = np.flatnonzero(np.diff(time) < 0)
+    if len(back):
+        got = f"{time[back[0] + 1]} us after {time[back[0]]} us"
+        raise refuse(f"{what}, event {back[0] + 1}", expected="times that do not decrease", got=got)
+    frame = (time - time[0]) * time_steps // (time[-1] - time[0] + 1)
+    cell = ((frame * _POLARITIES + polarity) * SIDE + y) * SIDE + x
+    counts = np.bincount(cell, minlength=time_steps * _POLARITIES * SIDE * SIDE)
+    return counts.astype(np.float32).reshape(time_steps, _POLARITIES, SIDE, SIDE)
+
+
+def decode_events(data: bytes, what: str) -> Recording:
+    """Read a recording in the original 40-bit form.
+
+    Args:
+        data: the file's bytes.
+        what: the file, as errors name it.
+
+    Raises:
+        SpecError: the size is no multiple of 5 bytes.
+    """
+    if len(data) % 5:
+        raise refuse(what, expected="whole events of 5 bytes", got=f"{len(data)} bytes", do="it is truncated: copy it again")
+    columns = np.frombuffer(data, dtype=np.uint8).reshape(-1, 5).astype(np.int64).T
+    x, y, polarity = columns[0], columns[1], columns[2] >> 7
+    time = ((columns[2] & 0x7F) << 16) | (columns[3] << 8) | columns[4]
+    overflow = y == _OVERFLOW_ROW
+    if overflow.any():
+        time = time + _OVERFLOW_TIME * np.cumsum(overflow)
+        x, y, polarity, time = (column[~overflow] for column in (x, y, polarity, time))
+    return Recording(time, x, y, polarity)
+
+
+@final
+class EventSplit:
+    """Recordings binned on demand."""
+
+    def __init__(
+        self,
+        read: Callable[[int], tuple[Recording, str]],
+        labels: NDArray[np.int64],
+        time_steps: int,
+        identify: Callable[[Update], None],
+    ) -> None:
+        """Say how recordings are read.
+
+        Args:
+            read: index -> recording and the name under which errors speak of it.
+            labels: (N,).
+            time_steps: T.
+            identify: feeds the recordings' identity to a hash.
+        """
+        self._read, self._labels, self._time_steps, self._identify = read, labels, time_steps, identify
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """(N,), class numbers from 0."""
+        return self._labels
+
+    def images(self, indices: NDArray[np.int64]) -> Raw:
+        """(n, T * 2, 34, 34) float32 counts.
+
+        Raises:
+            SpecError: a recording can't be read or binned; the line names it.
+        """
+        out = np.empty((len(indices), self._time_steps, _POLARITIES, SIDE, SIDE), dtype=np.float32)
+        for i, index in enumerate(indices.tolist()):
+            recording, what = self._read(index)
+            out[i] = bin_events(recording, self._time_steps, what)
+        return out.reshape(len(indices), -1, SIDE, SIDE)
+
+    def identify(self, update: Update) -> None:
+        """Labels, T and the recordings' identity."""
+        update(self._labels)
+        update(f"T = {self._time_steps}".encode())
+        self._identify(update)
+
+
+def open_events(path: str, time_steps: int) -> Source:
+    """Open N-MNIST in either form; the recordings of the original one are read when a batch needs them.
+
+    Args:
+        path: see the module.
+        time_steps: T, frames per recording.
+
+    Raises:
+        SpecError: neither form is there, or a part of it is missing or damaged.
+    """
+    root = Path(path)
+    if root.is_dir() and not (root / "Train").is_dir():
+        packs = sorted(root.glob("*.npz"))
+        if len(packs) == 1:
+            root = packs[0]
+    if root.is_file():
+        train, test, classes = _open_pack(root, time_steps)
+    elif (root / "Train").is_dir() and (root / "Test").is_dir():
+        train, test, classes = _open_folders(root, time_steps)
+    else:
+        got = "a folder without them" if root.is_dir() else "nothing there"
+        raise refuse(f"data.path {root}", expected="N-MNIST: a folder with Train and Test, or a .npz pack", got=got)
+    return Source(
+        train=train,
+        test=test,
+        input_shape=(_POLARITIES, SIDE, SIDE),
+        event=True,
+        classes=classes,
+        levels=1.0,
+        mean=(0.0,) * _POLARITIES,
+        std=(1.0,) * _POLARITIES,
+    )
+
+
+_Opened = tuple[EventSplit, EventSplit, tuple[str, ...]]
+
+
+def _open_folders(root: Path, time_steps: int) -> _Opened:
+    names = {part: tuple(sorted(f.name for f in (root / part).iterdir() if f.is_dir())) for part in ("Train", "Test")}
+    classes = names["Train"]
+    require(
+        names["Test"] == classes and bool(classes),
+        str(root),
+        expected="the same class folders in Train and Test",
+        got=f"{', '.join(classes) or 'none'} and {', '.join(names['Test']) or 'none'}",
+    )
+
+    def split(part: str) -> EventSplit:
+        files: list[Path] = []
+        labels: list[int] = []
+        for label, name in enumerate(classes):
+            found = sorted((root / part / name).glob("*.bin"))
+            require(bool(found), str(root / part / name), expected="recordings (*.bin)", got="none")
+            files += found
+            labels += [label] * len(found)
+
+        def read(index: int) -> tuple[Recording, str]:
+            what = str(files[index])
+            try:
+                data = files[index].read_bytes()
+            except OSError as error:
+                raise SpecError(f"{what}: can't be read ({error.strerror})") from error
+            return decode_events(data, what), what
+
+        def identify(update: Update) -> None:
+            for file in files:
+                update(f"{file.relative_to(root).as_posix()} {file.stat().st_size}\n".encode())
+
+        return EventSplit(read, np.array(labels, dtype=np.int64), time_steps, identify)
+
+    return split("Train"), split("Test"), classes
+
+
+def _open_pack(file: Path, time_steps: int) -> _Opened:
+    pack = _load_pack(file)
+    offsets, ids, labels = (pack[key].astype(np.int64) for key in ("offsets", "ids", "labels"))
+    polarity = np.unpackbits(pack["p"])
+    events = len(pack["x"])
+    whole = (
+        len(pack["y"]) == len(pack["dt"]) == events
+        and len(polarity) - 8 < events <= len(polarity)
+        and len(offsets) == len(labels) + 1 == len(ids) + 1 >= 2
+        and offsets[0] == 0
+        and offsets[-1] == events
+        and bool((np.diff(offsets) >= 0).all())
+    )
+    require(whole, str(file), expected="columns of one length and offsets that end there", got=_lengths(pack), do="copy it again")
+
+    def split(members: NDArray[np.int64]) -> EventSplit:
+        def read(index: int) -> tuple[Recording, str]:
+            which = int(members[index])
+            part = slice(int(offsets[which]), int(offsets[which + 1]))
+            x, y, bits = (column[part].astype(np.int64) for column in (pack["x"], pack["y"], polarity))
+            return Recording(np.cumsum(pack["dt"][part], dtype=np.int64), x, y, bits), f"{file}, recording {ids[which]}"
+
+        def identify(update: Update) -> None:
+            update(ids[members])
+            for key in ("x", "y", "p", "dt", "offsets"):
+                update(np.ascontiguousarray(pack[key]))
+
+        return EventSplit(read, labels[members], time_steps, identify)
+
+    train, test = np.flatnonzero(ids <= _LAST_TRAIN_ID), np.flatnonzero(ids > _LAST_TRAIN_ID)
+    require(len(train) > 0 and len(test) > 0, str(file), expected="recordings of both parts", got=f"{len(train)} and {len(test)}")
+    return split(train), split(test), tuple(str(i) for i in range(int(labels.max()) + 1))
+
+
+def _lengths(pack: dict[str, NDArray[Any]]) -> str:
+    return ", ".join(f"{key} {len(pack[key])}" for key in _PACK_KEYS)
+
+
+def _load_pack(file: Path) -> dict[str, NDArray[Any]]:
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            missing = [key for key in _PACK_KEYS if key not in archive]
+            require(not missing, str(file), expected=f"arrays {', '.join(_PACK_KEYS)}", got=f"none named {', '.join(missing)}")
+            return {key: archive[key] for key in _PACK_KEYS}
+    except SpecError:
+        raise
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError, TypeError) as error:
+        raise SpecError(f"{file}: can't be read as a .npz pack: {' '.join(str(error).split())}; copy it again") from error
