@@ -395,6 +395,9 @@ class Constant(Config, tag="constant", tag_field="kind", frozen=True, kw_only=Tr
     warmup_epochs: float = 0.0
     """Linear rise from 0, in epochs, >= 0."""
 
+    def _check(self) -> None:
+        _finite("schedule.warmup_epochs", self.warmup_epochs, 0.0, math.inf, "[)")
+
 
 class Cosine(Config, tag="cosine", tag_field="kind", frozen=True, kw_only=True):
     """Half a cosine from the learning rate to `floor` over the run (clauses SCH-*)."""

@@ -12,7 +12,6 @@ from typing import Literal
 from twinspike.errors import refuse, require
 from twinspike.network import INPUT, Activation, Add, AvgPool, Branch, Conv, GlobalPool, Layer, Linear, Network, Norm
 
-
 Part = Literal["stem", "backbone", "branch"]
 
 
