@@ -1,0 +1,149 @@
+"""Kernels as U diag(sigma) V (clauses FAC-*), and what keeps U and V orthonormal (clauses ORT-*).
+
+Letters: `*p` kernel positions, m rows (out), n columns (in, or in kh kw), r rank.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from twinspike.config import Factorization
+from twinspike.errors import refuse, require
+from twinspike.reference.factorization import rank_for_energy
+
+HIGHEST = lax.Precision.HIGHEST
+
+
+def _t(a: Array) -> Array:
+    return jnp.swapaxes(a, -2, -1)
+
+
+def _product(a: Array, b: Array, precision: lax.Precision = HIGHEST) -> Array:
+    return jnp.matmul(a, b, precision=precision)
+
+
+def matricize(kernel: Array, *, factorization: Factorization) -> Array:
+    """View a kernel, (out, in, kh, kw) or (out, in), as matrices, (*p, m, n) (clauses FAC-2, FAC-9)."""
+    if kernel.ndim == 2:
+        return kernel
+    if factorization.matricize == "out_by_rest":
+        return kernel.reshape(kernel.shape[0], -1)
+    if factorization.view == "authors_reshape":
+        return kernel.reshape(*kernel.shape[2:], *kernel.shape[:2])
+    return kernel.transpose(2, 3, 0, 1)
+
+
+def unmatricize(matrices: Array, *, factorization: Factorization, kernel_shape: tuple[int, ...]) -> Array:
+    """The kernel whose `matricize` is `matrices`."""
+    whole = factorization.matricize == "out_by_rest" or factorization.view == "authors_reshape"
+    if len(kernel_shape) == 2 or whole:
+        return matrices.reshape(kernel_shape)
+    return matrices.transpose(2, 3, 0, 1)
+
+
+def rank_of(kernel: Array, *, factorization: Factorization) -> int:
+    """Rank at which a kernel is cut (clause FAC-5); a fraction of energy needs the kernel's values, so no tracing."""
+    matrices = matricize(kernel, factorization=factorization)
+    full = min(matrices.shape[-2:])
+    if factorization.rank == "full":
+        return full
+    if isinstance(factorization.rank, int):
+        return min(factorization.rank, full)
+    sigma = jnp.linalg.svd(matrices, compute_uv=False)
+    return rank_for_energy(np.asarray(sigma, dtype=np.float64), factorization.rank)
+
+
+def factorize(kernel: Array, *, factorization: Factorization, rank: int | None = None) -> tuple[Array, Array, Array]:
+    """Truncated singular value decomposition of each of a kernel's matrices (clauses FAC-3, FAC-4).
+
+    Args:
+        kernel: (out, in, kh, kw) or (out, in), float32 or float64, finite.
+        factorization: decides the matrices, and the rank if none is given.
+        rank: r, 1 to min(m, n); give it under `jit` where the config asks for a fraction of energy.
+
+    Returns:
+        U (*p, m, r) with orthonormal columns; sigma (*p, r), descending, >= 0; V (*p, r, n) with orthonormal
+        rows. The entry of largest magnitude in each column of U, the first of equals, is positive.
+
+    Raises:
+        SpecError: the rank is out of range.
+    """
+    rank = rank_of(kernel, factorization=factorization) if rank is None else rank
+    matrices = matricize(kernel, factorization=factorization)
+    require(1 <= rank <= min(matrices.shape[-2:]), "rank", expected=f"1 to {min(matrices.shape[-2:])}", got=rank)
+    u, sigma, v = jnp.linalg.svd(matrices, full_matrices=False)
+    u, sigma, v = u[..., :rank], sigma[..., :rank], v[..., :rank, :]
+    largest = jnp.take_along_axis(u, jnp.abs(u).argmax(axis=-2, keepdims=True), axis=-2)
+    sign = jnp.where(largest < 0, -1.0, 1.0).astype(u.dtype)
+    return u * sign, sigma, v * _t(sign)
+
+
+def check_finite(kernel: Array) -> None:
+    """Refuse a kernel with NaN or infinity; waits for its values.
+
+    Raises:
+        SpecError: as said.
+    """
+    if not bool(jnp.isfinite(kernel).all()):
+        raise refuse("kernel", expected="finite values", got="NaN or infinity")
+
+
+def compose(
+    u: Array,
+    sigma: Array,
+    v: Array,
+    *,
+    factorization: Factorization,
+    kernel_shape: tuple[int, ...],
+    precision: lax.Precision = HIGHEST,
+) -> Array:
+    """Kernel of one twin: U diag(sigma) V, taken back to (out, in, kh, kw) or (out, in) (clause FAC-6).
+
+    Args:
+        u: (*p, m, r).
+        sigma: (*p, r).
+        v: (*p, r, n).
+        factorization: decides the matrices.
+        kernel_shape: of the result.
+        precision: of the product; HIGHEST rules TF32 out.
+    """
+    matrices = _product(u * sigma[..., None, :], v, precision)
+    return unmatricize(matrices, factorization=factorization, kernel_shape=kernel_shape)
+
+
+def _gram_error(a: Array) -> Array:
+    """A'A - I per position."""
+    return _product(_t(a), a) - jnp.eye(a.shape[-1], dtype=a.dtype)
+
+
+def penalty(u: Array, v: Array) -> Array:
+    """Sum over positions of |U'U - I|^2 + |VV' - I|^2, Frobenius, shape () (clause ORT-2)."""
+    return (_gram_error(u) ** 2).sum() + (_gram_error(_t(v)) ** 2).sum()
+
+
+def deviation(u: Array, v: Array) -> Array:
+    """max |U'U - I| and |VV' - I| over positions and entries, shape () (clause ORT-1)."""
+    return jnp.maximum(jnp.abs(_gram_error(u)).max(), jnp.abs(_gram_error(_t(v))).max())
+
+
+def retract(u: Array, v: Array, *, by: Literal["polar", "qr"]) -> tuple[Array, Array]:
+    """Orthonormal U (*p, m, r) and V (*p, r, n) for drifted ones of full rank (clause ORT-3).
+
+    Args:
+        u: columns to make orthonormal.
+        v: rows to make orthonormal.
+        by: `polar`, the nearest orthonormal matrix, or `qr`, Q with a positive diagonal of R.
+    """
+    return _orthonormal(u, by), _t(_orthonormal(_t(v), by))
+
+
+def _orthonormal(a: Array, by: Literal["polar", "qr"]) -> Array:
+    if by == "polar":
+        left, _, right = jnp.linalg.svd(a, full_matrices=False)
+        return _product(left, right)
+    q, r = jnp.linalg.qr(a)
+    sign = jnp.where(jnp.diagonal(r, axis1=-2, axis2=-1) < 0, -1.0, 1.0).astype(a.dtype)
+    return q * sign[..., None, :]

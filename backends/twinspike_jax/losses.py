@@ -1,0 +1,95 @@
+"""Cross entropy, distillation, the feature term and their sum (clauses DIS-*), differentiated by JAX.
+
+Letters: a and f are the artificial twin's logits and features, z and h the spiking twin's; N exits,
+S slices of time that the loss sees: T with `per_step`, else 1.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from twinspike.config import Exit, Loss, distillation_pairs
+
+
+class Terms(NamedTuple):
+    """The total and its parts, each of shape () and unweighted; `distillation` includes tau^2."""
+
+    loss: Array
+    cross_entropy_ann: Array
+    cross_entropy_snn: Array
+    distillation: Array
+    feature: Array
+
+
+def cross_entropy(logits: Array, labels: Array) -> Array:
+    """-mean log softmax(logits)[label] over all leading axes (clause DIS-2).
+
+    Args:
+        logits: (..., B, K).
+        labels: (B,), integers in [0, K).
+    """
+    log_p = jax.nn.log_softmax(logits)
+    chosen = jnp.arange(logits.shape[-1]) == labels[:, None]  # a mask, since a gather's adjoint is a slow scatter
+    return -jnp.where(chosen, log_p, 0.0).sum(axis=-1).mean()
+
+
+def distillation(student: Array, teacher: Array, *, config: Loss) -> Array:
+    """KD(student <- teacher) at the temperature, without the factor tau^2 (clauses DIS-3, DIS-6).
+
+    Args:
+        student: (..., B, K); leading axes are averaged over.
+        teacher: likewise, or without the leading axes.
+        config: temperature, form, and whether the teacher is detached.
+    """
+    if config.detach_teacher:
+        teacher = lax.stop_gradient(teacher)
+    log_p = jax.nn.log_softmax(teacher / config.temperature)
+    log_q = jax.nn.log_softmax(student / config.temperature)
+    surprise = log_p - log_q if config.form == "kl" else -log_q
+    return (jnp.exp(log_p) * surprise).sum(axis=-1).mean()
+
+
+def feature_loss(snn: Array, ann: Array, *, config: Loss) -> Array:
+    """F(h, f), the squared distance of one exit's features (clauses DIS-5, DIS-6).
+
+    Args:
+        snn: h, (B, F), reduced over time.
+        ann: f, (B, F).
+        config: the reduction, and whether f is detached.
+    """
+    if config.detach_teacher:
+        ann = lax.stop_gradient(ann)
+    count = {"sum": 1, "batch_mean": snn.shape[0], "mean": snn.size}[config.feature_reduction]
+    return ((snn - ann) ** 2).sum() / count
+
+
+def joint_loss(
+    logits_ann: Array, logits_snn: Array, features_ann: Array, features_snn: Array, labels: Array, *, config: Loss
+) -> Terms:
+    """The total over all exits, without the orthogonality penalty (clauses DIS-1, DIS-4, DIS-8).
+
+    Args:
+        logits_ann: a, (N, B, K).
+        logits_snn: z, (S, N, B, K); the loss is the mean over S.
+        features_ann: f, (N, B, F).
+        features_snn: h, (N, B, F), reduced over time.
+        labels: (B,), integers in [0, K).
+        config: weights, pairs and options.
+    """
+
+    def at(end: Exit) -> Array:
+        return logits_ann[end.number - 1] if end.twin == "ann" else logits_snn[:, end.number - 1]
+
+    exits = logits_ann.shape[0]
+    zero = jnp.zeros((), logits_ann.dtype)
+    ce_ann = cross_entropy(logits_ann, labels) * exits
+    ce_snn = cross_entropy(logits_snn, labels) * exits
+    pairs = distillation_pairs(config, exits)
+    kd = sum((distillation(at(student), at(teacher), config=config) for student, teacher in pairs), zero)
+    kd = config.temperature**2 * kd
+    feature = sum((feature_loss(features_snn[i], features_ann[i], config=config) for i in range(exits)), zero)
+    total = (1.0 - config.alpha) * (ce_ann + ce_snn) + config.alpha * kd + config.beta * feature
+    return Terms(total, ce_ann, ce_snn, kd, feature)

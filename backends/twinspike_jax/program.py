@@ -1,0 +1,264 @@
+"""Program: a network with its method and optimizer as one training step, compiled whole or run operation by operation.
+
+The counter of steps stays on the host, where it decides on retractions without waiting for the device.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple, final
+
+import jax
+import jax.numpy as jnp
+import msgspec
+import numpy as np
+import optax
+from jax import Array
+from numpy.typing import NDArray
+from twinspike.backend import Evaluation, Metrics
+from twinspike.checks import check_batch, check_images
+from twinspike.config import Method, Optimizer, Penalty, Retract
+from twinspike.errors import require
+from twinspike.network import Network, infer_shapes
+from twinspike.parameters import STEP, Entry, check_state, layout, slots
+
+from twinspike_jax import factorization, losses
+from twinspike_jax.network import (
+    Outputs,
+    Params,
+    Statistics,
+    apply,
+    constant_layers,
+    reduced_logits,
+    run_twin,
+    total_penalty,
+)
+from twinspike_jax.optimizer import decay_mask, make_optimizer, read_slots, write_slots
+from twinspike_jax.precision import Policy, formats, name_of
+
+Values = NDArray[Any]
+
+
+class TrainState(NamedTuple):
+    """Everything that a step reads and writes."""
+
+    params: dict[str, Array]
+    statistics: dict[str, Array]
+    optimizer: Any
+    """State of the optax transformation."""
+    step: int
+    """Optimizer steps taken, on the host."""
+
+
+@final
+class JaxProgram:
+    """One network, method and optimizer on one device; `session.program` makes it."""
+
+    def __init__(
+        self, network: Network, method: Method, optimizer: Optimizer, *, casts: Policy, device: jax.Device, compiled: bool
+    ) -> None:
+        self._network, self._method, self._optimizer = network, method, optimizer
+        self._casts, self._device = casts, device
+        self._precision = name_of(casts)
+        self._layout = layout(network, method, optimizer)
+        self._shapes = infer_shapes(network)
+        self._transform = make_optimizer(optimizer, decay_mask(network, method, optimizer))
+        orthogonality = method.factorization.orthogonality
+        self._retraction = orthogonality if isinstance(orthogonality, Retract) else None
+
+        def jit(function: Callable[..., Any], *donated: int) -> Callable[..., Any]:
+            return jax.jit(function, donate_argnums=donated) if compiled else function
+
+        self._update = jit(self._update_by, 0, 1, 2)
+        self._differentiate = jit(self._differentiate_by)
+        self._retract = jit(self._retract_by, 0)
+        self._evaluate = jit(self._evaluate_by)
+        self._run = {mode: jit(partial(self._run_by, mode)) for mode in (False, True)}
+
+    # --- state ---------------------------------------------------------------------------------------
+
+    def load(self, values: Mapping[str, Values]) -> TrainState:
+        """Put a state onto the device.
+
+        Raises:
+            SpecError: a name, shape or value does not fit.
+        """
+        entries = self._fitted(values)
+        check_state(values, entries)
+        with formats(self._casts.storage):
+            params = {e.name: self._put(values[e.name]) for e in entries if e.trained}
+            statistics = {e.name: self._put(values[e.name]) for e in entries if e.kind == "statistic"}
+            kept = {
+                slot: {name: self._put(values[f"optimizer/{slot}/{name}"]) for name in params} for slot in slots(self._optimizer)
+            }
+            step = int(values[STEP])
+            empty = jax.eval_shape(self._transform.init, params)
+            count = jax.device_put(np.asarray(step, dtype=np.int32), self._device)
+            return TrainState(params, statistics, write_slots(empty, kept, count), step)
+
+    def dump(self, state: TrainState) -> dict[str, Values]:
+        """The state as NumPy arrays under the specification's names."""
+        found: dict[str, Any] = {**state.params, **state.statistics}
+        for slot, tree in read_slots(self._optimizer, state.optimizer).items():
+            found |= {f"optimizer/{slot}/{name}": value for name, value in tree.items()}
+        dumped: dict[str, Values] = {e.name: np.array(found[e.name]) for e in self._layout if e.name != STEP}
+        return {**dumped, STEP: np.asarray(state.step, dtype=np.int64)}
+
+    def _put(self, values: Values, dtype: str | None = None) -> Array:
+        """A copy on the device; copied before, since JAX may share the memory of what it is given."""
+        return jax.device_put(np.array(values, dtype=dtype or self._casts.storage, order="C"), self._device)
+
+    def _fitted(self, values: Mapping[str, Values]) -> tuple[Entry, ...]:
+        """The layout with the ranks that the state has, where these depend on the seed that it was drawn by."""
+        if not isinstance(self._method.factorization.rank, float):
+            return self._layout
+
+        def fitted(entry: Entry) -> Entry:
+            part, u = entry.name.rpartition(".")[2], values.get(f"{entry.layer}.U")
+            if u is None or u.ndim < 2 or part not in ("U", "V", "sigma_ann", "sigma_snn"):
+                return entry
+            axis = -2 if part == "V" else -1
+            shape = list(entry.shape)
+            shape[axis] = u.shape[-1]
+            return msgspec.structs.replace(entry, shape=tuple(shape))
+
+        return tuple(fitted(entry) for entry in self._layout)
+
+    # --- training ------------------------------------------------------------------------------------
+
+    def train_step(
+        self, state: TrainState, images: Values, labels: Values, learning_rate: float
+    ) -> tuple[TrainState, Metrics]:
+        """One optimizer step on one batch, and a retraction where due; does not wait for the device.
+
+        Raises:
+            SpecError: the batch or the learning rate does not fit.
+        """
+        check_batch(self._network, self._method, images, labels)
+        fits = math.isfinite(learning_rate) and learning_rate >= 0
+        require(fits, "learning_rate", expected="a finite number >= 0", got=learning_rate)
+        with formats(self._casts.storage):
+            batch = self._put(images), self._put(labels, "int32"), self._put(np.asarray(learning_rate))
+            params, statistics, slots_after, metrics = self._update(*state[:3], *batch)
+            step = state.step + 1
+            if self._retraction is not None and step % self._retraction.every == 0:
+                params = self._retract(params)
+            return TrainState(params, statistics, slots_after, step), Metrics(**metrics)
+
+    def gradients(self, state: TrainState, images: Values, labels: Values) -> tuple[dict[str, Values], Metrics]:
+        """Gradient of the loss for every trained entry, by name.
+
+        Raises:
+            SpecError: the batch does not fit.
+        """
+        check_batch(self._network, self._method, images, labels)
+        with formats(self._casts.storage):
+            batch = self._put(images), self._put(labels, "int32")
+            found, _, metrics = self._differentiate(state.params, state.statistics, *batch)
+            return {e.name: np.array(found[e.name]) for e in self._layout if e.trained}, Metrics(**metrics)
+
+    def _differentiate_by(self, params: Params, statistics: Statistics, images: Array, labels: Array) -> Any:
+        """Gradients, statistics after the batch, and metrics."""
+
+        def loss(params: Params) -> Any:
+            outputs, after = apply(
+                self._network, self._method, params, statistics, images, True, precision=self._precision
+            )
+            terms = losses.joint_loss(*outputs[:4], labels, config=self._method.loss)
+            orthogonality = self._method.factorization.orthogonality
+            penalty = jnp.zeros((), terms.loss.dtype)
+            if isinstance(orthogonality, Penalty):
+                penalty = orthogonality.weight * total_penalty(params)
+                terms = terms._replace(loss=terms.loss + penalty)
+            return terms.loss, (after, self._metrics(outputs, terms, penalty, labels))
+
+        found, (after, metrics) = jax.grad(loss, has_aux=True)(params)
+        return found, after, metrics
+
+    def _metrics(self, outputs: Outputs, terms: losses.Terms, penalty: Array, labels: Array) -> dict[str, Array]:
+        def correct(logits: Array) -> Array:
+            return (logits.argmax(axis=-1) == labels).sum()
+
+        return {
+            **terms._asdict(),
+            "penalty": penalty,
+            "correct_ann": correct(outputs.logits_ann[-1]),
+            "correct_snn": correct(reduced_logits(self._method, outputs)[-1]),
+            "spike_rate": self._neurons(outputs.spike_rates),
+        }
+
+    def _neurons(self, rates: Array) -> Array:
+        """Mean of the layers' spike rates by their numbers of neurons."""
+        sizes = np.array([math.prod(self._shapes[name]) for name in self._network.activations], dtype=np.float64)
+        return (rates * jnp.asarray(sizes / sizes.sum(), rates.dtype)).sum()
+
+    def _update_by(
+        self, params: Params, statistics: Statistics, kept: Any, images: Array, labels: Array, learning_rate: Array
+    ) -> Any:
+        found, statistics, metrics = self._differentiate_by(params, statistics, images, labels)
+        updates, kept = self._transform.update(found, kept, params, learning_rate=learning_rate)
+        return optax.apply_updates(params, updates), statistics, kept, metrics
+
+    def _retract_by(self, params: dict[str, Array]) -> dict[str, Array]:
+        """Clause ORT-3."""
+        if self._retraction is None:
+            return params
+        after = dict(params)
+        for name in params:
+            if name.endswith(".U"):
+                u, v = name, f"{name[:-2]}.V"
+                after[u], after[v] = factorization.retract(params[u], params[v], by=self._retraction.by)
+        return after
+
+    # --- evaluation ----------------------------------------------------------------------------------
+
+    def evaluate(self, state: TrainState, images: Values) -> Evaluation:
+        """Both twins in evaluation mode.
+
+        Raises:
+            SpecError: the images don't fit.
+        """
+        check_images(self._network, self._method, images)
+        with formats(self._casts.storage):
+            return Evaluation(**self._evaluate(state.params, state.statistics, self._put(images)))
+
+    def _evaluate_by(self, params: Params, statistics: Statistics, images: Array) -> dict[str, Array]:
+        outputs, _ = apply(self._network, self._method, params, statistics, images, False, precision=self._precision)
+        return {
+            "logits_ann": outputs.logits_ann,
+            "logits_snn": reduced_logits(self._method, outputs),
+            "spike_rates": outputs.spike_rates,
+        }
+
+    def trace(self, state: TrainState, images: Values, *, training: bool = False) -> dict[str, dict[str, Values]]:
+        """Both twins' inner values by layer, as the protocol says.
+
+        Raises:
+            SpecError: the images don't fit.
+        """
+        check_images(self._network, self._method, images)
+        with formats(self._casts.storage):
+            ann, snn, u = self._run[training](state.params, state.statistics, self._put(images))
+            constant = constant_layers(self._network)
+            found: dict[str, dict[str, Values]] = {}
+            for layer in self._network.layers:
+                name, spiking = layer.name, _host(snn[layer.name])
+                if name in constant:
+                    spiking = np.stack([spiking] * self._method.time_steps)
+                found[name] = {"ann": _host(ann[name]), "snn": spiking}
+                if name in u:
+                    found[name]["u"] = _host(u[name])
+            return found
+
+    def _run_by(self, training: bool, params: Params, statistics: Statistics, images: Array) -> Any:
+        common = self._network, self._method
+        rest = params, statistics, images, training, self._casts
+        ann = run_twin(*common, "ann", *rest, trace=True)
+        snn = run_twin(*common, "snn", *rest, trace=True)
+        return ann.values, snn.values, snn.potentials
+
+
+def _host(value: Array) -> Values:
+    return np.array(value.astype(jnp.float32) if value.dtype == jnp.bfloat16 else value)

@@ -1,0 +1,196 @@
+"""Backend and session: this package behind the contract of the specification.
+
+A session places every array on its own device and runs in its own formats, whatever JAX's default device and
+x64 flag are; the user's settings are never changed.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from typing import Any, final
+
+import jax
+import jax.numpy as jnp
+import jaxlib
+import numpy as np
+import optax
+import twinspike
+from jax import Array
+from numpy.typing import NDArray
+from twinspike.backend import Capabilities
+from twinspike.checks import check_claim, check_operation
+from twinspike.config import Method, Optimizer
+from twinspike.errors import refuse, require
+from twinspike.network import Network
+from twinspike.operations import OPERATIONS, operation
+from twinspike.precision import PRECISIONS
+
+from twinspike_jax import factorization
+from twinspike_jax.operations import ROWS
+from twinspike_jax.precision import Policy, formats, policy
+from twinspike_jax.program import JaxProgram
+
+Values = NDArray[Any]
+Arrays = dict[str, Array]
+
+
+def _devices(kind: str) -> list[jax.Device]:
+    try:
+        return jax.devices(kind)
+    except RuntimeError:  # JAX's way to say that there is none
+        return []
+
+
+@final
+class JaxBackend:
+    """JAX on the CPU and on CUDA devices that it sees."""
+
+    name = "jax"
+
+    def capabilities(self) -> Capabilities:
+        """All operations and networks; tf32 only where there is a CUDA device."""
+        cuda = _devices("cuda")
+        versions = {
+            "jax": jax.__version__,
+            "jaxlib": jaxlib.__version__,
+            "optax": optax.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+            "twinspike": twinspike.__version__,
+        }
+        if cuda:
+            versions["cuda device"] = cuda[0].device_kind
+        return Capabilities(
+            operations=frozenset(ROWS),
+            networks=True,
+            precisions=frozenset(PRECISIONS) if cuda else frozenset(PRECISIONS) - {"tf32"},
+            devices=("cpu", "cuda") if cuda else ("cpu",),
+            compiled=True,
+            versions=versions,
+        )
+
+    def session(self, device: str = "cpu", precision: str = "f32-ieee", compiled: bool = False) -> JaxSession:
+        """Open a device.
+
+        Args:
+            device: `cpu`, or `cuda`, or `cuda:1` and so on.
+            precision: a profile's name; `tf32` is for CUDA devices.
+            compiled: whether everything runs under `jit`; else operation by operation.
+
+        Raises:
+            SpecError: the device or precision is not there.
+        """
+        check_claim(self.name, self.capabilities(), device, precision, compiled)
+        kind, _, index = device.partition(":")
+        there = _devices(kind)
+        inside = not index or (index.isdecimal() and int(index) < len(there))
+        require(inside, f"device of backend {self.name!r}", expected=f"{kind}:0 to {kind}:{len(there) - 1}", got=device)
+        require(precision != "tf32" or kind == "cuda", f"precision of device {device!r}", expected="no tf32", got=precision)
+        return JaxSession(device, precision, compiled, there[int(index or 0)])
+
+
+@final
+class JaxSession:
+    """Operations on `jax.Array`s of one device in one precision."""
+
+    def __init__(self, device: str, precision: str, compiled: bool, placed: jax.Device) -> None:
+        self.device = device
+        self.precision = precision
+        self.compiled = compiled
+        self._placed = placed
+        self._casts = policy(precision)
+
+    def from_numpy(self, values: Values) -> Array:
+        """A copy on the device: floats in the storage format, integers as int64, or int32 outside `f64`."""
+        values = np.asarray(values)
+        require(values.dtype.kind in "fiu", "array", expected="floats or integers", got=str(values.dtype))
+        with formats(self._casts.storage):
+            whole = np.int64 if self._casts.storage == "float64" else np.int32
+            kind = np.dtype(self._casts.storage) if values.dtype.kind == "f" else np.dtype(whole)
+            # copied before, since JAX may share the memory of a NumPy array that its owner still changes
+            return jax.device_put(np.array(values, dtype=kind, order="C"), self._placed)
+
+    def to_numpy(self, tensor: Array) -> Values:
+        """A copy on the host; bfloat16 comes as float32."""
+        return np.array(tensor.astype(jnp.float32) if tensor.dtype == jnp.bfloat16 else tensor)
+
+    def forward(self, operation: str, config: Any, inputs: Mapping[str, Array]) -> Arrays:
+        """Outputs by name.
+
+        Raises:
+            SpecError: config or inputs don't fit the operation's row.
+        """
+        _check(operation, config, inputs)
+        with formats(self._casts.storage):
+            if operation == "factorize":  # its rank may depend on values, which jit does not see
+                factorization.check_finite(inputs["kernel"])
+                rank = factorization.rank_of(inputs["kernel"], factorization=config)
+                config = twinspike.Factorization(**{**_fields(config), "rank": rank})
+            run = _forward_compiled if self.compiled else _forward
+            return dict(run(operation, config, self._casts, dict(inputs)))
+
+    def vjp(
+        self, operation: str, config: Any, inputs: Mapping[str, Array], cotangents: Mapping[str, Array]
+    ) -> tuple[Arrays, Arrays]:
+        """Outputs, and the gradients of the differentiable inputs that were given.
+
+        Raises:
+            SpecError: config, inputs or cotangents don't fit the row, or it has no gradient.
+        """
+        _check(operation, config, inputs)
+        row = OPERATIONS[operation]
+        if not row.differentiable:
+            raise refuse(f"{operation} gradient", expected="an operation with differentiable inputs", got=operation)
+        with formats(self._casts.storage):
+            shapes = jax.eval_shape(lambda a: _forward(operation, config, self._casts, a), dict(inputs))
+            for name, g in cotangents.items():
+                what = f"{operation} cotangent {name}"
+                require(name in row.cotangents, what, expected=f"one of {', '.join(row.cotangents)}", got=name)
+                require(g.shape == shapes[name].shape, what, expected=f"shape {shapes[name].shape}", got=g.shape)
+                floating = jnp.issubdtype(g.dtype, jnp.floating)
+                require(floating, what, expected=self._casts.storage, got=g.dtype.name)
+            run = _vjp_compiled if self.compiled else _vjp
+            outputs, gradients = run(operation, config, self._casts, dict(inputs), dict(cotangents))
+            return dict(outputs), dict(gradients)
+
+    def program(self, network: Network, method: Method, optimizer: Optimizer) -> JaxProgram:
+        """The network, ready to train."""
+        return JaxProgram(network, method, optimizer, casts=self._casts, device=self._placed, compiled=self.compiled)
+
+
+def _fields(config: Any) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in config.__struct_fields__}
+
+
+def _check(name: str, config: Any, inputs: Mapping[str, Array]) -> None:
+    operation(name)
+    for key, value in inputs.items():
+        fits = isinstance(value, jax.Array)
+        require(fits, f"{name}.{key}", expected="an array of this session", got=type(value).__name__)
+    floating = {key: bool(jnp.issubdtype(value.dtype, jnp.floating)) for key, value in inputs.items()}
+    check_operation(name, config, {key: value.shape for key, value in inputs.items()}, floating)
+
+
+def _forward(name: str, config: Any, casts: Policy, inputs: Arrays) -> Arrays:
+    return ROWS[name](config, inputs, casts)
+
+
+def _vjp(name: str, config: Any, casts: Policy, inputs: Arrays, cotangents: Arrays) -> tuple[Arrays, Arrays]:
+    row = OPERATIONS[name]
+    moving = {key: value for key, value in inputs.items() if key in row.differentiable}
+    fixed = {key: value for key, value in inputs.items() if key not in row.differentiable}
+
+    def run(moving: Arrays) -> tuple[Arrays, Arrays]:
+        outputs = _forward(name, config, casts, {**fixed, **moving})
+        return {key: outputs[key] for key in row.cotangents}, outputs
+
+    ends, pull, outputs = jax.vjp(run, moving, has_aux=True)
+    given = {
+        key: cotangents[key].astype(end.dtype) if key in cotangents else jnp.zeros_like(end) for key, end in ends.items()
+    }
+    return outputs, pull(given)[0]
+
+
+_forward_compiled = jax.jit(_forward, static_argnums=(0, 1, 2))
+_vjp_compiled = jax.jit(_vjp, static_argnums=(0, 1, 2))
