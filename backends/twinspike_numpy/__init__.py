@@ -4,8 +4,9 @@ It is what the other backends are measured against, and what runs where no frame
 It claims `f64` and nothing else: a precision that NumPy only imitated would measure nothing.
 """
 
+from twinspike.backend import Backend
 from twinspike_numpy.backend import NumpyBackend, NumpyProgram, NumpySession
 
-backend = NumpyBackend()
+backend: Backend = NumpyBackend()
 
 __all__ = ["NumpyBackend", "NumpyProgram", "NumpySession", "backend"]
