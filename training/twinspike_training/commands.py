@@ -1,0 +1,238 @@
+"""The commands of `twinspike`. Each reads its arguments, calls one function of this package and prints what it gave.
+
+Every refusal is one line `error: ...` on standard error with exit code 2; a run stopped by a signal exits with 130.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, ParamSpec, TypeVar
+
+import typer
+from rich.console import Console
+
+from twinspike import ZOO, SpecError, network, survey
+from twinspike.config import Method, encode
+from twinspike.cost import cost
+from twinspike.errors import refuse, require
+from twinspike.network import Network
+from twinspike_training import agreement, checkpoint, tables
+from twinspike_training import compare as comparison
+from twinspike_training.config import RunConfig, build, embedded, load_config, override, read_network
+from twinspike_training.evaluation import evaluate as evaluate_run
+from twinspike_training.loop import resume as resume_run
+from twinspike_training.loop import start
+from twinspike_training.progress import Progress
+from twinspike_training.run import open_run, prepare, read_config, same_data
+
+app = typer.Typer(
+    name="twinspike",
+    help="Joint training of artificial and spiking twin networks, with any backend.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Arguments = ParamSpec("Arguments")
+Value = TypeVar("Value")
+
+STOPPED = 130
+"""Exit code of a run stopped by a signal, as shells use it."""
+
+ConfigName = Annotated[
+    str | None, typer.Argument(help=f"A .toml or .json file, or one of: {', '.join(embedded())}. Default: digits.")
+]
+BackendName = Annotated[str | None, typer.Option(help="A registered backend (see `twinspike backends`) or module:object.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")]
+PrecisionOption = Annotated[str | None, typer.Option(help="f64, f32-ieee, tf32 or bf16-mixed.")]
+RunPath = Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run.")]
+
+
+def _command(function: Callable[Arguments, Value]) -> Callable[Arguments, Value]:
+    """Register a command whose refusals become one line."""
+
+    @functools.wraps(function)
+    def guarded(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Value:
+        try:
+            return function(*args, **kwargs)
+        except SpecError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(2) from None
+
+    app.command()(guarded)
+    return guarded
+
+
+def _console() -> Console:
+    # Made per command: a test's or a pipe's standard output is the one of that moment. What is piped is not
+    # broken at the 80 columns that rich assumes there.
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
+
+
+def _changes(**given: object) -> list[str]:
+    """Overrides for the options that were given."""
+    return [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
+
+
+@_command
+def train(
+    config: ConfigName = None,
+    backend: BackendName = None,
+    device: Device = None,
+    precision: PrecisionOption = None,
+    compiled: Annotated[bool | None, typer.Option("--compile/--eager", help="Whether the backend compiles the step.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of initial values, order and augmentation.")] = None,
+    out: Annotated[str | None, typer.Option(help="Folder for the folders of runs.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of this run's folder.")] = None,
+    resume: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with a run from its last checkpoint.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key, such as method.time_steps=6.")
+    ] = None,
+) -> None:
+    """Train both twins, or go on with a run."""
+    changes = _changes(backend=backend, device=device, precision=precision, compile=compiled, seed=seed, out=out, name=name)
+    changes += set_ or []
+    progress = Progress(_console())
+    try:
+        if resume is not None:
+            require(config is None, "CONFIG", expected="none with --resume, which keeps the run's own", got=config)
+            folder = open_run(resume)
+            outcome = resume_run(folder, _changed(read_config(folder), changes), progress)
+        else:
+            outcome = start(load_config(config, changes), progress)
+    finally:
+        progress.end()
+    if not outcome.finished:
+        typer.echo(f"stopped after step {outcome.steps}; go on with: twinspike train --resume {outcome.folder.path}")
+        raise typer.Exit(STOPPED)
+    if outcome.best is not None:
+        best = outcome.best
+        typer.echo(
+            f"finished {outcome.folder.path} after {outcome.steps} steps; best test accuracy snn {best.accuracy_snn:.2%} "
+            f"(ann {best.accuracy_ann:.2%}) after epoch {best.epoch}"
+        )
+
+
+def _changed(config: RunConfig, changes: list[str]) -> RunConfig:
+    data = encode(config)
+    for change in changes:
+        override(data, change)
+    return build(data, "config")
+
+
+@_command
+def evaluate(
+    run: RunPath,
+    which: Annotated[str, typer.Option("--checkpoint", help="best or last.")] = "best",
+    backend: BackendName = None,
+    device: Device = None,
+    precision: PrecisionOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Test both twins of a checkpoint, with the run's backend or another."""
+    folder = open_run(run)
+    found = checkpoint.load(folder.checkpoint(which))
+    config = _changed(read_config(folder), _changes(backend=backend, device=device, precision=precision))
+    ready = prepare(config, found.header.network)
+    same_data(found.header, ready.dataset, str(folder.checkpoint(which)))
+    result = evaluate_run(ready, ready.program.load(found.state))
+    if as_json:
+        typer.echo(json.dumps(result.as_line(), indent=2))
+    else:
+        tables.show_evaluation(_console(), result, found.header, config)
+
+
+@_command
+def backends() -> None:
+    """List the backends: what each can do here, or why it can't be loaded."""
+    tables.show_backends(_console(), survey())
+
+
+@_command
+def describe(
+    source: Annotated[str, typer.Argument(metavar="NETWORK", help=f"A .json description, or one of: {', '.join(ZOO)}.")],
+    width: Annotated[int | None, typer.Option(help="Channels of the first stage.")] = None,
+    classes: Annotated[int | None, typer.Option(help="K.")] = None,
+    shape: Annotated[str | None, typer.Option("--input", metavar="C,H,W", help="Shape of one image or frame.")] = None,
+    time_steps: Annotated[int, typer.Option(help="T.")] = 4,
+    event: Annotated[bool, typer.Option("--event", help="Samples are sequences of frames.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the network description as JSON.")] = False,
+) -> None:
+    """Show a network's layers, shapes, parameters and floating-point operations."""
+    if source in ZOO:
+        found = network(source, classes=classes, input_shape=_shape(shape), width=width, event=event)
+    else:
+        given = [name for name, value in (("--width", width), ("--classes", classes), ("--input", shape)) if value is not None]
+        require(
+            not given and not event,
+            "describe",
+            expected="no sizes with a description, which has its own",
+            got=given or ["--event"],
+        )
+        found = read_network(source)
+    if as_json:
+        typer.echo(_network_json(found))
+    else:
+        tables.show_network(_console(), found, cost(found, Method(time_steps=time_steps)))
+
+
+def _network_json(found: Network) -> str:
+    return json.dumps(encode(found), indent=1)
+
+
+def _shape(text: str | None) -> tuple[int, int, int] | None:
+    if text is None:
+        return None
+    parts = text.split(",")
+    if len(parts) != 3 or not all(part.strip().isdecimal() for part in parts):
+        raise refuse("--input", expected="three whole numbers C,H,W such as 3,32,32", got=text)
+    c, h, w = (int(part) for part in parts)
+    return c, h, w
+
+
+@_command
+def plot(
+    run: RunPath,
+    out: Annotated[str | None, typer.Option(help="Folder for the pictures; default: plots in the run's folder.")] = None,
+    index: Annotated[int, typer.Option(help="Number of the test image whose spikes are drawn.")] = 0,
+) -> None:
+    """Draw learning curves, spikes, singular values and orthogonality of a run as PNG files."""
+    from twinspike_training.plots import plot_run  # noqa: PLC0415 - matplotlib takes half a second to import
+
+    folder = open_run(run)
+    for path in plot_run(folder, Path(out) if out else folder.path / "plots", index):
+        typer.echo(path)
+
+
+@_command
+def compare(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Folders of runs; the first is the one compared with.")],
+    out: Annotated[str, typer.Option(help="The picture.")] = "compare.png",
+) -> None:
+    """Lay runs beside each other: curves as PNG, and the first step at which they differ."""
+    from twinspike_training.curves import plot_comparison  # noqa: PLC0415 - as above
+
+    found = comparison.read_runs(runs)
+    tables.show_comparison(_console(), comparison.compare(found))
+    plot_comparison(found, Path(out))
+    typer.echo(out)
+
+
+@_command
+def check(
+    first: Annotated[str, typer.Argument(metavar="BACKEND_A")],
+    second: Annotated[str, typer.Argument(metavar="BACKEND_B")],
+    config: ConfigName = None,
+    steps: Annotated[int, typer.Option(help="Optimizer steps to compare, each from a common state.")] = 1,
+    verbose: Annotated[bool, typer.Option("--all", help="List every quantity, not the largest of each kind.")] = False,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the config.")] = None,
+) -> None:
+    """Prove that two backends take the same first steps in float64: losses, spikes, gradients, state."""
+    rows = agreement.agreement(first, second, load_config(config, set_ or []), steps)
+    tables.show_agreement(_console(), first, second, rows, verbose)
+    if not all(row.agrees for row in rows):
+        raise typer.Exit(1)

@@ -1,0 +1,249 @@
+"""The config of a run: what to train, on what, with which backend; from TOML, JSON and `key=value` overrides.
+
+A mistake in a file or an override is one line that names the key and, for a typo, the key that was
+probably meant. Nothing here opens data or loads a backend.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import re
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import msgspec
+
+from twinspike.config import SGD, Config, Cosine, Method, Optimizer, Schedule, decode, encode
+from twinspike.errors import SpecError, refuse, require
+from twinspike.network import Network, from_json
+from twinspike.precision import PrecisionName
+from twinspike.zoo import ZOO
+from twinspike.zoo import network as zoo_network
+from twinspike_training.data import DataConfig
+
+CONFIGS = Path(__file__).parent / "configs"
+"""Folder of the configs that come with the package."""
+
+
+class Training(Config, frozen=True, kw_only=True):
+    """How long to train, and what to write down on the way."""
+
+    epochs: int = 30
+    """Passes over the training samples, >= 1."""
+    batch_size: int = 128
+    """B, samples per optimizer step, >= 2 (batch statistics of one sample are undefined, clause BN-8)."""
+    evaluate_every: int = 1
+    """In epochs, >= 1: test both twins and write a checkpoint; the last epoch always is."""
+    checkpoint_every_steps: int = 0
+    """In optimizer steps over the run; 0: only with evaluations."""
+    checkpoint_every_seconds: float = 0.0
+    """In seconds since the last one; 0: only with evaluations."""
+    log_every: int = 20
+    """In optimizer steps, >= 1: how often the host waits for the device to read and write metrics."""
+    tensorboard: bool = False
+    """Whether metrics are also written as TensorBoard events, which needs the extra `tensorboard`."""
+
+    def _check(self) -> None:
+        for name, low in (
+            ("epochs", 1),
+            ("batch_size", 2),
+            ("evaluate_every", 1),
+            ("checkpoint_every_steps", 0),
+            ("log_every", 1),
+        ):
+            value = getattr(self, name)
+            require(value >= low, f"training.{name}", expected=f"a whole number >= {low}", got=value)
+        seconds = self.checkpoint_every_seconds
+        require(
+            math.isfinite(seconds) and seconds >= 0, "training.checkpoint_every_seconds", expected="seconds >= 0", got=seconds
+        )
+
+
+class RunConfig(Config, frozen=True, kw_only=True):
+    """Everything that decides a run."""
+
+    backend: str = "torch"
+    """A registered backend or `module:object`."""
+    device: str = "cpu"
+    precision: PrecisionName = "f32-ieee"
+    compile: bool = False
+    """Whether the backend compiles the training step."""
+    seed: int = 0
+    """Of initial values, order and augmentation, in [0, 2^63)."""
+    network: str = "digits_cnn"
+    """A name of the zoo, or the path of a network description that ends in `.json`."""
+    width: int = 0
+    """Channels of a zoo network's first stage, >= 1; 0: the network's usual width."""
+    method: Method = Method()
+    optimizer: Optimizer = SGD()
+    learning_rate: float = 0.1
+    """Peak of the schedule, > 0."""
+    schedule: Schedule = Cosine()
+    training: Training = Training()
+    data: DataConfig = DataConfig()
+    out: str = "runs"
+    """Folder that holds the folders of runs."""
+    name: str = ""
+    """Folder of this run in `out`; empty: the network's name and the next free number."""
+
+    def _check(self) -> None:
+        require(0 <= self.seed < 2**63, "seed", expected="a whole number in [0, 2^63)", got=self.seed)
+        require(self.width >= 0, "width", expected="a whole number >= 1, or 0 for the usual one", got=self.width)
+        rate = self.learning_rate
+        require(math.isfinite(rate) and rate > 0, "learning_rate", expected="a finite number > 0", got=rate)
+        require(self.network != "" and self.backend != "", "network and backend", expected="names", got="an empty string")
+        require("/" not in self.name and self.name not in (".", ".."), "name", expected="the name of a folder", got=self.name)
+
+
+def load_config(source: str | None = None, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a run's config.
+
+    Args:
+        source: path of a `.toml` or `.json` file, or the name of an embedded config; None is `digits`.
+        overrides: `key.sub=value` with a TOML value (a bare word is a string), applied in order. A new
+            `kind` starts its table afresh.
+
+    Raises:
+        SpecError: no such config, not readable, an unknown key, or a value of the wrong type or range.
+    """
+    source = source or "digits"
+    path = find_config(source)
+    data = read_table(path)
+    for text in overrides:
+        override(data, text)
+    return build(data, source)
+
+
+def build(data: dict[str, Any], what: str) -> RunConfig:
+    """A checked config from plain nested data; errors speak of it as `what`."""
+    return decode(RunConfig, _complete(RunConfig, data, what, RunConfig()), what)
+
+
+def embedded() -> tuple[str, ...]:
+    """Names of the configs that come with the package."""
+    return tuple(sorted(path.stem for path in CONFIGS.glob("*.toml")))
+
+
+def find_config(source: str) -> Path:
+    """The file that a path or an embedded config's name means."""
+    path = Path(source)
+    if path.is_file():
+        return path
+    if source in embedded():
+        return CONFIGS / f"{source}.toml"
+    raise refuse("config", expected=f"a file, or one of {', '.join(embedded())}", got=source, do=_nearest(source, embedded()))
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """The table of a `.toml` or `.json` file."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except (OSError, ValueError) as error:  # undecodable bytes and both parsers' errors are ValueErrors
+        raise refuse(str(path), expected="a readable TOML or JSON file", got=" ".join(str(error).split())) from None
+    require(isinstance(data, dict), str(path), expected="a table of keys", got=type(data).__name__)
+    return dict(data)
+
+
+def override(data: dict[str, Any], text: str) -> None:
+    """Apply one `key.sub=value` to nested data, in place."""
+    key, equals, value = text.partition("=")
+    parts = [part.strip() for part in key.split(".")]
+    require(equals == "=" and all(parts), "--set", expected="key=value or key.sub=value", got=text)
+    table = data
+    for depth, part in enumerate(parts[:-1], start=1):
+        table = table.setdefault(part, {})
+        require(isinstance(table, dict), "--set", expected=f"a table at {'.'.join(parts[:depth])}", got=text)
+    if parts[-1] == "kind":
+        table.clear()
+    table[parts[-1]] = _scalar(value.strip(), text)
+
+
+def _scalar(value: str, text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        # A shell strips the quotes that TOML wants around strings.
+        require(re.fullmatch(r"[\w./:~+<-]*", value) is not None, "--set", expected="a TOML value after '='", got=text)
+        return value
+
+
+def _nearest(word: str, known: Sequence[str]) -> str | None:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"did you mean {close[0]!r}?" if close else None
+
+
+def _complete(kind: Any, value: Any, path: str, default: Any) -> Any:
+    """Check keys and choices against a type, and fill in the default's `kind` where a table leaves it out."""
+    if get_origin(kind) is Literal:
+        choices = get_args(kind)
+        if value not in choices:
+            names = [str(choice) for choice in choices]
+            raise refuse(path, expected=f"one of {', '.join(names)}", got=value, do=_nearest(str(value), names))
+        return value
+    structs = [k for k in (kind, *get_args(kind)) if isinstance(k, type) and issubclass(k, msgspec.Struct)]
+    if not structs or not isinstance(value, dict):
+        return value
+    struct: Any = structs[0]
+    field = struct.__struct_config__.tag_field
+    if field is not None:
+        tags: dict[str, Any] = {str(k.__struct_config__.tag): k for k in structs}
+        fallback = getattr(type(default), "__struct_config__", None)
+        tag = value.get(field, fallback.tag if fallback is not None else None)
+        if tag not in tags:
+            do = _nearest(str(tag), list(tags))
+            raise refuse(f"{path}.{field}", expected=f"one of {', '.join(tags)}", got="nothing" if tag is None else tag, do=do)
+        struct, value = tags[tag], {field: tag, **value}
+    fields = {f.encode_name: f for f in msgspec.structs.fields(struct)}
+    completed = {}
+    for key, inner in value.items():
+        if key == field:
+            completed[key] = inner
+            continue
+        if key not in fields:
+            do = _nearest(key, list(fields)) or f"known keys: {', '.join(fields)}"
+            raise SpecError(f"{path}.{key}: unknown key; {do}")
+        preset = fields[key].default
+        completed[key] = _complete(fields[key].type, inner, f"{path}.{key}", preset)
+    return completed
+
+
+def to_json(config: RunConfig) -> str:
+    """The whole config as indented JSON, which `load_config` reads back to an equal one."""
+    return json.dumps(encode(config), indent=2) + "\n"
+
+
+def build_network(config: RunConfig, input_shape: tuple[int, int, int], classes: int, event: bool) -> Network:
+    """The network that a config names, for data of this shape.
+
+    Args:
+        config: names it.
+        input_shape: (C, H, W) of one image or frame.
+        classes: K.
+        event: whether samples are sequences of frames.
+
+    Raises:
+        SpecError: the name is unknown, the description unreadable, or it does not fit the data.
+    """
+    if config.network in ZOO:
+        return zoo_network(config.network, classes=classes, input_shape=input_shape, width=config.width or None, event=event)
+    network = read_network(config.network)
+    require(config.width == 0, "width", expected="0 with a network description, which has its own widths", got=config.width)
+    got = (network.input_shape, network.classes, network.event)
+    wanted = f"input shape {input_shape}, {classes} classes, event = {event} as the data have"
+    require(got == (input_shape, classes, event), config.network, expected=wanted, got=str(got))
+    return network
+
+
+def read_network(source: str) -> Network:
+    """Read a network description from a `.json` file; SpecError if it is none."""
+    if not source.endswith(".json"):
+        raise refuse("network", expected=f"one of {', '.join(ZOO)}, or a .json file", got=source, do=_nearest(source, ZOO))
+    try:
+        return from_json(Path(source).read_bytes())
+    except OSError as error:
+        raise refuse("network", expected="a readable .json file", got=f"{source} ({error.strerror})") from None

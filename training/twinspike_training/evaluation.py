@@ -1,0 +1,121 @@
+"""Both twins on the test samples: accuracy of every exit, loss of the main exit, spike rates, orthogonality."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from twinspike.backend import Evaluation, Values
+from twinspike.config import TWINS, encode
+from twinspike.errors import require
+from twinspike.network import infer_shapes
+from twinspike.reference.factorization import deviation
+from twinspike_training.run import Ready
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """An evaluation of all test samples."""
+
+    accuracy_ann: float
+    """Share of samples that the main exit classifies correctly, in [0, 1]."""
+    accuracy_snn: float
+    accuracy_exits_ann: tuple[float, ...]
+    """By exit, in order of depth; the last is the main exit."""
+    accuracy_exits_snn: tuple[float, ...]
+    cross_entropy_ann: float
+    """Mean over samples of the main exit's cross entropy, in nats."""
+    cross_entropy_snn: float
+    spike_rate: float
+    """Mean over all neurons of the network."""
+    spike_rates: dict[str, float]
+    """By activation layer: spikes per neuron and time step, in [0, 1]."""
+    samples: int
+
+    def as_line(self) -> dict[str, Any]:
+        """Plain values for a line of metrics."""
+        return dict(encode(self))
+
+
+class _Totals:
+    """Sums over batches, in float64 on the host."""
+
+    def __init__(self, exits: int, layers: int) -> None:
+        self.samples = 0
+        self.correct = {twin: np.zeros(exits, np.int64) for twin in TWINS}
+        self.cross_entropy = dict.fromkeys(TWINS, 0.0)
+        self.spikes = np.zeros(layers)
+
+    def add(self, logits: Mapping[str, Values], labels: NDArray[np.int64], rates: Values) -> None:
+        size = len(labels)
+        self.samples += size
+        for twin in TWINS:
+            scores = logits[twin].astype(np.float64)
+            self.correct[twin] += (scores.argmax(axis=-1) == labels).sum(axis=-1)
+            shifted = scores[-1] - scores[-1].max(axis=-1, keepdims=True)
+            log_p = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+            self.cross_entropy[twin] -= float(log_p[np.arange(size), labels].sum())
+        self.spikes += rates.astype(np.float64) * size
+
+
+def evaluate(ready: Ready, state: Any) -> Result:
+    """Run both twins over the test samples.
+
+    Args:
+        ready: the run's program and data.
+        state: of the program; left as it was.
+    """
+    dataset, session = ready.dataset, ready.session
+    require(dataset.test_size > 0, "data", expected="test samples to evaluate on", got="none")
+    names = ready.network.activations
+    totals = _Totals(len(ready.network.exits), len(names))
+
+    def take(evaluation: Evaluation, labels: NDArray[np.int64]) -> None:
+        logits = {"ann": session.to_numpy(evaluation.logits_ann), "snn": session.to_numpy(evaluation.logits_snn)}
+        totals.add(logits, labels, session.to_numpy(evaluation.spike_rates))
+
+    waiting: tuple[Evaluation, NDArray[np.int64]] | None = None
+    for images, labels in dataset.test_batches(ready.config.training.batch_size):
+        # The device gets the next batch before the host waits for the last one.
+        current = (ready.program.evaluate(state, images), labels)
+        if waiting is not None:
+            take(*waiting)
+        waiting = current
+    if waiting is not None:
+        take(*waiting)
+    for twin, value in totals.cross_entropy.items():
+        require(math.isfinite(value), f"logits of the {twin} twin", expected="finite test logits", got=f"cross entropy {value}")
+    n = totals.samples
+    exits = {twin: tuple(float(c) / n for c in totals.correct[twin]) for twin in TWINS}
+    rates = {name: float(r) / n for name, r in zip(names, totals.spikes, strict=True)}
+    shapes = infer_shapes(ready.network)
+    neurons = [math.prod(shapes[name]) for name in names]
+    return Result(
+        accuracy_ann=exits["ann"][-1],
+        accuracy_snn=exits["snn"][-1],
+        accuracy_exits_ann=exits["ann"],
+        accuracy_exits_snn=exits["snn"],
+        cross_entropy_ann=totals.cross_entropy["ann"] / n,
+        cross_entropy_snn=totals.cross_entropy["snn"] / n,
+        spike_rate=float(np.average(list(rates.values()), weights=neurons)) if rates else 0.0,
+        spike_rates=rates,
+        samples=n,
+    )
+
+
+def deviations(state: Mapping[str, Values]) -> dict[str, float]:
+    """How far each factored layer's U and V are from orthonormal (clause ORT-1), by layer.
+
+    Args:
+        state: as `Program.dump` gives it.
+    """
+    found = {}
+    for name, u in state.items():
+        layer, _, part = name.rpartition(".")
+        if part == "U" and "/" not in name:
+            found[layer] = deviation(u.astype(np.float64), state[f"{layer}.V"].astype(np.float64))
+    return found

@@ -1,0 +1,235 @@
+"""The training loop: epochs of steps, evaluations, checkpoints, and a stop at any moment that loses nothing.
+
+A resumed run repeats the uninterrupted one bit for bit on the same backend and device: state, position,
+order of samples and augmentation all follow from the checkpoint. Nothing waits for the device but every
+`training.log_every` steps.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from contextlib import closing
+from types import FrameType
+from typing import Any
+
+import msgspec
+
+from twinspike import initial_state, learning_rate
+from twinspike.errors import SpecError, refuse
+from twinspike_training import checkpoint
+from twinspike_training.checkpoint import Best, Checkpoint, Header
+from twinspike_training.config import RunConfig
+from twinspike_training.evaluation import deviations, evaluate
+from twinspike_training.metrics import Board, MetricsLog, NotFiniteError, Pending
+from twinspike_training.progress import Progress
+from twinspike_training.run import Ready, RunFolder, create, open_run, prepare, read_config, reconcile, same_data
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run ended."""
+
+    folder: RunFolder
+    finished: bool
+    """False: it was stopped by a signal and can be resumed."""
+    steps: int
+    """Optimizer steps taken in all."""
+    best: Best | None
+    last: dict[str, Any] | None
+    """The last evaluation's line of metrics; None if there was none in this session."""
+
+
+class StopRequests:
+    """Turns the first SIGINT or SIGTERM into a request that the loop sees between two steps.
+
+    In the middle of a step the state's memory may be half reused, so that nothing could be saved there.
+    A second signal interrupts at once.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequests:
+        # Python lets only the main thread set handlers; elsewhere a run can't be asked to stop.
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._request)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+
+
+def start(config: RunConfig, progress: Progress) -> Outcome:
+    """Train a new run from the beginning.
+
+    Raises:
+        SpecError: something is not to be had, or the loss is not finite.
+    """
+    ready = prepare(config)  # before the folder is made: a refused run leaves nothing behind
+    return _Loop(create(config), ready, None, progress).run()
+
+
+def resume(folder: RunFolder, wanted: RunConfig | None, progress: Progress) -> Outcome:
+    """Go on with a run from its last checkpoint.
+
+    Args:
+        folder: of the run.
+        wanted: its config with changes that `run.MAY_CHANGE` allows; None changes nothing.
+        progress: told about what happens.
+
+    Raises:
+        SpecError: no run or a broken checkpoint, a forbidden change, other data, or a loss that is not finite.
+    """
+    stored = read_config(folder)
+    config = stored if wanted is None else reconcile(stored, wanted)
+    path = folder.checkpoint("last")
+    found = None
+    if path.exists():
+        found = checkpoint.load(path)
+        reconcile(found.header.config, config)
+    ready = prepare(config, found.header.network if found else None)
+    if found is not None:
+        same_data(found.header, ready.dataset, str(path))
+    if config != stored:
+        folder.write_config(config)
+    return _Loop(folder, ready, found, progress).run()
+
+
+def open_and_resume(path: str, wanted: RunConfig | None, progress: Progress) -> Outcome:
+    """`resume` by path."""
+    return resume(open_run(path), wanted, progress)
+
+
+class _Loop:
+    """One session of one run."""
+
+    def __init__(self, folder: RunFolder, ready: Ready, found: Checkpoint | None, progress: Progress) -> None:
+        config = ready.config
+        self.folder, self.ready, self.config, self.progress = folder, ready, config, progress
+        self.epoch = self.step = self.steps = 0
+        self.best: Best | None = None
+        self.last: dict[str, Any] | None = None
+        start = 0
+        if found is None:
+            values = initial_state(ready.network, config.method, config.optimizer, seed=config.seed)
+        else:
+            header = found.header
+            values = found.state
+            self.epoch, self.step, self.steps, self.best = header.epoch, header.step, header.steps, header.best
+            start = header.metrics_bytes
+        self.state = ready.program.load(values)
+        board = Board(folder.path, self.steps) if config.training.tensorboard else None
+        self.log = MetricsLog(folder.metrics, ready.session.to_numpy, start, board)
+        self.saved_at = time.monotonic()
+
+    def run(self) -> Outcome:
+        """Train until the last epoch or a stop request."""
+        epochs = self.config.training.epochs
+        finished = True
+        with StopRequests() as stop, closing(self.log):
+            if self.epoch < epochs:
+                self._open_session()
+                self.progress.begin(self.ready, self.folder, self.steps)
+            if self.steps == 0:
+                self._save(self._dump())
+            while self.epoch < epochs and finished:
+                finished = self._epoch(stop)
+            self.progress.end()
+        return Outcome(folder=self.folder, finished=finished, steps=self.steps, best=self.best, last=self.last)
+
+    def _open_session(self) -> None:
+        config = self.config
+        line = {"kind": "session", "step": self.steps, "backend": config.backend, "device": config.device}
+        line |= {"precision": config.precision, "compile": config.compile, "versions": self.ready.capabilities.versions}
+        self.log.line(line)
+
+    def _epoch(self, stop: StopRequests) -> bool:
+        """The rest of one epoch and its evaluation; False if stopped."""
+        config, training = self.config, self.config.training
+        length = self.ready.steps_per_epoch
+        began = time.perf_counter()
+        self.log.restart_clock()
+        batches = self.ready.dataset.train_batches(config.seed, self.epoch, training.batch_size, start=self.step)
+        with closing(batches):  # type: ignore[type-var]  # an iterator to be read to its end or closed
+            for images, labels in batches:
+                rate = learning_rate(config.schedule, config.learning_rate, self.epoch, self.step, training.epochs, length)
+                self.state, metrics = self.ready.program.train_step(self.state, images, labels, rate)
+                self.step += 1
+                self.steps += 1
+                self.log.add(Pending(step=self.steps, epoch=self.epoch, learning_rate=rate, samples=len(labels), metrics=metrics))
+                if self.step % training.log_every == 0 or self.step == length:
+                    self._flush()
+                if self._due() or stop.requested:
+                    self._save(self._dump())
+                if stop.requested:
+                    return False
+        seconds = time.perf_counter() - began
+        return self._finish_epoch(seconds, stop)
+
+    def _finish_epoch(self, seconds: float, stop: StopRequests) -> bool:
+        training = self.config.training
+        completed = self.epoch + 1
+        if completed % training.evaluate_every and completed < training.epochs:
+            self.epoch, self.step = completed, 0
+            return True
+        values = self._dump()
+        result = evaluate(self.ready, self.state)
+        line = {"kind": "epoch", "step": self.steps, "epoch": completed, **result.as_line()}
+        line |= {"deviation": deviations(values), "seconds": round(seconds, 3)}
+        self.log.line(line)
+        self.last = line
+        self.progress.epoch(line)
+        self.epoch, self.step = completed, 0
+        if self.best is None or result.accuracy_snn > self.best.accuracy_snn:
+            self.best = Best(accuracy_snn=result.accuracy_snn, accuracy_ann=result.accuracy_ann, epoch=completed)
+            # Before `last`: if killed between the two, the resumed epoch writes the same best again.
+            self._save(values, "best")
+        self._save(values)
+        return not (stop.requested and completed < training.epochs)
+
+    def _flush(self) -> None:
+        try:
+            lines = self.log.flush()
+        except NotFiniteError as error:
+            path = self.folder.checkpoint("last")
+            kept = f"{path} keeps step {checkpoint.load_header(path).steps}" if path.exists() else "no checkpoint yet"
+            raise SpecError(f"{error}; {kept}; lower learning_rate, or raise schedule.warmup_epochs") from None
+        self.progress.steps(lines)
+
+    def _due(self) -> bool:
+        training = self.config.training
+        by_steps = training.checkpoint_every_steps > 0 and self.steps % training.checkpoint_every_steps == 0
+        seconds = training.checkpoint_every_seconds
+        return by_steps or (seconds > 0 and time.monotonic() - self.saved_at >= seconds)
+
+    def _dump(self) -> Any:
+        self._flush()  # a loss that is not finite stops here, before anything good is overwritten
+        return self.ready.program.dump(self.state)
+
+    def _save(self, values: Any, which: str = "last") -> None:
+        header = Header(
+            backend=self.config.backend,
+            epoch=self.epoch,
+            step=self.step,
+            steps=self.steps,
+            best=self.best,
+            fingerprint=self.ready.dataset.fingerprint,
+            metrics_bytes=self.log.sync(),
+            config=self.config,
+            network=self.ready.network,
+        )
+        try:
+            checkpoint.save(self.folder.checkpoint(which), header, values)
+        except OSError as error:
+            raise refuse("checkpoint", expected="room and permission to write it", got=f"{self.folder.path} ({error})") from None
+        self.saved_at = time.monotonic()
+        self.log.restart_clock()

@@ -1,0 +1,208 @@
+"""What a run writes down: one JSON object per line in `metrics.jsonl`, and TensorBoard events on request.
+
+Kinds of line, told by `kind`:
+
+- `session`: a start or resumption: backend, device, precision, versions, `step` it began at.
+- `step`: one optimizer step: `step` counted from 1 over the run, `epoch` from 0, `learning_rate`, `samples`,
+  loss parts (means over the batch), `accuracy_ann`, `accuracy_snn` (shares of the batch, main exit),
+  `spike_rate` (per neuron and time step), `images_per_second` (since the host last waited).
+- `epoch`: an evaluation after `epoch` completed epochs; see `evaluation`.
+
+Step metrics stay on the device until `flush`, so that the host waits for it only every few steps.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from twinspike.backend import Metrics, Values
+from twinspike.errors import SpecError, refuse
+
+Series = NDArray[np.float64]
+
+LOSS_PARTS = ("loss", "cross_entropy_ann", "cross_entropy_snn", "distillation", "feature", "penalty")
+"""Fields of `Metrics` that are losses."""
+
+
+class NotFiniteError(SpecError):
+    """The loss became NaN or infinite; `step` is where, counted from 1."""
+
+    def __init__(self, part: str, value: float, step: int) -> None:
+        self.step = step
+        super().__init__(str(refuse(part, expected="a finite number", got=f"{value} at step {step}")))
+
+
+class Pending(msgspec.Struct, frozen=True):
+    """One step whose metrics have not been waited for."""
+
+    step: int
+    epoch: int
+    learning_rate: float
+    samples: int
+    metrics: Metrics
+
+
+class MetricsLog:
+    """Appends lines to a file; steps are kept back until `flush`."""
+
+    def __init__(self, path: Path, to_numpy: Callable[[Any], Values], start: int = 0, board: Board | None = None) -> None:
+        """Open the file.
+
+        Args:
+            path: created if it is not there.
+            to_numpy: waits for a value of the backend (`Session.to_numpy`).
+            start: length in bytes to which the file is cut, so that a resumed run doubles no line.
+            board: also gets every line.
+        """
+        self._file = path.open("ab")
+        self._file.truncate(min(start, self._file.tell()))
+        self._to_numpy = to_numpy
+        self._board = board
+        self._pending: list[Pending] = []
+        self._since = time.perf_counter()
+
+    def add(self, pending: Pending) -> None:
+        """Take a step's metrics without waiting for them."""
+        self._pending.append(pending)
+
+    def restart_clock(self) -> None:
+        """Leave the time until now, spent on something else than steps, out of the next rate."""
+        self._since = time.perf_counter()
+
+    def flush(self) -> list[dict[str, Any]]:
+        """Wait for all steps taken in, write them, and return their lines.
+
+        Raises:
+            NotFiniteError: a loss is NaN or infinite; the steps before it are written.
+        """
+        lines: list[dict[str, Any]] = []
+        for pending in self._pending:
+            metrics, size = pending.metrics, pending.samples
+            values = {name: float(self._to_numpy(getattr(metrics, name))) for name in (*LOSS_PARTS, "spike_rate")}
+            for part in LOSS_PARTS:
+                if not math.isfinite(values[part]):
+                    self._write(lines)
+                    self._pending.clear()
+                    raise NotFiniteError(part, values[part], pending.step)
+            for twin in ("ann", "snn"):
+                values[f"accuracy_{twin}"] = float(self._to_numpy(getattr(metrics, f"correct_{twin}"))) / size
+            head = {"kind": "step", "step": pending.step, "epoch": pending.epoch, "learning_rate": pending.learning_rate}
+            lines.append({**head, "samples": size, **values})
+        now = time.perf_counter()
+        rate = sum(pending.samples for pending in self._pending) / max(now - self._since, 1e-9)
+        self._since = now
+        for line in lines:
+            line["images_per_second"] = round(rate, 1)
+        self._pending.clear()
+        self._write(lines)
+        return lines
+
+    def line(self, values: Mapping[str, Any]) -> None:
+        """Write one line of another kind; steps taken in are to be flushed before."""
+        self._write([dict(values)])
+
+    def sync(self) -> int:
+        """Put everything on disk; the file's length in bytes."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return self._file.tell()
+
+    def close(self) -> None:
+        """Close the file; steps not flushed are dropped."""
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+    def _write(self, lines: list[dict[str, Any]]) -> None:
+        for line in lines:
+            self._file.write(json.dumps(line).encode() + b"\n")
+            if self._board is not None:
+                self._board.line(line)
+        self._file.flush()
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """All lines of a metrics file; a last line cut off by a kill is left out.
+
+    Raises:
+        SpecError: no such file, or a line that is no JSON object.
+    """
+    if not path.is_file():
+        raise refuse("metrics", expected="the metrics.jsonl of a run", got=str(path))
+    lines = []
+    for number, text in enumerate(_whole_lines(path), start=1):
+        try:
+            line = json.loads(text)
+        except ValueError:
+            line = None
+        if not isinstance(line, dict) or "kind" not in line:
+            raise refuse(f"{path} line {number}", expected="a JSON object with a kind", got=text.decode(errors="replace"))
+        lines.append(line)
+    return lines
+
+
+def _whole_lines(path: Path) -> Iterator[bytes]:
+    *whole, _ = path.read_bytes().split(b"\n")
+    yield from whole
+
+
+def series(lines: list[dict[str, Any]], kind: str, name: str) -> tuple[Series, Series]:
+    """Steps and values of one quantity over lines of a kind, as two float64 arrays of equal length."""
+    chosen = [line for line in lines if line["kind"] == kind and name in line]
+    return np.array([line["step"] for line in chosen], float), np.array([line[name] for line in chosen], float)
+
+
+class Board:
+    """TensorBoard events of the numbers in each line, without a framework; needs the extra `tensorboard`."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        """Open an event file.
+
+        Args:
+            folder: of the run; events go into `tensorboard` below it.
+            step: that the session begins at; TensorBoard forgets what an earlier session wrote beyond it.
+        """
+        try:
+            event = importlib.import_module("tensorboard.compat.proto.event_pb2")
+            summary = importlib.import_module("tensorboard.compat.proto.summary_pb2")
+            writer = importlib.import_module("tensorboard.summary.writer.event_file_writer")
+        except ImportError as error:
+            package = error.name or "tensorboard"
+            raise SpecError(
+                f"training.tensorboard: package {package!r} is not installed; install it with: "
+                "pip install 'twinspike[tensorboard]', or set training.tensorboard = false"
+            ) from None
+        self._event: Any = event.Event
+        self._summary: Any = summary.Summary
+        self._writer: Any = writer.EventFileWriter(str(folder / "tensorboard"))
+        session = event.SessionLog(status=event.SessionLog.START)
+        self._writer.add_event(event.Event(wall_time=time.time(), step=step, session_log=session))
+
+    def line(self, line: Mapping[str, Any]) -> None:
+        """Write a line's numbers under `kind/name`."""
+        prefix = "train" if line["kind"] == "step" else "test"
+        if line["kind"] == "session":
+            return
+        values = []
+        for key, value in line.items():
+            inner = value if isinstance(value, dict) else {"": value}
+            for name, number in inner.items():
+                if key not in ("kind", "step") and isinstance(number, int | float):
+                    tag = f"{prefix}/{key}/{name}".rstrip("/")
+                    values.append(self._summary.Value(tag=tag, simple_value=float(number)))
+        self._writer.add_event(self._event(wall_time=time.time(), step=line["step"], summary=self._summary(value=values)))
+
+    def close(self) -> None:
+        """Write what is left and close."""
+        self._writer.close()

@@ -1,0 +1,112 @@
+"""What a person sees of a run: a live line in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bars
+
+from twinspike import __version__ as spec_version
+from twinspike.errors import require
+from twinspike_training.run import Ready, RunFolder
+
+PLAIN_EVERY = 10.0
+"""Seconds between two lines of steps where output is no terminal."""
+
+
+class Progress:
+    """Follows one run."""
+
+    def __init__(self, console: Console) -> None:
+        """Take the console to write to; a terminal gets a live line."""
+        self._console = console
+        self._bars: Bars | None = None
+        self._task: Any = None
+        self._total = self._first = self._done = self._epochs = 0
+        self._began = self._said = 0.0
+
+    def begin(self, ready: Ready, folder: RunFolder, done: int) -> None:
+        """A session begins after `done` optimizer steps."""
+        config = ready.config
+        require(self._bars is None, "progress", expected="one run at a time", got="a second")
+        self._epochs = config.training.epochs
+        self._total, self._first, self._done = self._epochs * ready.steps_per_epoch, done, done
+        self._began = self._said = time.monotonic()
+        mode = "compiled" if config.compile else "eager"
+        name = config.network.rpartition("/")[2]
+        self._say(
+            f"run {folder.path}: {name} on {config.data.name}, T = {config.method.time_steps}, specification {spec_version}"
+        )
+        self._say(
+            f"backend {config.backend} on {config.device}, {config.precision}, {mode}; {ready.dataset.train_size:,} training and "
+            f"{ready.dataset.test_size:,} test samples, {self._epochs} epochs of {ready.steps_per_epoch} steps"
+        )
+        if done:
+            self._say(f"resumed after step {done:,} of {self._total:,}")
+        if self._console.is_terminal:
+            columns = (TextColumn("{task.fields[head]}"), BarColumn(bar_width=16), TextColumn("{task.fields[text]}"))
+            self._bars = Bars(*columns, console=self._console, transient=True)
+            self._task = self._bars.add_task("", total=self._total, completed=done, head="", text="")
+            self._bars.start()
+
+    def steps(self, lines: list[dict[str, Any]]) -> None:
+        """Steps were taken; `lines` are theirs, in order."""
+        if not lines:
+            return
+        line = lines[-1]
+        self._done = line["step"]
+        head = f"epoch {line['epoch'] + 1}/{self._epochs}"
+        text = f"{_step_text(lines)}  {_duration(self._left())} left"
+        if self._bars is not None:
+            self._bars.update(self._task, completed=self._done, head=head, text=text)
+        elif time.monotonic() - self._said >= PLAIN_EVERY:
+            self._said = time.monotonic()
+            self._say(f"{head} step {self._done:,}/{self._total:,}  {text}")
+
+    def epoch(self, line: dict[str, Any]) -> None:
+        """An evaluation was made."""
+        worst = max(line["deviation"].values(), default=0.0)
+        deviation = f"  max|U'U-I| {worst:.2g}" if line["deviation"] else ""
+        self._say(
+            f"epoch {line['epoch']:>{len(str(self._epochs))}}/{self._epochs}  test accuracy snn {line['accuracy_snn']:.2%} "
+            f"ann {line['accuracy_ann']:.2%}  cross entropy snn {line['cross_entropy_snn']:.3f} "
+            f"ann {line['cross_entropy_ann']:.3f}  spike rate {line['spike_rate']:.3f}{deviation}  {_duration(line['seconds'])}"
+        )
+
+    def end(self) -> None:
+        """The session ends."""
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+
+    def _left(self) -> float:
+        taken = self._done - self._first
+        return (time.monotonic() - self._began) / max(taken, 1) * (self._total - self._done)
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _step_text(lines: list[dict[str, Any]]) -> str:
+    """Means over the steps since the last look; losses as they enter, before their weights."""
+
+    def mean(name: str) -> float:
+        return float(sum(line[name] for line in lines) / len(lines))
+
+    return (
+        f"loss {mean('loss'):.3f} (ce ann {mean('cross_entropy_ann'):.3f} snn {mean('cross_entropy_snn'):.3f} "
+        f"kd {mean('distillation'):.2f} feature {mean('feature'):.3g})  accuracy ann {mean('accuracy_ann'):.1%} "
+        f"snn {mean('accuracy_snn'):.1%}  spikes {mean('spike_rate'):.3f}  {lines[-1]['images_per_second']:,.0f} images/s"
+    )
+
+
+def _duration(seconds: float) -> str:
+    """`4.2 s`, `3:05`, `2:03:05`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

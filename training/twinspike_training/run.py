@@ -1,0 +1,162 @@
+"""The folder of a run and what a run is made of: data, network, backend, program.
+
+A folder holds `config.json`, `metrics.jsonl`, `last.safetensors` and `best.safetensors`; each is written
+so that a run killed at any moment can be resumed from it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from twinspike import load as load_backend
+from twinspike.backend import Capabilities, Program, Session
+from twinspike.config import encode
+from twinspike.errors import SpecError, refuse, require
+from twinspike.network import Network
+from twinspike_training import checkpoint
+from twinspike_training.config import RunConfig, build_network, load_config, to_json
+from twinspike_training.data import Dataset, open_dataset
+from twinspike_training.files import write_atomic
+
+MAY_CHANGE = ("backend", "device", "precision", "compile", "training", "data.path", "data.workers")
+"""Keys, or tables, that a resumed run may be given anew: they decide where and how long it computes, not what.
+
+Only the batch size stays, though it belongs to `training`. That data from another place are the same data is
+checked by their fingerprint.
+"""
+
+
+class RunFolder(msgspec.Struct, frozen=True):
+    """Where one run keeps its files."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The run's config, JSON."""
+        return self.path / "config.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object per line (see `metrics`)."""
+        return self.path / "metrics.jsonl"
+
+    def checkpoint(self, which: str) -> Path:
+        """File of the checkpoint `last` or `best`."""
+        require(which in ("last", "best"), "checkpoint", expected="last or best", got=which)
+        return self.path / f"{which}.safetensors"
+
+    def write_config(self, config: RunConfig) -> None:
+        """Write or replace the config."""
+        text = to_json(config)
+        write_atomic(self.config, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def create(config: RunConfig) -> RunFolder:
+    """Make the folder of a new run.
+
+    Raises:
+        SpecError: the name is taken, or the folder can't be made.
+    """
+    base = config.network.rpartition("/")[2].removesuffix(".json")
+    number = 1
+    try:
+        while True:
+            path = Path(config.out, config.name or f"{base}-{number:03d}")
+            try:
+                path.mkdir(parents=True)
+                break
+            except FileExistsError:
+                if config.name:
+                    # A run killed before its first file leaves an empty folder, which is free.
+                    empty = path.is_dir() and not any(path.iterdir())
+                    require(empty, "run", expected="a name not used before", got=str(path), do=f"--resume {path} goes on with it")
+                    break
+                number += 1
+    except (PermissionError, NotADirectoryError) as error:
+        raise refuse("out", expected="a folder that can be written", got=f"{config.out} ({error.strerror})") from None
+    folder = RunFolder(path)
+    folder.write_config(config)
+    return folder
+
+
+def open_run(path: str | Path) -> RunFolder:
+    """The folder of a run that exists; SpecError if it is none."""
+    folder = RunFolder(Path(path))
+    do = "name the folder that training printed, such as runs/digits_cnn-001"
+    require(folder.config.is_file(), "run", expected="a run's folder with config.json", got=str(path), do=do)
+    return folder
+
+
+def read_config(folder: RunFolder) -> RunConfig:
+    """The config that a run was started, or last resumed, with."""
+    return load_config(str(folder.config))
+
+
+class Ready(msgspec.Struct, frozen=True, kw_only=True):
+    """A config made real."""
+
+    config: RunConfig
+    dataset: Dataset
+    network: Network
+    session: Session
+    program: Program
+    capabilities: Capabilities
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in each epoch."""
+        return self.dataset.steps_per_epoch(self.config.training.batch_size)
+
+
+def prepare(config: RunConfig, network: Network | None = None) -> Ready:
+    """Load the backend, open the data and build the program.
+
+    Args:
+        config: of the run.
+        network: from a checkpoint; None builds the one that the config names.
+
+    Raises:
+        SpecError: the backend, device, precision, data or network is not to be had.
+    """
+    backend = load_backend(config.backend)
+    capabilities = backend.capabilities()
+    require(capabilities.networks, f"backend {config.backend!r}", expected="one that trains networks", got="operations alone")
+    dataset = open_dataset(config.data, time_steps=config.method.time_steps)
+    if network is None:
+        network = build_network(config, dataset.input_shape, len(dataset.classes), dataset.event)
+    dataset.steps_per_epoch(config.training.batch_size)  # refuses a batch that the data can't fill
+    session = backend.session(config.device, config.precision, config.compile)
+    program = session.program(network, config.method, config.optimizer)
+    return Ready(config=config, dataset=dataset, network=network, session=session, program=program, capabilities=capabilities)
+
+
+def reconcile(stored: RunConfig, wanted: RunConfig) -> RunConfig:
+    """The config to resume with: `wanted`, if it changes nothing that decides what is computed.
+
+    Raises:
+        SpecError: naming the first key that may not change.
+    """
+    before, after = _flat(encode(stored)), _flat(encode(wanted))
+    for key in sorted(before.keys() | after.keys()):
+        free = (key in MAY_CHANGE or key.partition(".")[0] in MAY_CHANGE) and key != "training.batch_size"
+        if not free and before.get(key) != after.get(key):
+            raise SpecError(
+                f"{key}: a resumed run keeps {before.get(key)!r}, got {after.get(key)!r}; start a new run to change it"
+            )
+    return wanted
+
+
+def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(data, dict):
+        return {prefix: data}
+    return {k: v for key, inner in data.items() for k, v in _flat(inner, f"{prefix}.{key}" if prefix else key).items()}
+
+
+def same_data(header: checkpoint.Header, dataset: Dataset, what: str) -> None:
+    """Refuse to go on with data other than those that a checkpoint was trained on."""
+    same = dataset.fingerprint == header.fingerprint
+    require(same, what, expected=f"the data it was trained on ({header.fingerprint})", got=dataset.fingerprint)

@@ -1,0 +1,141 @@
+"""Tables for a person at a terminal; what they say is computed elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from twinspike.cost import Cost
+from twinspike.network import Network
+from twinspike.registry import Availability
+from twinspike_training.agreement import Row as AgreementRow
+from twinspike_training.checkpoint import Header
+from twinspike_training.compare import Row as ComparisonRow
+from twinspike_training.config import RunConfig
+from twinspike_training.evaluation import Result
+
+
+def _table(*columns: str, right: Sequence[str] = ()) -> Table:
+    table = Table(highlight=False, box=SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", no_wrap=column != "versions", overflow="fold")
+    return table
+
+
+def show_backends(console: Console, found: Sequence[Availability]) -> None:
+    """One row per registered backend, with the line that says why one can't be loaded."""
+    table = _table("backend", "versions", "devices", "precisions", "compiled", "operations", "trains networks")
+    for backend in found:
+        able = backend.capabilities
+        if able is None:
+            table.add_row(backend.name, "not available", "-", "-", "-", "-", "-")
+            continue
+        versions = ", ".join(f"{name} {version}" for name, version in able.versions.items())
+        precisions = ", ".join(sorted(able.precisions))
+        yes_no = ["yes" if claim else "no" for claim in (able.compiled, able.networks)]
+        devices = ", ".join(able.devices)
+        table.add_row(backend.name, versions, devices, precisions, yes_no[0], str(len(able.operations)), yes_no[1])
+    console.print(table, markup=False)
+    for backend in found:
+        if backend.problem is not None:
+            _say(console, backend.problem)
+
+
+def show_network(console: Console, network: Network, cost: Cost) -> None:
+    """Layers of a network with their cost, and the totals."""
+    numbers = ("shared", "ann only", "snn only", "FLOP ann", "FLOP snn")
+    _say(console, f"{network.name}: input {_size(network.input_shape)}, {network.classes} classes, T = {cost.time_steps}")
+    table = _table("layer", "kind", "output", *numbers, right=numbers)
+    for layer in cost.layers:
+        flop = 2 * layer.macs
+        counts = (layer.shared, layer.ann, layer.snn, flop, flop * cost.time_steps)
+        table.add_row(layer.name, layer.kind, _size(layer.shape), *(f"{n:,}" if n else "" for n in counts))
+    table.add_section()
+    sums = [sum(getattr(layer, part) for layer in cost.layers) for part in ("shared", "ann", "snn")]
+    table.add_row("total", "", "", *(f"{n:,}" for n in (*sums, cost.flop_ann, cost.flop_snn)))
+    console.print(table, markup=False)
+    lines = (
+        f"parameters (trained): {cost.parameters:,}",
+        f"forward, one sample: ann {_flop(cost.flop_ann)}, snn {_flop(cost.flop_snn)} (products alone, a multiply-add is 2 FLOP)",
+        f"training, one sample: {_flop(cost.flop_training)} (both twins, 3 passes); "
+        f"composing kernels, once per step: {_flop(2 * cost.compose_macs)}",
+        f"exits: {', '.join(exit_.head for exit_ in network.exits)}",
+    )
+    for line in lines:
+        _say(console, line)
+
+
+def _say(console: Console, text: str) -> None:
+    """One line as it is, not broken at the console's width."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _size(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _flop(count: int) -> str:
+    return f"{count / 1e9:.3g} GFLOP" if count >= 1e9 else f"{count / 1e6:.3g} MFLOP"
+
+
+def show_evaluation(console: Console, result: Result, header: Header, config: RunConfig) -> None:
+    """Accuracy of every exit of both twins, and the spike rates."""
+    _say(
+        console,
+        f"{header.network.name} after {header.epoch} epochs ({header.steps:,} steps, written by {header.backend}), "
+        f"tested by {config.backend} on {result.samples:,} samples",
+    )
+    table = _table("exit", "snn accuracy", "ann accuracy", right=("snn accuracy", "ann accuracy"))
+    for exit_, snn, ann in zip(header.network.exits, result.accuracy_exits_snn, result.accuracy_exits_ann, strict=True):
+        table.add_row(exit_.head, f"{snn:.2%}", f"{ann:.2%}")
+    console.print(table, markup=False)
+    _say(
+        console,
+        f"cross entropy of the main exit: snn {result.cross_entropy_snn:.4f}, ann {result.cross_entropy_ann:.4f} nats; "
+        f"spikes per neuron and time step: {result.spike_rate:.4f}",
+    )
+
+
+def show_comparison(console: Console, rows: Sequence[ComparisonRow]) -> None:
+    """Runs against the first of them."""
+    columns = ("steps", "last loss", "snn last", "snn best", "ann last", "images/s", "first difference", "max rel. loss diff.")
+    table = _table("run", *columns, right=columns)
+    for row in rows:
+        shares = [f"{value:.2%}" if value is not None else "-" for value in (row.accuracy_snn, row.best_snn, row.accuracy_ann)]
+        first = f"step {row.first_difference:,}" if row.first_difference is not None else "none"
+        speed = f"{row.images_per_second:,.0f}" if row.images_per_second is not None else "-"
+        loss = f"{row.loss:.4f}" if row.loss is not None else "-"
+        table.add_row(row.label, f"{row.steps:,}", loss, *shares, speed, first, f"{row.relative:.2g}")
+    console.print(table, markup=False)
+
+
+def show_agreement(console: Console, first: str, second: str, rows: Sequence[AgreementRow], every: bool) -> None:
+    """What two backends computed from one state; the worst of each kind, or everything."""
+    shown = list(rows) if every else _worst(rows)
+    columns = ("difference", "limit", "compared")
+    table = _table("step", "kind", "quantity", *columns, "agrees", right=columns)
+    for row in shown:
+        count = sum(1 for r in rows if (r.step, r.kind) == (row.step, row.kind))
+        difference = f"{row.difference:.0f} spikes" if row.kind == "spikes" else f"{row.difference:.2e}"
+        limit = "0 spikes" if row.kind == "spikes" else f"{row.limit:.2e}"
+        name = row.name if every else f"worst: {row.name}"
+        table.add_row(
+            str(row.step), row.kind, name, difference, limit, "" if every else str(count), "yes" if row.agrees else "NO"
+        )
+    console.print(table, markup=False)
+    failed = sum(not row.agrees for row in rows)
+    verdict = f"agree in all {len(rows)} comparisons" if not failed else f"differ in {failed} of {len(rows)} comparisons"
+    _say(console, f"{first} and {second} {verdict}")
+
+
+def _worst(rows: Sequence[AgreementRow]) -> list[AgreementRow]:
+    """Every failure, and of each step and kind the largest difference otherwise."""
+    kept = []
+    for key in dict.fromkeys((row.step, row.kind) for row in rows):
+        group = [row for row in rows if (row.step, row.kind) == key]
+        failed = [row for row in group if not row.agrees]
+        kept += failed or [max(group, key=lambda row: row.difference)]
+    return kept
