@@ -259,7 +259,8 @@ def _lengths(pack: dict[str, NDArray[Any]]) -> str:
 
 def _load_pack(file: Path) -> dict[str, NDArray[Any]]:
     try:
-        with np.load(file, allow_pickle=False) as archive:
+        # Opened here, since NumPy leaves a file open that it can't read.
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             missing = [key for key in _PACK_KEYS if key not in archive]
             require(not missing, str(file), expected=f"arrays {', '.join(_PACK_KEYS)}", got=f"none named {', '.join(missing)}")
             return {key: archive[key] for key in _PACK_KEYS}

@@ -44,11 +44,11 @@ class Pool:
             SpecError: no process can be started.
         """
         self._idle: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
-        started: list[subprocess.Popen[bytes]] = []
-        self._finish = weakref.finalize(self, _end, started)
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self._finish = weakref.finalize(self, _end, self.processes)
         for _ in range(config.workers):
             process = _start()
-            started.append(process)
+            self.processes.append(process)
             with suppress(BrokenPipeError):  # if it died, its first task says so
                 _send(process, (encode(config), time_steps))
             self._idle.put(process)
