@@ -1,0 +1,185 @@
+"""Write the pages that say what the code says: the clauses, the operations and the configs.
+
+`python docs/generate.py` writes them beside this file; `--check` refuses pages that are out of date.
+Configs are read from their source, where the docstring of a field stands below it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from twinspike.clauses import CLAUSES
+from twinspike.operations import OPERATIONS, Operation
+
+DOCS = Path(__file__).resolve().parent
+ROOT = DOCS.parent
+NOTE = "<!-- Written by docs/generate.py; change the code that it reads instead. -->\n"
+
+CHAPTERS = {
+    "LIF": "Neuron",
+    "SUR": "Surrogate derivatives",
+    "FAC": "Weight factorization",
+    "ORT": "Orthogonality",
+    "LAY": "Layers",
+    "BN": "Batch normalization",
+    "INP": "Input",
+    "OUT": "Readout",
+    "DIS": "Loss and self-distillation",
+    "OPT": "Optimizers",
+    "SCH": "Learning rate",
+    "INI": "Initial values",
+    "RND": "Random numbers",
+    "PRE": "Precision",
+}
+"""Prefix of a clause -> title of its chapter."""
+
+CONFIGS = {
+    "A run": ("training/twinspike_training/config.py", "RunConfig", "Training"),
+    "Data": ("training/twinspike_training/data/config.py", "DataConfig"),
+    "Method": ("spec/twinspike/config.py", "Method", "Neuron", "Factorization", "BatchNorm", "Loss"),
+    "Surrogates": ("spec/twinspike/config.py", "Rectangle", "Triangle", "Sigmoid", "Arctan", "FastSigmoid", "Tanh"),
+    "Orthogonality": ("spec/twinspike/config.py", "Free", "Penalty", "Retract"),
+    "Optimizers": ("spec/twinspike/config.py", "SGD", "Adam", "AdamW"),
+    "Schedules": ("spec/twinspike/config.py", "Cosine", "Constant"),
+}
+"""Section -> the file and the classes that it tells of."""
+
+Names = dict[str, ast.expr]
+"""Name of a choice such as `Scope` -> the `Literal[...]` that it stands for."""
+
+
+def plain(text: str) -> str:
+    """Text in which no sign means anything to Markdown, but for code between backquotes."""
+    parts = text.split("`")
+    for i in range(0, len(parts), 2):
+        for sign in "\\*_[]":
+            parts[i] = parts[i].replace(sign, f"\\{sign}")
+        parts[i] = parts[i].replace("<", "&lt;")
+    return "`".join(parts)
+
+
+def specification() -> str:
+    """The numbered clauses by chapter, then the table of operations."""
+    lines = [
+        "# Specification\n",
+        "What an implementation MUST and MAY do. A clause keeps its number for good. The letters are those of the",
+        "[configs](configuration.md): x current, u potential before and v after reset, s spike, h surrogate, T time steps,",
+        "B batch, K classes. The float64 reference in `twinspike.reference` is these clauses as code, to be read beside them.\n",
+    ]
+    for prefix, title in CHAPTERS.items():
+        lines.append(f"## {title}\n")
+        lines += [
+            f"- <a id='{clause.id.lower()}'></a>**{clause.id}** ({clause.level}) {plain(clause.text)}"
+            for clause in CLAUSES
+            if clause.id.partition("-")[0] == prefix
+        ]
+        lines.append("")
+    lines += [
+        "## Operations\n",
+        "One row per operation that a backend may offer; conformance is generated from it. Letters: T time, B batch,",
+        "C channels, H W map, K classes, N exits, S slices of time that the loss sees (1 or T), O I out and in, F features,",
+        "p kernel positions, m n rows and columns, r rank, \\*d any number of axes; `()` is a scalar, `?` may be left out.\n",
+        "| operation | inputs | outputs | gradients | results | clauses |",
+        "| --- | --- | --- | --- | --- | --- |",
+        *map(row, OPERATIONS.values()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def row(operation: Operation) -> str:
+    """One line of the table of operations."""
+    inputs, outputs = (
+        "<br>".join(f"`{name} ({dims.replace('?', '').strip()}){'?' if '?' in dims else ''}`" for name, dims in side.items())
+        for side in (operation.inputs, operation.outputs)
+    )
+    clauses = ", ".join(f"[{clause}](#{clause.lower()})" for clause in operation.clauses)
+    gradients = ", ".join(f"`{name}`" for name in operation.differentiable)
+    return f"| `{operation.name}` | {inputs} | {outputs} | {gradients} | {operation.exactness} | {clauses} |"
+
+
+class Spelled(ast.NodeTransformer):
+    """Spells out named choices where a field's type uses them."""
+
+    def __init__(self, names: Names) -> None:
+        self.names = names
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:  # noqa: N802 - ast's own name
+        """A choice by its name, anything else as it is."""
+        return self.names.get(node.id, node)
+
+
+def choices(paths: Iterable[str]) -> Names:
+    """The named choices of some files."""
+    found: Names = {}
+    for path in paths:
+        for node in ast.parse((ROOT / path).read_text(encoding="utf-8")).body:
+            match node:
+                case ast.Assign(targets=[ast.Name(id=name)], value=ast.Subscript(value=ast.Name(id="Literal")) as value):
+                    found[name] = value
+    return found
+
+
+def configuration() -> str:
+    """Every config with its fields, types, defaults and meanings."""
+    lines = [
+        "# Configuration\n",
+        "A run is described by one TOML or JSON file, `twinspike train FILE`, and `--set key.sub=value` overrides any of it.",
+        "Configs are frozen and checked when they are made, in Python as from a file; a mistake is one line that names the key.",
+        "Where several configs share a place, `kind` says which is meant.\n",
+    ]
+    spelled = Spelled(choices([*(path for path, *_ in CONFIGS.values()), "spec/twinspike/precision.py"]))
+    for title, (path, *names) in CONFIGS.items():
+        tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+        classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+        lines.append(f"## {title}\n")
+        for name in names:
+            node = classes[name]
+            tag = next((ast.literal_eval(word.value) for word in node.keywords if word.arg == "tag"), None)
+            lines.append(f'### {name}, `kind = "{tag}"`\n' if tag else f"### {name}\n")
+            lines += [f"{prose(ast.get_docstring(node))}\n", *fields(node, classes, spelled), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def prose(docstring: str | None) -> str:
+    """A docstring as one line of Markdown."""
+    return plain(" ".join((docstring or "").split()))
+
+
+def fields(node: ast.ClassDef, classes: dict[str, ast.ClassDef], spelled: Spelled) -> Iterator[str]:
+    """A line for each field of a config, inherited ones first."""
+    for base in node.bases:
+        if isinstance(base, ast.Name) and base.id in classes:
+            yield from fields(classes[base.id], classes, spelled)
+    for statement, following in zip(node.body, [*node.body[1:], None], strict=True):
+        if not isinstance(statement, ast.AnnAssign):
+            continue
+        meaning = ""
+        if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
+            meaning = f": {prose(str(following.value.value))}"
+        yield f"- `{ast.unparse(spelled.visit(statement))}`{meaning}"
+
+
+def pages() -> dict[Path, str]:
+    """Every generated page and what it should hold."""
+    return {DOCS / "specification.md": NOTE + specification(), DOCS / "configuration.md": NOTE + configuration()}
+
+
+def main() -> None:
+    """Write the pages, or check them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if a page is out of date")
+    if not parser.parse_args().check:
+        for path, text in pages().items():
+            path.write_text(text, encoding="utf-8")
+        return
+    stale = [path.name for path, text in pages().items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
+    if stale:
+        sys.exit(f"out of date: {', '.join(stale)}; run python docs/generate.py")
+
+
+if __name__ == "__main__":
+    main()
