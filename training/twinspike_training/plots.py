@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 
 from twinspike.backend import Values
 from twinspike.config import TWINS
 from twinspike.errors import require
+from twinspike.network import Network, inputs_of
 from twinspike.parameters import State
 from twinspike_training import checkpoint, metrics
 from twinspike_training.curves import TWIN_COLOURS, TWIN_NAMES, epochs_of, figure, plot_learning, write
@@ -58,8 +60,9 @@ def plot_run(folder: RunFolder, out: Path, index: int = 0) -> list[Path]:
     path = folder.checkpoint("last")
     if path.is_file():
         found = checkpoint.load(path)
-        if any(name.endswith(".sigma_snn") for name in found.state):
-            done.append(_plot_spectra(found.state, f"Singular values, {title}", out / "singular_values.png"))
+        factored = [layer.name for layer in found.header.network.layers if f"{layer.name}.sigma_snn" in found.state]
+        if factored:
+            done.append(_plot_spectra(factored, found.state, f"Singular values, {title}", out / "singular_values.png"))
         ready = prepare(config, found.header.network)
         done.append(_plot_spikes(ready, found.state, index, f"Spikes of test image {index}, {title}", out / "spikes.png"))
     require(bool(done), "plot", expected="a run with metrics or a checkpoint", got=str(folder.path))
@@ -114,8 +117,7 @@ def _plot_deviation(epochs: Series, deviations: dict[str, Series], title: str, p
     return write(made, path)
 
 
-def _plot_spectra(state: State, title: str, path: Path) -> Path:
-    layers = [name.removesuffix(".sigma_snn") for name in state if name.endswith(".sigma_snn") and "/" not in name]
+def _plot_spectra(layers: list[str], state: State, title: str, path: Path) -> Path:
     columns = min(5, math.ceil(math.sqrt(len(layers))))
     rows = math.ceil(len(layers) / columns)
     made, axes = figure(rows, columns, (3.1 * columns, 2.5 * rows + 0.8), title)
@@ -133,8 +135,7 @@ def _plot_spectra(state: State, title: str, path: Path) -> Path:
         ax.set_visible(False)
     made.supxlabel("values of all kernel positions, largest first (%)", fontsize=9)
     made.supylabel("sigma", fontsize=9)
-    handles, labels = axes.flat[0].get_legend_handles_labels()
-    made.legend(handles, labels, loc="outside lower right", ncols=2, fontsize=9)
+    axes.flat[0].legend(fontsize=7)
     return write(made, path)
 
 
@@ -149,13 +150,22 @@ def _test_image(ready: Ready, index: int) -> tuple[Values, int]:
     raise AssertionError("test batches hold fewer samples than test_size says")
 
 
+def _main_path(network: Network) -> list[str]:
+    """Activation layers that the main exit depends on, in order: without the branches."""
+    needed = {network.exits[-1].head}
+    for layer in reversed(network.layers):
+        if layer.name in needed:
+            needed.update(inputs_of(layer))
+    return [name for name in network.activations if name in needed]
+
+
 def _plot_spikes(ready: Ready, values: State, index: int, title: str, path: Path) -> Path:
     """The image, and for some layers a raster of spikes and the potentials of the busiest kinds of neurons."""
     images, label = _test_image(ready, index)
     state = ready.program.load(values)
     trace = ready.program.trace(state, images)
     logits = np.asarray(trace[ready.network.exits[-1].head]["snn"], np.float64).sum(axis=0)[0]
-    names = ready.network.activations
+    names = _main_path(ready.network)
     chosen = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, min(LAYERS_SHOWN, len(names))).round().astype(int))]
     made, axes = figure(2, len(chosen) + 1, (3.6 * (len(chosen) + 1), 7.5), title)
     classes = ready.dataset.classes
@@ -201,13 +211,15 @@ def _show_scores(ax: Axes, logits: Series, label: int, classes: tuple[str, ...])
 def _show_raster(ax: Axes, name: str, spikes: Series) -> None:
     steps, neurons = spikes.shape
     rows = np.unique(np.linspace(0, neurons - 1, min(NEURONS_SHOWN, neurons)).round().astype(int))
-    times, places = np.nonzero(spikes[:, rows])
-    ax.scatter(times + 1, places, marker="|", s=90, linewidths=1.8, color=TWIN_COLOURS["snn"])
-    ax.set(
-        xlim=(0.5, steps + 0.5), ylim=(len(rows) - 0.5, -0.5), xlabel="time step", ylabel=f"{len(rows)} of {neurons:,} neurons"
-    )
+    fired = ListedColormap(["#f3f4f6", TWIN_COLOURS["snn"]])
+    columns, places = np.arange(steps + 1) + 0.5, np.arange(len(rows) + 1) - 0.5
+    # Drawn as cells with gaps, which stay apart at 4 time steps and at 100.
+    ax.pcolormesh(columns, places, spikes[:, rows].T, cmap=fired, vmin=0, vmax=1, edgecolors="white", linewidth=0.6)
+    ax.invert_yaxis()
+    ax.grid(False)
+    ax.set(xlabel="time step", ylabel=f"{len(rows)} of {neurons:,} neurons")
     ax.set_xticks(_ticks(steps))
-    ax.set_title(f"{name}: spikes\n{spikes.mean():.3f} per neuron and step", fontsize=9)
+    ax.set_title(f"{name}: spikes (coloured)\n{spikes.mean():.3f} per neuron and step", fontsize=9)
 
 
 def _show_potentials(ax: Axes, u: Series, spikes: Series, limits: Series) -> None:

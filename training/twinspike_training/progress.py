@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from typing import Any
 
 from rich.console import Console
@@ -17,6 +18,10 @@ PLAIN_EVERY = 10.0
 """Seconds between two lines of steps where output is no terminal."""
 
 
+LOOKS = 20
+"""Looks at the steps from which the time left is told."""
+
+
 class Progress:
     """Follows one run."""
 
@@ -25,16 +30,18 @@ class Progress:
         self._console = console
         self._bars: Bars | None = None
         self._task: Any = None
-        self._total = self._first = self._done = self._epochs = 0
-        self._began = self._said = 0.0
+        self._total = self._done = self._epochs = 0
+        self._said = 0.0
+        self._looks: deque[tuple[float, int]] = deque(maxlen=LOOKS)
 
     def begin(self, ready: Ready, folder: RunFolder, done: int) -> None:
         """A session begins after `done` optimizer steps."""
         config = ready.config
         require(self._bars is None, "progress", expected="one run at a time", got="a second")
         self._epochs = config.training.epochs
-        self._total, self._first, self._done = self._epochs * ready.steps_per_epoch, done, done
-        self._began = self._said = time.monotonic()
+        self._total, self._done = self._epochs * ready.steps_per_epoch, done
+        self._said = time.monotonic()
+        self._looks.append((self._said, done))
         mode = "compiled" if config.compile else "eager"
         name = config.network.rpartition("/")[2]
         self._say(
@@ -83,8 +90,11 @@ class Progress:
             self._bars = None
 
     def _left(self) -> float:
-        taken = self._done - self._first
-        return (time.monotonic() - self._began) / max(taken, 1) * (self._total - self._done)
+        """Seconds left at the pace of the last looks, so that a first step's compilation is soon forgotten."""
+        then, step = self._looks[0]
+        now = time.monotonic()
+        self._looks.append((now, self._done))
+        return (now - then) / max(self._done - step, 1) * (self._total - self._done)
 
     def _say(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
