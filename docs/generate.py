@@ -107,7 +107,7 @@ class Spelled(ast.NodeTransformer):
     def __init__(self, names: Names) -> None:
         self.names = names
 
-    def visit_Name(self, node: ast.Name) -> ast.expr:  # noqa: N802 - ast's own name
+    def visit_Name(self, node: ast.Name) -> ast.expr:
         """A choice by its name, anything else as it is."""
         return self.names.get(node.id, node)
 
