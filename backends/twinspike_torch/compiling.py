@@ -1,0 +1,30 @@
+"""torch.compile for functions that must not fall back: whole graphs, each with a cache of its own."""
+
+from __future__ import annotations
+
+import types
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a function as one graph for the shapes that it meets; a graph break is an error.
+
+    torch keeps compiled versions per code object and gives up after eight, counting those of every
+    closure over the same code. A copy of the code per call of this function keeps them apart.
+    """
+    code = function.__code__.replace()
+    own = types.FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
+    return torch.compile(own, fullgraph=True, dynamic=False)
+
+
+@contextmanager
+def compiler_warnings_ignored() -> Iterator[None]:
+    """torch's compiler uses what torch deprecates: that is not its user's business."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield

@@ -1,0 +1,129 @@
+"""Kernels as U diag(sigma) V: factorize, compose, keep orthonormal (clauses FAC-*, ORT-*).
+
+Letters: `*p` kernel positions, m rows (out), n columns (in, or in kh kw), r rank.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from twinspike.config import Factorization
+from twinspike.errors import require
+
+
+class Factors(NamedTuple):
+    """A factored kernel."""
+
+    U: Tensor
+    """(*p, m, r)."""
+    sigma: Tensor
+    """(*p, r)."""
+    V: Tensor
+    """(*p, r, n)."""
+
+
+def matricize(f: Factorization, kernel: Tensor) -> Tensor:
+    """View a kernel (out, in, kh, kw) or (out, in) as matrices (*p, m, n) (clauses FAC-2, FAC-9)."""
+    if kernel.ndim == 2:
+        return kernel
+    if f.matricize == "out_by_rest":
+        return kernel.reshape(kernel.shape[0], -1)
+    if f.view == "authors_reshape":
+        return kernel.reshape(*kernel.shape[2:], *kernel.shape[:2])
+    return kernel.permute(2, 3, 0, 1)
+
+
+def unmatricize(f: Factorization, matrices: Tensor, kernel_shape: tuple[int, ...]) -> Tensor:
+    """The kernel whose `matricize` is `matrices`."""
+    if len(kernel_shape) == 2 or f.matricize == "out_by_rest" or f.view == "authors_reshape":
+        return matrices.reshape(kernel_shape)
+    return matrices.permute(2, 3, 0, 1)
+
+
+def factorize(kernel: Tensor, f: Factorization | None = None) -> Factors:
+    """Truncated singular value decomposition of each matrix, in a fixed gauge (clauses FAC-3 to FAC-5).
+
+    Args:
+        kernel: (out, in, kh, kw) or (out, in), finite.
+        f: decides the matrices and the rank.
+
+    Returns:
+        U with orthonormal columns, in each of which the entry of largest magnitude is positive; sigma,
+        descending, >= 0; V with orthonormal rows.
+
+    Raises:
+        SpecError: the kernel is not finite.
+    """
+    f = Factorization() if f is None else f
+    require(bool(torch.isfinite(kernel).all()), "kernel", expected="finite values", got="NaN or infinity")
+    u, sigma, v = torch.linalg.svd(matricize(f, kernel.detach()), full_matrices=False)
+    rank = _rank(f, sigma)
+    u, sigma, v = u[..., :rank], sigma[..., :rank], v[..., :rank, :]
+    largest = u.gather(-2, u.abs().argmax(-2, keepdim=True))
+    sign = torch.where(largest < 0, -1.0, 1.0).to(u.dtype)
+    return Factors((u * sign).contiguous(), sigma.contiguous(), (v * sign.mT).contiguous())
+
+
+def _rank(f: Factorization, sigma: Tensor) -> int:
+    full = sigma.shape[-1]
+    if f.rank == "full":
+        return full
+    if isinstance(f.rank, int):
+        return min(f.rank, full)
+    energy = sigma.square().cumsum(-1)
+    too_few = energy < f.rank * energy[..., -1:]
+    return int(too_few.sum(-1).max()) + 1
+
+
+def compose(f: Factorization, U: Tensor, sigma: Tensor, V: Tensor, kernel_shape: tuple[int, ...]) -> Tensor:
+    """Kernel of one twin: U diag(sigma) V per matrix (clause FAC-6).
+
+    Args:
+        f: decides how matrices become a kernel.
+        U: (*p, m, r).
+        sigma: (*p, r), of the twin.
+        V: (*p, r, n).
+        kernel_shape: (out, in, kh, kw) or (out, in).
+    """
+    with torch.autocast(U.device.type, enabled=False):  # clause PRE-2: composed kernels are float32
+        return unmatricize(f, (U * sigma.unsqueeze(-2)) @ V, kernel_shape)
+
+
+def penalty(U: Tensor, V: Tensor) -> Tensor:
+    """Sum over positions of |U'U - I|^2 + |VV' - I|^2, Frobenius (clause ORT-2)."""
+    eye = torch.eye(U.shape[-1], dtype=U.dtype, device=U.device)
+    with torch.autocast(U.device.type, enabled=False):
+        return (U.mT @ U - eye).square().sum() + (V @ V.mT - eye).square().sum()
+
+
+@torch.no_grad()
+def deviation(U: Tensor, V: Tensor) -> Tensor:
+    """max |U'U - I| and |VV' - I| over positions and entries, a scalar: 0 where both are orthonormal (clause ORT-1)."""
+    eye = torch.eye(U.shape[-1], dtype=U.dtype, device=U.device)
+    return torch.maximum((U.mT @ U - eye).abs().max(), (V @ V.mT - eye).abs().max())
+
+
+@torch.no_grad()
+def retract(by: Literal["polar", "qr"], U: Tensor, V: Tensor) -> tuple[Tensor, Tensor]:
+    """Orthonormal U and V for drifted ones of full rank; sigma stays as it is (clause ORT-3).
+
+    Args:
+        by: `polar`, the nearest orthonormal matrix, or `qr`, Q with a positive diagonal of R.
+        U: (*p, m, r).
+        V: (*p, r, n).
+    """
+    return _orthonormal(by, U), _orthonormal(by, V.mT).mT.contiguous()
+
+
+def _orthonormal(by: str, a: Tensor) -> Tensor:
+    if by == "polar":
+        left, _, right = torch.linalg.svd(a, full_matrices=False)
+        polar: Tensor = left @ right
+        return polar
+    q, r = torch.linalg.qr(a)
+    sign = torch.where(r.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(q.dtype)
+    positive: Tensor = q * sign.unsqueeze(-2)
+    return positive

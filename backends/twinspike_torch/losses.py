@@ -1,0 +1,121 @@
+"""The joint self-distillation loss and its terms (clauses DIS-*).
+
+Logits are (B, K), features (B, F), labels (B,). Letters as in the clauses: a and f are the artificial
+twin's logits and features, z and h the spiking twin's; N exits, S slices of time that the loss sees.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from twinspike.config import Exit, Loss, distillation_pairs
+
+
+class Terms(NamedTuple):
+    """The total and its parts, scalars; the parts are unweighted (`distillation` includes tau^2) and detached."""
+
+    loss: Tensor
+    cross_entropy_ann: Tensor
+    cross_entropy_snn: Tensor
+    distillation: Tensor
+    feature: Tensor
+
+
+class Exits(Protocol):
+    """What the loss reads of both twins; `network.TwinOutput` is one."""
+
+    @property
+    def logits_ann(self) -> Tensor:
+        """(N, B, K)."""
+
+    @property
+    def logits_snn(self) -> Tensor:
+        """(N, B, K) reduced over time, or (S, N, B, K) where the loss is per step."""
+
+    @property
+    def features_ann(self) -> Tensor:
+        """(N, B, F)."""
+
+    @property
+    def features_snn(self) -> Tensor:
+        """(N, B, F), reduced over time."""
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """-mean_batch log softmax(logits)[label] (clause DIS-2).
+
+    Args:
+        logits: (B, K).
+        labels: (B,), int64 in [0, K).
+    """
+    return functional.cross_entropy(logits, labels)
+
+
+def distillation(loss: Loss, student: Tensor, teacher: Tensor) -> Tensor:
+    """KD(student <- teacher) at the temperature tau, without the factor tau^2 (clause DIS-3).
+
+    Args:
+        loss: temperature, form, and whether the teacher is detached.
+        student: logits, (..., B, K).
+        teacher: logits, likewise; leading axes broadcast.
+    """
+    if loss.detach_teacher:
+        teacher = teacher.detach()
+    log_p = functional.log_softmax(teacher / loss.temperature, dim=-1)
+    log_q = functional.log_softmax(student / loss.temperature, dim=-1)
+    surprise = log_p - log_q if loss.form == "kl" else -log_q
+    return (log_p.exp() * surprise).sum(-1).mean()
+
+
+def feature_loss(loss: Loss, snn: Tensor, ann: Tensor) -> Tensor:
+    """F(h, f), the squared distance of the twins' features, (B, F) each, reduced as `feature_reduction` says (DIS-5)."""
+    if loss.detach_teacher:
+        ann = ann.detach()
+    total = (snn - ann).square().sum()
+    match loss.feature_reduction:
+        case "sum":
+            return total
+        case "batch_mean":
+            return total / snn.shape[0]
+        case "mean":
+            return total / snn.numel()
+
+
+def joint_loss(loss: Loss, outputs: Exits, labels: Tensor) -> Tensor:
+    """The total over all exits (clause DIS-1), ready for `backward()`.
+
+    Args:
+        loss: weights, pairs and options.
+        outputs: of a `TwinNetwork`, or anything with the same four fields.
+        labels: (B,), int64 in [0, K).
+    """
+    return joint_terms(loss, outputs, labels).loss
+
+
+def joint_terms(loss: Loss, outputs: Exits, labels: Tensor) -> Terms:
+    """As `joint_loss`, with its parts."""
+    a, z = outputs.logits_ann, outputs.logits_snn
+    if z.ndim == a.ndim:
+        z = z.unsqueeze(0)
+    exits = a.shape[0]
+    ce_ann = _sum([cross_entropy(a[i], labels) for i in range(exits)])
+    every_step = labels.repeat(z.shape[0])
+    ce_snn = _sum([cross_entropy(z[:, i].flatten(0, 1), every_step) for i in range(exits)])
+
+    def logits(end: Exit) -> Tensor:
+        return a[end.number - 1] if end.twin == "ann" else z[:, end.number - 1]
+
+    pairs = distillation_pairs(loss, exits)
+    kd = _sum([distillation(loss, logits(student), logits(teacher)) for student, teacher in pairs]) if pairs else a.new_zeros(())
+    kd = loss.temperature**2 * kd
+    feature = _sum([feature_loss(loss, h, f) for h, f in zip(outputs.features_snn, outputs.features_ann, strict=True)])
+    total = (1.0 - loss.alpha) * (ce_ann + ce_snn) + loss.alpha * kd + loss.beta * feature
+    return Terms(total, ce_ann.detach(), ce_snn.detach(), kd.detach(), feature.detach())
+
+
+def _sum(terms: list[Tensor]) -> Tensor:
+    return torch.stack(terms).sum()

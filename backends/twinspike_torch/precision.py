@@ -1,0 +1,56 @@
+"""Precision profiles as torch dtypes, and the global switches of reduced products, set and read back (clauses PRE-*).
+
+torch decides per process whether float32 products may be rounded. A session sets the switches for the
+time of its own computation and puts back what it found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from twinspike.errors import require
+from twinspike.precision import PRECISIONS
+
+_DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def storage(precision: str) -> torch.dtype:
+    """Of parameters, gradients, statistics, potentials and losses."""
+    return _DTYPES[PRECISIONS[precision].storage]
+
+
+def activations(precision: str) -> torch.dtype | None:
+    """Of what layers hand on, where that differs from the storage format."""
+    dtype = _DTYPES[PRECISIONS[precision].activations]
+    return None if dtype == storage(precision) else dtype
+
+
+def _switches() -> list[tuple[Any, str, Any, Any]]:
+    """(owner, attribute, value that keeps IEEE products, value that allows TF32), for this version of torch."""
+    backends = torch.backends
+    if hasattr(backends.cuda.matmul, "fp32_precision"):
+        owners = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]  # type: ignore[attr-defined]  # since 2.9
+        host = [backends.mkldnn.matmul, backends.mkldnn.conv]  # type: ignore[attr-defined]  # since 2.9
+        return [(o, "fp32_precision", "ieee", "tf32") for o in owners] + [(o, "fp32_precision", "ieee", "ieee") for o in host]
+    return [(backends.cuda.matmul, "allow_tf32", False, True), (backends.cudnn, "allow_tf32", False, True)]
+
+
+@contextmanager
+def arithmetic(precision: str) -> Iterator[None]:
+    """Hold the process to a profile's float32 products; SpecError if torch does not take the setting."""
+    found = [(owner, name, getattr(owner, name)) for owner, name, *_ in _switches()]
+    try:
+        for owner, name, ieee, tf32 in _switches():
+            wanted = tf32 if precision == "tf32" else ieee
+            if getattr(owner, name) != wanted:
+                setattr(owner, name, wanted)
+            require(getattr(owner, name) == wanted, f"torch's {name}", expected=wanted, got=getattr(owner, name))
+        yield
+    finally:
+        for owner, name, value in found:
+            if getattr(owner, name) != value:
+                setattr(owner, name, value)

@@ -1,0 +1,254 @@
+"""One network with its method and optimizer on a device: the training step as a function of an explicit state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.func import functional_call
+
+from twinspike.backend import Evaluation, Metrics
+from twinspike.checks import check_batch, check_images
+from twinspike.config import Method, Optimizer, Penalty, Retract, Twin
+from twinspike.errors import require
+from twinspike.network import Network, infer_shapes
+from twinspike.parameters import STEP, State, check_state, decays, is_factored, layout, slots
+from twinspike_torch import factorization, losses
+from twinspike_torch.arrays import to_device, to_host
+from twinspike_torch.compiling import compiled, compiler_warnings_ignored
+from twinspike_torch.network import TwinNetwork, TwinOutput
+from twinspike_torch.optimizer import update_
+from twinspike_torch.precision import activations, arithmetic, storage
+from twinspike_torch.weights import readout
+
+Tensors = dict[str, Tensor]
+
+
+class ProgramState:
+    """Parameters, statistics and optimizer slots on a device, and the number of steps taken."""
+
+    __slots__ = ("parameters", "slots", "spent", "statistics", "step")
+
+    def __init__(self, parameters: Tensors, statistics: Tensors, slots: Tensors, step: int) -> None:
+        self.parameters = parameters
+        self.statistics = statistics
+        self.slots = slots
+        self.step = step
+        self.spent = False
+
+
+class _Report(NamedTuple):
+    """What the objective gives besides the loss; all detached."""
+
+    terms: losses.Terms
+    penalty: Tensor
+    correct_ann: Tensor
+    correct_snn: Tensor
+    spike_rate: Tensor
+
+
+@final
+class TorchProgram:
+    """One network, method and optimizer; states are independent of one another and of the program."""
+
+    def __init__(
+        self, network: Network, method: Method, optimizer: Optimizer, device: torch.device, precision: str, compile_: bool
+    ) -> None:
+        self._network, self._method, self._optimizer = network, method, optimizer
+        self._device, self._precision = device, precision
+        self._layout = layout(network, method, optimizer)
+        form = {"activations": activations(precision), "dtype": storage(precision)}
+        # Bodies without values: every call brings its own.
+        self._training = TwinNetwork(network, method, device="meta", **form).train()  # type: ignore[arg-type]  # heterogeneous
+        self._evaluation = TwinNetwork(network, method, device="meta", **form).eval()  # type: ignore[arg-type]  # heterogeneous
+        self._factored = tuple(layer.name for layer in network.layers if is_factored(layer, method.factorization))
+        wrap: Callable[[Callable[..., Any]], Callable[..., Any]] = compiled if compile_ else lambda function: function
+        self._objective = wrap(_objective(self._training, self._factored, self._shares()))
+        self._outputs = wrap(_outputs(self._evaluation))
+        trained = [entry for entry in self._layout if entry.trained]
+        self._groups = [(flag, [e.name for e in trained if decays(e, optimizer) is flag]) for flag in (True, False)]
+
+    def load(self, values: Mapping[str, NDArray[Any]]) -> ProgramState:
+        """Put a state onto the device; SpecError if a name, shape or value does not fit."""
+        check_state(values, self._layout)
+        found: dict[str, Tensors] = {"parameter": {}, "statistic": {}, "slot": {}}
+        for entry in self._layout:
+            if entry.kind != "counter":
+                kind = "parameter" if entry.trained else entry.kind
+                tensor = to_device(values[entry.name], self._device, storage(self._precision))
+                found[kind][entry.name] = tensor.requires_grad_(entry.trained)
+        return ProgramState(found["parameter"], found["statistic"], found["slot"], int(values[STEP]))
+
+    def dump(self, state: ProgramState) -> State:
+        """A copy as NumPy arrays, floats in the storage format."""
+        _check_fresh(state)
+        tensors = state.parameters | state.statistics | state.slots
+        counter = np.asarray(state.step, dtype=np.int64)
+        return {e.name: counter if e.kind == "counter" else to_host(tensors[e.name]) for e in self._layout}
+
+    def train_step(
+        self, state: ProgramState, images: NDArray[Any], labels: NDArray[Any], learning_rate: float
+    ) -> tuple[ProgramState, Metrics]:
+        """One optimizer step on one batch, and a retraction where due; the given state is used up.
+
+        Raises:
+            SpecError: the batch or the learning rate does not fit, or the state is used up.
+        """
+        _check_fresh(state)
+        check_batch(self._network, self._method, images, labels)
+        fits = math.isfinite(learning_rate) and learning_rate >= 0
+        require(fits, "learning_rate", expected="a finite number >= 0", got=learning_rate)
+        gradients, metrics = self._gradients(state.parameters, state.statistics, images, labels)
+        state.spent = True
+        step = state.step + 1
+        after = ProgramState(state.parameters, state.statistics, state.slots, step)
+        for flag, names in self._groups:
+            update_(
+                self._optimizer,
+                [after.parameters[name] for name in names],
+                [gradients[name] for name in names],
+                {slot: [after.slots[f"optimizer/{slot}/{name}"] for name in names] for slot in slots(self._optimizer)},
+                decays=flag,
+                learning_rate=learning_rate,
+                step=step,
+            )
+        self._retract(after)
+        return after, metrics
+
+    def gradients(self, state: ProgramState, images: NDArray[Any], labels: NDArray[Any]) -> tuple[State, Metrics]:
+        """Gradient of the loss for every trained entry, by name; SpecError if the batch does not fit."""
+        _check_fresh(state)
+        check_batch(self._network, self._method, images, labels)
+        statistics = {name: value.clone() for name, value in state.statistics.items()}
+        gradients, metrics = self._gradients(state.parameters, statistics, images, labels)
+        return {name: to_host(g) for name, g in gradients.items()}, metrics
+
+    def evaluate(self, state: ProgramState, images: NDArray[Any]) -> Evaluation:
+        """Both twins in evaluation mode; SpecError if the images don't fit."""
+        _check_fresh(state)
+        check_images(self._network, self._method, images)
+        with torch.no_grad(), arithmetic(self._precision), compiler_warnings_ignored():
+            out: TwinOutput = self._outputs(state.parameters, state.statistics, self._images(images))
+        rates = out.logits_ann.new_zeros(0) if out.spike_rates is None else out.spike_rates
+        return Evaluation(logits_ann=out.logits_ann, logits_snn=_reduced(self._method, out), spike_rates=rates)
+
+    def trace(self, state: ProgramState, images: NDArray[Any], *, training: bool = False) -> dict[str, dict[str, NDArray[Any]]]:
+        """Both twins' inner values by layer, never compiled; SpecError if the images don't fit."""
+        _check_fresh(state)
+        check_images(self._network, self._method, images)
+        taps: dict[str, dict[str, NDArray[Any]]] = {layer.name: {} for layer in self._network.layers}
+
+        def tap(layer: str, twin: Twin, y: Tensor, u: Tensor | None) -> None:
+            taps[layer][twin] = to_host(y)
+            if u is not None:
+                taps[layer]["u"] = to_host(u)
+
+        statistics = {name: value.clone() for name, value in state.statistics.items()}
+        body = _Tapped(self._training if training else self._evaluation)
+        values = {f"body.{name}": value for name, value in (state.parameters | statistics).items()}
+        with torch.no_grad(), arithmetic(self._precision):
+            functional_call(body, values, (self._images(images), tap))
+        return taps
+
+    def _gradients(
+        self, parameters: Tensors, statistics: Tensors, images: NDArray[Any], labels: NDArray[Any]
+    ) -> tuple[Tensors, Metrics]:
+        """Gradients by name; the given statistics move."""
+        y = to_device(labels, self._device, storage(self._precision))
+        with torch.enable_grad(), arithmetic(self._precision), compiler_warnings_ignored():
+            loss, report = self._objective(parameters, statistics, self._images(images), y)
+            found = torch.autograd.grad(loss, list(parameters.values()))
+        rest = {name: value for name, value in report._asdict().items() if name != "terms"}
+        metrics = Metrics(**report.terms._replace(loss=loss.detach())._asdict(), **rest)
+        return dict(zip(parameters, found, strict=True)), metrics
+
+    @torch.no_grad()
+    def _retract(self, state: ProgramState) -> None:
+        """Clause ORT-3."""
+        orthogonality = self._method.factorization.orthogonality
+        if isinstance(orthogonality, Retract) and state.step % orthogonality.every == 0:
+            with arithmetic(self._precision):
+                for name in self._factored:
+                    u, v = state.parameters[f"{name}.U"], state.parameters[f"{name}.V"]
+                    for old, new in zip((u, v), factorization.retract(orthogonality.by, u, v), strict=True):
+                        old.copy_(new)
+
+    def _images(self, images: NDArray[Any]) -> Tensor:
+        x = to_device(images, self._device, storage(self._precision))
+        if x.device.type == "cuda":  # tensor cores read channels last; a copy here saves one per convolution
+            x = x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+        return x
+
+    def _shares(self) -> Tensor:
+        """Each activation layer's share of all neurons, (L,)."""
+        shapes = infer_shapes(self._network)
+        sizes = torch.tensor([math.prod(shapes[name]) for name in self._network.activations], dtype=torch.float64)
+        return (sizes / sizes.sum()).to(device=self._device, dtype=storage(self._precision))
+
+
+class _Tapped(torch.nn.Module):
+    """Calls `TwinNetwork.run` with a tap, for `functional_call`."""
+
+    def __init__(self, body: TwinNetwork) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, images: Tensor, tap: Callable[[str, Twin, Tensor, Tensor | None], None]) -> TwinOutput:
+        return self.body.run(images, tap=tap)
+
+
+def _objective(
+    body: TwinNetwork, factored: tuple[str, ...], shares: Tensor
+) -> Callable[[Tensors, Tensors, Tensor, Tensor], tuple[Tensor, _Report]]:
+    """The loss of a batch as a function of all values; moves the statistics given to it."""
+    method = body.method
+    orthogonality = method.factorization.orthogonality
+
+    def objective(parameters: Tensors, statistics: Tensors, images: Tensor, labels: Tensor) -> tuple[Tensor, _Report]:
+        out = functional_call(body, (parameters, statistics), (images,), {"spike_rates": True})
+        terms = losses.joint_terms(method.loss, out, labels)
+        penalty = torch.zeros_like(terms.loss)
+        if isinstance(orthogonality, Penalty):
+            for name in factored:
+                deviation = factorization.penalty(parameters[f"{name}.U"], parameters[f"{name}.V"])
+                penalty = penalty + orthogonality.weight * deviation
+        loss = terms.loss + penalty
+        with torch.no_grad():
+            rate = torch.zeros_like(terms.loss) if out.spike_rates is None else (out.spike_rates * shares).sum()
+            report = _Report(
+                terms=terms._replace(loss=loss.detach()),
+                penalty=penalty.detach(),
+                correct_ann=_correct(out.logits_ann[-1], labels),
+                correct_snn=_correct(_reduced(method, out)[-1], labels),
+                spike_rate=rate,
+            )
+        return loss, report
+
+    return objective
+
+
+def _outputs(body: TwinNetwork) -> Callable[[Tensors, Tensors, Tensor], TwinOutput]:
+    def outputs(parameters: Tensors, statistics: Tensors, images: Tensor) -> TwinOutput:
+        out: TwinOutput = functional_call(body, (parameters, statistics), (images,), {"spike_rates": True})
+        return out
+
+    return outputs
+
+
+def _reduced(method: Method, out: TwinOutput) -> Tensor:
+    """Logits of the spiking twin, (N, B, K), reduced over time."""
+    return readout(out.logits_snn, method.readout) if method.loss.per_step else out.logits_snn
+
+
+def _correct(logits: Tensor, labels: Tensor) -> Tensor:
+    """Samples whose largest logit, the first of equals, is the label's (clause OUT-3)."""
+    return (logits.argmax(-1) == labels).sum()
+
+
+def _check_fresh(state: ProgramState) -> None:
+    require(not state.spent, "state", expected="the state that the last train_step returned", got="one that it used up")

@@ -1,0 +1,239 @@
+"""Operations of the table on torch tensors: one small function per row, casts at the points of clause PRE-2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, final
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from twinspike.checks import check_operation
+from twinspike.config import Method, Optimizer
+from twinspike.errors import refuse, require
+from twinspike.network import Network
+from twinspike.operations import OPERATIONS, operation
+from twinspike.parameters import slots
+from twinspike_torch import factorization, losses, neuron, norm, weights
+from twinspike_torch.arrays import to_device, to_host
+from twinspike_torch.compiling import compiled, compiler_warnings_ignored
+from twinspike_torch.network import TwinOutput
+from twinspike_torch.optimizer import update_
+from twinspike_torch.precision import activations, arithmetic, storage
+from twinspike_torch.program import TorchProgram
+
+Tensors = dict[str, Tensor]
+Inputs = Mapping[str, Tensor]
+Handed = torch.dtype | None
+"""Format of what layers hand on, where it is not that of their inputs."""
+
+
+@final
+class TorchSession:
+    """Operations on one device, in one precision."""
+
+    def __init__(self, device: str, precision: str, compiled: bool) -> None:
+        self.device = device
+        self.precision = precision
+        self.compiled = compiled
+        self._device = torch.empty(0, device=device).device
+        self._compiled: dict[Any, Callable[[Inputs], Tensors]] = {}
+
+    def from_numpy(self, values: NDArray[Any]) -> Tensor:
+        """A copy on the device: floats in the storage format, integers as int64."""
+        return to_device(values, self._device, storage(self.precision))
+
+    def to_numpy(self, tensor: Tensor) -> NDArray[Any]:
+        """A copy on the host; bfloat16 comes as float32."""
+        return to_host(tensor)
+
+    def forward(self, operation: str, config: Any, inputs: Inputs) -> Tensors:
+        """Outputs by name; SpecError if config or inputs don't fit the operation's row."""
+        self._check(operation, config, inputs)
+        with torch.no_grad(), arithmetic(self.precision), compiler_warnings_ignored():
+            return self._function(operation, config, inputs)(inputs)
+
+    def vjp(self, operation: str, config: Any, inputs: Inputs, cotangents: Inputs) -> tuple[Tensors, Tensors]:
+        """Outputs, and the gradient of each differentiable input that was given.
+
+        Raises:
+            SpecError: config, inputs or cotangents don't fit the row, or it has no gradient.
+        """
+        self._check(operation, config, inputs)
+        row = OPERATIONS[operation]
+        if row.adjoint is None:
+            raise refuse(f"{operation} gradient", expected="an operation with differentiable inputs", got=operation)
+        for name in cotangents:
+            what = f"{operation} cotangent {name}"
+            require(name in row.cotangents, what, expected=f"one of {', '.join(row.cotangents)}", got=name)
+        leaves = {k: v.detach().requires_grad_(k in row.differentiable) for k, v in inputs.items()}
+        asked = [k for k in row.differentiable if k in inputs]
+        with torch.enable_grad(), arithmetic(self.precision), compiler_warnings_ignored():
+            outputs = self._function(operation, config, leaves)(leaves)
+            seeds = {k: g for k, g in cotangents.items() if outputs[k].requires_grad}
+            for name, g in cotangents.items():
+                shape = tuple(outputs[name].shape)
+                fits = g.shape == shape and g.is_floating_point()
+                require(fits, f"{operation} cotangent {name}", expected=f"floats of shape {shape}", got=tuple(g.shape))
+            found = _gradients(
+                [outputs[k] for k in seeds], [leaves[k] for k in asked], [g.to(outputs[k].dtype) for k, g in seeds.items()]
+            )
+        return {k: v.detach() for k, v in outputs.items()}, dict(zip(asked, found, strict=True))
+
+    def program(self, network: Network, method: Method, optimizer: Optimizer) -> TorchProgram:
+        """The network, ready to train."""
+        return TorchProgram(network, method, optimizer, self._device, self.precision, self.compiled)
+
+    def _check(self, name: str, config: Any, inputs: Inputs) -> None:
+        operation(name)
+        for key, value in inputs.items():
+            ours = isinstance(value, Tensor) and value.device == self._device
+            got = str(value.device) if isinstance(value, Tensor) else type(value).__name__
+            require(ours, f"{name}.{key}", expected=f"a tensor on {self._device}", got=got)
+        floating = {key: value.is_floating_point() for key, value in inputs.items()}
+        check_operation(name, config, {key: tuple(value.shape) for key, value in inputs.items()}, floating)
+
+    def _function(self, name: str, config: Any, inputs: Inputs) -> Callable[[Inputs], Tensors]:
+        """The operation on its inputs, compiled for their shapes in a compiled session."""
+        body, handed = _BODIES[name], activations(self.precision)
+
+        def run(arrays: Inputs) -> Tensors:
+            return body(config, arrays, handed)
+
+        if not self.compiled or name in _ON_HOST:
+            return run
+        shapes = tuple((k, v.shape, v.dtype, v.requires_grad) for k, v in inputs.items())
+        key = (name, config, shapes, torch.is_grad_enabled())
+        if key not in self._compiled:
+            self._compiled[key] = compiled(run)
+        return self._compiled[key]
+
+
+def _gradients(outputs: list[Tensor], inputs: list[Tensor], seeds: list[Tensor]) -> list[Tensor]:
+    """Gradients of inputs, zero where nothing arrives."""
+    if not outputs or not inputs:
+        return [torch.zeros_like(x) for x in inputs]
+    found = torch.autograd.grad(outputs, inputs, seeds, allow_unused=True)
+    return [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, found, strict=True)]
+
+
+def _hand(x: Tensor, handed: Handed) -> Tensor:
+    return x if handed is None else x.to(handed)
+
+
+def _lif(config: Any, a: Inputs, handed: Handed) -> Tensors:
+    s, v, u = neuron.lif_traced(a["x"], a.get("v"), neuron=config, decay=a.get("decay"), threshold=a.get("threshold"))
+    return {"s": _hand(s, handed), "u": u, "v": v}
+
+
+def _spike(config: Any, a: Inputs, handed: Handed) -> Tensors:
+    return {"s": _hand(neuron.spike(a["u"], config), handed)}
+
+
+def _relu(config: Any, a: Inputs, handed: Handed) -> Tensors:
+    return {"y": _hand(functional.relu(a["x"]), handed)}
+
+
+def _factorize(config: Any, a: Inputs, handed: Handed) -> Tensors:
+    return factorization.factorize(a["kernel"], config)._asdict()
+
+
+def _compose(config: Any, a: Inputs, handed: Handed) -> Tensors:
+    return {"kernel": factorization.compose(config.factorization, a["U"], a["sigma"], a["V"], config.kernel_shape)}
+
+
+def _penalty(config: Any, a: Inputs, handed: Handed) -> Tensors:
+    return {"loss": factorization.penalty(a["U"], a["V"])}
+
+
+def _retract(config: Any, a: Inputs, handed: Handed) -> Tensors:
+    u, v = factorization.retract(config.by, a["U"], a["V"])
+    return {"U": u, "V": v}
+
+
+def _conv2d(config: Any, a: Inputs, handed: Handed) -> Tensors:
+    return {"y": weights.convolve(a["x"], a["kernel"], config.stride, config.padding, handed)}
+
+
+def _avg_pool(config: Any, a: Inputs, handed: Handed) -> Tensors:
+    return {"y": _hand(functional.avg_pool2d(a["x"], config.kernel, config.stride), handed)}
+
+
+def _global_pool(config: Any, a: Inputs, handed: Handed) -> Tensors:
+    return {"y": _hand(a["x"].mean((2, 3)), handed)}
+
+
+def _linear(config: Any, a: Inputs, handed: Handed) -> Tensors:
+    return {"y": weights.project(a["x"], a["weight"], a["bias"])}
+
+
+_NORM = ("x", "gamma", "beta", "mean", "var")
+
+
+def _batch_norm_train(config: Any, a: Inputs, handed: Handed) -> Tensors:
+    y, mean, var = norm.batch_norm_train(config, *(a[name] for name in _NORM))
+    return {"y": _hand(y, handed), "mean": mean, "var": var}
+
+
+def _batch_norm_eval(config: Any, a: Inputs, handed: Handed) -> Tensors:
+    return {"y": _hand(norm.batch_norm_eval(config, *(a[name] for name in _NORM)), handed)}
+
+
+def _readout(config: Any, a: Inputs, handed: Handed) -> Tensors:
+    return {"y": weights.readout(a["x"].to(torch.promote_types(a["x"].dtype, torch.float32)), config.reduction)}
+
+
+def _cross_entropy(config: Any, a: Inputs, handed: Handed) -> Tensors:
+    return {"loss": losses.cross_entropy(a["logits"], a["labels"])}
+
+
+def _distillation(config: Any, a: Inputs, handed: Handed) -> Tensors:
+    return {"loss": losses.distillation(config, a["student"], a["teacher"])}
+
+
+def _feature_loss(config: Any, a: Inputs, handed: Handed) -> Tensors:
+    return {"loss": losses.feature_loss(config, a["snn"], a["ann"])}
+
+
+def _joint_loss(config: Any, a: Inputs, handed: Handed) -> Tensors:
+    outputs = TwinOutput(a["logits_ann"], a["logits_snn"], a["features_ann"], a["features_snn"], None)
+    return losses.joint_terms(config, outputs, a["labels"])._asdict()
+
+
+def _optimizer_step(config: Any, a: Inputs, handed: Handed) -> Tensors:
+    p = a["p"].clone()
+    kept = {name: a[name].clone() if name in a else torch.zeros_like(p) for name in slots(config)}
+    rate, step = float(a["lr"]), int(a["step"])
+    update_(config, [p], [a["g"]], {k: [v] for k, v in kept.items()}, decays=True, learning_rate=rate, step=step)
+    return {"p": p, **kept}
+
+
+_BODIES: dict[str, Callable[[Any, Inputs, Handed], Tensors]] = {
+    "lif": _lif,
+    "spike": _spike,
+    "relu": _relu,
+    "factorize": _factorize,
+    "compose": _compose,
+    "penalty": _penalty,
+    "retract": _retract,
+    "conv2d": _conv2d,
+    "avg_pool": _avg_pool,
+    "global_pool": _global_pool,
+    "linear": _linear,
+    "batch_norm_train": _batch_norm_train,
+    "batch_norm_eval": _batch_norm_eval,
+    "readout": _readout,
+    "cross_entropy": _cross_entropy,
+    "distillation": _distillation,
+    "feature_loss": _feature_loss,
+    "joint_loss": _joint_loss,
+    "optimizer_step": _optimizer_step,
+}
+
+OPERATIONS_HERE = frozenset(_BODIES)
+"""What is claimed."""
+
+_ON_HOST = {"factorize", "retract", "optimizer_step"}
+"""Decompositions, and what is steered by numbers of the host: nothing there for a compiler to do."""
