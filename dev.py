@@ -45,11 +45,10 @@ def demo() -> None:
     install("--editable", ".[all]")
     shutil.rmtree(ROOT / RUNS, ignore_errors=True)
     twinspike = str(BIN / "twinspike")
-    runs = [str(RUNS / backend) for backend in ("torch", "jax")]
-    for out in runs:
-        run(twinspike, "train", "--backend", Path(out).name, "--out", out)
-        run(twinspike, "plot", out)
-    run(twinspike, "compare", *runs)
+    for backend in ("torch", "jax"):
+        run(twinspike, "train", "digits", "--backend", backend, "--out", str(RUNS), "--name", backend)
+        run(twinspike, "plot", str(RUNS / backend))
+    run(twinspike, "compare", str(RUNS / "torch"), str(RUNS / "jax"), "--out", str(RUNS / "compare.png"))
     run(twinspike, "check", "torch", "jax")
 
 
