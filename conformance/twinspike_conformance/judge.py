@@ -32,7 +32,9 @@ class Answer(msgspec.Struct):
     outputs: dict[str, Values]
     gradients: dict[str, Values]
     again: dict[str, Values]
-    """Outputs of a second call, and of the call that gave the gradients (`vjp s`)."""
+    """Outputs of a second call."""
+    beside: dict[str, Values]
+    """Outputs of the call that gave the gradients; empty without one."""
     inputs_after: dict[str, Values]
     cotangents_after: dict[str, Values]
 
@@ -53,11 +55,11 @@ def ask(session: Session, row: Operation, material: Material) -> Answer:
     outputs = numpy(session.forward(row.name, material.config, inputs))
     again = numpy(session.forward(row.name, material.config, inputs))
     gradients: dict[str, Values] = {}
+    beside: dict[str, Values] = {}
     if row.adjoint is not None:
         with_gradients, found = session.vjp(row.name, material.config, inputs, cotangents)
-        gradients = numpy(found)
-        again |= {f"vjp {name}": value for name, value in numpy(with_gradients).items()}
-    return Answer(outputs, gradients, again, numpy(inputs), numpy(cotangents))
+        gradients, beside = numpy(found), numpy(with_gradients)
+    return Answer(outputs, gradients, again, beside, numpy(inputs), numpy(cotangents))
 
 
 def examine(session: Session, example: Example) -> list[Finding]:
@@ -112,8 +114,7 @@ def _properties(row: Operation, material: Material, answer: Answer, precision: P
         right = value.dtype == np.dtype(precision.storage)
         found.append(holds(f"format of {name}", right, got=str(value.dtype), want=precision.storage, clauses=formats))
     for name, value in answer.again.items():
-        first = answer.outputs[name.removeprefix("vjp ")]
-        found.append(compare(f"{name}, second call", value, first, 0.0, rung="property", clauses=row.clauses))
+        found.append(compare(f"{name}, second call", value, answer.outputs[name], 0.0, rung="property", clauses=row.clauses))
     for what, after in ((material.inputs, answer.inputs_after), (material.cotangents, answer.cotangents_after)):
         for name, before in what.items():
             found.append(compare(f"{name} after the call", after[name], before, 0.0, rung="property", clauses=("PRE-4",)))
@@ -123,12 +124,21 @@ def _properties(row: Operation, material: Material, answer: Answer, precision: P
 def _exact(row: Operation, material: Material, answer: Answer) -> list[Finding]:
     """Bit for bit against the float64 reference."""
     want = row.forward(material.config, material.inputs)
-    found = [compare(name, value, want[name], 0.0, rung="exact", clauses=row.clauses) for name, value in answer.outputs.items()]
+    found = [
+        compare(name + suffix, value, want[name], 0.0, rung="exact", clauses=row.clauses)
+        for suffix, outputs in _calls(answer)
+        for name, value in outputs.items()
+    ]
     if row.adjoint is not None:
         gradients = row.adjoint(material.config, material.inputs, material.cotangents)
         for name, value in answer.gradients.items():
             found.append(compare(f"gradient of {name}", value, gradients[name], 0.0, rung="exact", clauses=row.clauses))
     return found
+
+
+def _calls(answer: Answer) -> tuple[tuple[str, dict[str, Values]], ...]:
+    """Outputs of the plain call and of the call with gradients, with a suffix for their names."""
+    return ("", answer.outputs), (" beside gradients", answer.beside)
 
 
 def track(values: Mapping[str, Values], roundoff: float) -> dict[str, Any]:
@@ -142,7 +152,7 @@ def _bounded(row: Operation, material: Material, answer: Answer, precision: Prec
     final = 2.0**-8 if precision.activations == "bfloat16" else 0.0
     inputs, rows = track(material.inputs, roundoff), tracked()["rows"]
     want = getattr(rows, row.name)(material.config, inputs)
-    pairs = [(name, answer.outputs[name], want[name]) for name in answer.outputs]
+    pairs = [(name + suffix, value, want[name]) for suffix, outputs in _calls(answer) for name, value in outputs.items()]
     if row.adjoint is not None:
         gradients = getattr(rows, f"{row.name}_adjoint")(material.config, inputs, track(material.cotangents, roundoff))
         pairs += [(f"gradient of {name}", answer.gradients[name], gradients[name]) for name in answer.gradients]
@@ -158,8 +168,9 @@ def _bounded(row: Operation, material: Material, answer: Answer, precision: Prec
 def _certify_lif(row: Operation, material: Material, answer: Answer, precision: Precision) -> list[Finding]:
     unit = roundoff_of(precision)
     found = certificates.lif_forward(material.config, material.inputs, answer.outputs, unit)
+    found += certificates.lif_forward(material.config, material.inputs, answer.beside, unit)
     return found + certificates.lif_backward(
-        material.config, material.inputs, answer.outputs, material.cotangents, answer.gradients, unit
+        material.config, material.inputs, answer.beside, material.cotangents, answer.gradients, unit
     )
 
 

@@ -28,6 +28,19 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     """Faults of the corpus that reproduce exactly this output, `ID: description`."""
 
 
+class Waiver(msgspec.Struct, frozen=True, kw_only=True):
+    """What an expectation accepted for a while."""
+
+    status: Status
+    """What the test's status is without it."""
+    url: str
+    """Where the deviation is discussed."""
+    expires: str
+    """ISO date after which it counts no more."""
+    was: str = ""
+    """The reason that the test itself gave, if any."""
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One test of the suite on one backend."""
 
@@ -51,6 +64,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     compile_seconds: float = 0.0
     """Of these, spent in first calls of a shape and config."""
     failure: Failure | None = None
+    waiver: Waiver | None = None
+    """Set where the status is `waived`; the reason is then the waiver's."""
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):

@@ -135,6 +135,10 @@ class Tracked:
     def mean(self, axis: Any = None, keepdims: bool = False) -> Tracked:
         return _mean(self, axis, keepdims)
 
+    def argmax(self, axis: Any = None) -> Any:
+        """Of the values: a decision carries no error bound."""
+        return self.value.argmax(axis=axis)
+
     def max(self, axis: Any = None, keepdims: bool = False) -> Tracked:
         return _extreme(self, axis, keepdims)
 

@@ -1,0 +1,93 @@
+"""A check: one sentence of what must hold, a space of examples, and the function that judges one example."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+import numpy as np
+from hypothesis import strategies as st
+
+from twinspike.backend import Backend, Session
+from twinspike.config import encode
+from twinspike_conformance.cases import CASES, Example
+
+from twinspike_conformance.finding import Finding, Rung
+
+
+class Bench(msgspec.Struct, frozen=True):
+    """What a check runs on: a backend, and the session that the run is about."""
+
+    backend: Backend
+    session: Session
+
+
+class Space(msgspec.Struct, frozen=True):
+    """All examples of a check: a few configs, shapes and families, and any seed."""
+
+    operation: str
+    configs: tuple[Any, ...]
+    """Configs as plain data, so that an example is its own description."""
+    buckets: tuple[dict[str, int], ...]
+    families: tuple[str, ...]
+    exact: bool
+
+    def at(self, config: int, bucket: int, family: int, seed: int) -> Example:
+        """One example by indices, each taken modulo its range."""
+        return Example(
+            self.operation,
+            self.configs[config % len(self.configs)],
+            self.buckets[bucket % len(self.buckets)],
+            self.families[family % len(self.families)],
+            self.exact,
+            seed,
+        )
+
+    def strategy(self) -> st.SearchStrategy[Example]:
+        """Examples for Hypothesis; what comes first in a list is simplest."""
+        return st.builds(
+            self.at,
+            st.integers(0, len(self.configs) - 1),
+            st.integers(0, len(self.buckets) - 1),
+            st.integers(0, len(self.families) - 1),
+            st.integers(0, 2**32 - 1),
+        )
+
+    def cover(self) -> Iterator[Example]:
+        """Few examples in which every config, every shape and every family occurs."""
+        for i in range(max(len(self.configs), len(self.buckets), len(self.families))):
+            yield self.at(i, i + i // len(self.buckets), i + i // len(self.families), i)
+
+    def sample(self, rng: np.random.Generator) -> Example:
+        """One example at random."""
+        config, bucket, family = (int(rng.integers(n)) for n in (len(self.configs), len(self.buckets), len(self.families)))
+        return self.at(config, bucket, family, int(rng.integers(2**32)))
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """One test of the suite."""
+
+    id: str
+    sentence: str
+    clauses: tuple[str, ...]
+    rung: Rung
+    needs: frozenset[str]
+    """Operations that the backend must claim, or `networks`."""
+    space: Space
+    run: Callable[[Bench, Example], list[Finding]]
+    weight: float = 1.0
+    """Share of the profile's number of examples: networks cost more than single operations."""
+
+
+def space_of(operation: str, exact: bool) -> Space | None:
+    """The examples of an operation in one lane; None where it has no such lane."""
+    cases = CASES[operation]
+    configs = tuple(c for c in cases.configs if not exact or (cases.budget is not None and cases.exact(c)))
+    if not configs:
+        return None
+    families = cases.exact_families if exact else cases.families
+    return Space(operation, tuple(encode(c) for c in configs), cases.buckets, families, exact)
+
+
+

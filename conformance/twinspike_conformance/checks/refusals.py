@@ -1,0 +1,119 @@
+"""Mistakes: the same SpecError for the same mistake from every backend, and no answer to what is not claimed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twinspike.checks import check_operation
+from twinspike.errors import SpecError
+from twinspike.operations import OPERATIONS
+from twinspike.precision import PRECISIONS
+from twinspike_conformance.cases import CASES, Example, materialize
+from twinspike_conformance.checks.base import Bench, Check, Space, space_of
+from twinspike_conformance.finding import Finding
+
+Values = NDArray[Any]
+
+
+def refusal(what: str, call: Callable[[], Any], want: str | None) -> Finding:
+    """The finding of a call that must raise a SpecError, with that very text if one is given."""
+    try:
+        call()
+    except SpecError as error:
+        ok = want is None or str(error) == want
+        ok, got = ok and "\n" not in str(error), str(error)
+    except Exception as error:  # noqa: BLE001  # whatever a backend raises instead is the finding
+        ok, got = False, f"{type(error).__name__}: {error}"
+    else:
+        ok, got = False, "an answer"
+    return Finding(
+        quantity=what, rung="property", clauses=(), ok=ok, ratio=0.0 if ok else np.inf, got=got, want=want or "a SpecError of one line"
+    )
+
+
+def _mistakes(inputs: Mapping[str, Values]) -> dict[str, dict[str, Values]]:
+    """Inputs with one thing wrong each, by what it is."""
+    first = next(iter(inputs))
+    value = inputs[first]
+    rest = {k: v for k, v in inputs.items() if k != first}
+    return {
+        "a missing input": rest,
+        "an unknown input": {**inputs, "colour": value},
+        "one axis too many": {**inputs, first: value[None, None, None, None, None]} if value.ndim else {**inputs, first: value[None]},
+        "an integer dtype": {**inputs, first: value.astype(np.int64)},
+        "an empty axis": {**inputs, first: value[:0]} if value.ndim else rest,
+    }
+
+
+def _operation(bench: Bench, example: Example) -> list[Finding]:
+    """Inputs that don't fit an operation are refused in the specification's own line."""
+    storage = PRECISIONS[bench.session.precision].storage
+    material = materialize(CASES[example.operation], example, storage)
+    found = []
+    for what, inputs in _mistakes(material.inputs).items():
+        shapes = {k: v.shape for k, v in inputs.items()}
+        floating = {k: v.dtype.kind == "f" for k, v in inputs.items()}
+        try:
+            check_operation(example.operation, material.config, shapes, floating)
+        except SpecError as error:
+            tensors = {k: bench.session.from_numpy(v) for k, v in inputs.items()}
+            found.append(
+                refusal(what, lambda t=tensors: bench.session.forward(example.operation, material.config, t), str(error))  # type: ignore[misc]
+            )
+    tensors = {k: bench.session.from_numpy(v) for k, v in material.inputs.items()}
+    found.append(refusal("a config of the wrong type", lambda: bench.session.forward(example.operation, object(), tensors), None))
+    return found
+
+
+def _claims(bench: Bench, example: Example) -> list[Finding]:
+    """What is not claimed is refused: operations, precisions, devices and modes."""
+    backend, session = bench.backend, bench.session
+    claims = backend.capabilities()
+    found = [refusal("an unknown operation", lambda: session.forward("no_such_operation", object(), {}), None)]
+    for name in sorted(set(OPERATIONS) - claims.operations):
+        found.append(refusal(f"{name}, not claimed", lambda n=name: session.forward(n, CASES[n].configs[0], {}), None))  # type: ignore[misc]
+    for name in sorted(set(PRECISIONS) - claims.precisions) + ["f31"]:
+        found.append(refusal(f"precision {name}, not claimed", lambda n=name: backend.session(session.device, n, False), None))  # type: ignore[misc]
+    for name in sorted({"cpu", "cuda", "abacus"} - {d.partition(":")[0] for d in claims.devices}):
+        found.append(refusal(f"device {name}, not there", lambda n=name: backend.session(n, session.precision, False), None))  # type: ignore[misc]
+    if not claims.compiled:
+        found.append(refusal("compiled mode, not claimed", lambda: backend.session(session.device, session.precision, True), None))
+    for name in sorted(claims.precisions):
+        opened = backend.session(session.device, name, False)
+        ok = opened.precision == name and opened.device == session.device
+        got = f"{opened.precision} on {opened.device}"
+        want = f"{name} on {session.device}"
+        found.append(Finding(quantity="session opened", rung="property", clauses=("PRE-4",), ok=ok, got=got, want=want))
+    return found
+
+
+CHECKS: tuple[Check, ...] = (
+    *(
+        Check(
+            id=f"refusals[{name}]",
+            sentence=str(_operation.__doc__),
+            clauses=(),
+            rung="property",
+            needs=frozenset({name}),
+            space=space,
+            run=_operation,
+            weight=0.1,
+        )
+        for name in OPERATIONS
+        if (space := space_of(name, False)) is not None
+    ),
+    Check(
+        id="claims",
+        sentence=str(_claims.__doc__),
+        clauses=("PRE-4",),
+        rung="property",
+        needs=frozenset(),
+        space=Space("claims", ({},), ({},), ("none",), False),
+        run=_claims,
+        weight=0.0,
+    ),
+)

@@ -1,0 +1,71 @@
+"""How near errors came to their bounds: a suite whose bounds are too wide would pass anything."""
+
+from __future__ import annotations
+
+from twinspike_conformance.record import RATIO_BINS, Record
+from twinspike_conformance.report import summary
+from twinspike_conformance.report.markup import Html, details, join, table, tag
+from twinspike_conformance.report.parts import Runs, chip, glyph, with_run
+from twinspike_conformance.report.plots import histogram, position, spark
+
+SHOWN = 10
+"""Rows of the table that are not folded."""
+
+
+def bounds(runs: Runs) -> Html | None:
+    """A histogram per run and rung, then the tests, the worst first."""
+    found = [(label, record) for label, report in runs for record in report.records if sum(record.ratios)]
+    if not found:
+        return None
+    figures = []
+    for label, report in runs:
+        for rung, bins in _by_rung([record for record in report.records if sum(record.ratios)]).items():
+            name = f"{label}, {rung}" if len(runs) > 1 else rung
+            told = f"{summary.number(sum(bins))} comparisons"
+            figures.append(tag("figure", tag("figcaption", tag("b", name), f" {told}"), histogram(bins, name)))
+    found.sort(key=lambda item: -item[1].worst_ratio)
+    heads = ("test", *(("run",) if len(runs) > 1 else ()), "rung", "distribution", "comparisons", "worst error/bound", "")
+    rows = [(*_row(runs, label, record),) for label, record in found]
+    flat = sum(summary.loose(record) for _, record in found)
+    note = (
+        f"{summary.of_tests(flat)} stayed below {summary.LOOSE:g} of the bound everywhere: there the bound says nothing."
+        if flat
+        else f"No test stayed below {summary.LOOSE:g} of its bound everywhere: every bound is near enough to say something."
+    )
+    rest = rows[SHOWN:]
+    folded = (
+        details(f"{len(rest)} more, further from their bounds", table(heads, rest, "Other tests with bounds")) if rest else None
+    )
+    return join(
+        tag("p", "An error is divided by the largest that correct rounding could cause. ", note, class_="lead"),
+        tag("div", *figures, class_="figures"),
+        table(heads, rows[:SHOWN], "Tests whose errors came nearest to their bounds"),
+        folded,
+    )
+
+
+def _by_rung(records: list[Record]) -> dict[str, list[int]]:
+    bins: dict[str, list[int]] = {}
+    for record in records:
+        total = bins.setdefault(record.rung, [0] * (len(RATIO_BINS) + 1))
+        for i, n in enumerate(record.ratios):
+            total[i] += n
+    return bins
+
+
+def _row(runs: Runs, label: str, record: Record) -> tuple[str, ...]:
+    note: Html | None = None
+    if summary.loose(record):
+        note = tag("span", "says nothing", class_="muted")
+    elif record.status != "pass":
+        note = chip(record.status)
+    worst = tag("span", summary.ratio(record.worst_ratio), class_="number")
+    return (
+        join(glyph(record.status), " ", tag("code", record.id)),
+        *with_run(runs, label),
+        record.rung,
+        spark(record.ratios),
+        tag("td", summary.number(sum(record.ratios)), class_="number"),
+        tag("td", position(record.worst_ratio), " ", worst, class_="worst"),
+        join(note),
+    )

@@ -1,0 +1,100 @@
+"""The page's centre: which clause was tested by what, and what came of it."""
+
+from __future__ import annotations
+
+from twinspike.clauses import CLAUSES, Clause
+from twinspike_conformance.record import Record
+from twinspike_conformance.report import summary
+from twinspike_conformance.report.markup import Html, details, join, table, tag
+from twinspike_conformance.report.parts import Runs, chip, css, glyph
+from twinspike_conformance.report.summary import CHAPTERS, of_clause
+
+_GRAVE = frozenset({"error", "fail", "inconclusive"})
+
+
+def clauses(runs: Runs) -> Html:
+    """A wall of tiles per run, then each chapter with the clauses' texts and tests."""
+    must = [clause for clause in CLAUSES if clause.level == "MUST"]
+    covered = sum(any(_ran(record) for _, report in runs for record in of_clause(report, c.id)[1]) for c in must)
+    free = len(CLAUSES) - len(must)
+    lead = (
+        f"{covered} of the specification's {len(must)} MUST clauses have a test that ran; {free} more clauses permit something "
+        "or leave it undefined. Each tile is a clause: hover for its text, follow it to its tests."
+    )
+    walls = tag("div", (_wall(runs, i) for i in range(len(runs))), class_="walls")
+    return join(
+        tag("p", lead, class_="lead"), walls, *(_chapter(runs, name, found) for name, found in summary.chapters().items())
+    )
+
+
+def _ran(record: Record) -> bool:
+    return record.status not in ("not run", "not supported")
+
+
+def _status(runs: Runs, i: int, clause: Clause) -> str:
+    return of_clause(runs[i][1], clause.id)[0] or "no test"
+
+
+def _wall(runs: Runs, i: int) -> Html:
+    rows = []
+    for name, found in summary.chapters().items():
+        tiles = (_tile(clause, _status(runs, i, clause)) for clause in found)
+        rows.append(join(tag("dt", CHAPTERS.get(name, name)), tag("dd", *tiles)))
+    head = tag("figcaption", runs[i][0]) if len(runs) > 1 else None
+    return tag("figure", head, tag("dl", *rows, class_="wall"))
+
+
+def _tile(clause: Clause, status: str) -> Html:
+    told = f"{clause.id}, {status}: {clause.text}"
+    free = "" if clause.level == "MUST" else " free"
+    number = clause.id.rpartition("-")[2]
+    return tag(
+        "a", tag("span", number), glyph(status), href=f"#{clause.id}", title=told, aria_label=f"{clause.id}: {status}",
+        class_=f"tile {css(status)}{free}",
+    )  # fmt: skip
+
+
+def _chapter(runs: Runs, name: str, found: list[Clause]) -> Html:
+    tally: dict[str, int] = {}
+    for i in range(len(runs)):
+        for clause in found:
+            status = _status(runs, i, clause)
+            tally[status] = tally.get(status, 0) + 1
+    ordered = [status for status in (*summary.GRAVITY, "no test") if status in tally]
+    told = (tag("span", glyph(status), f" {tally[status]} {status}", class_="count") for status in ordered)
+    head = join(
+        tag("span", CHAPTERS.get(name, name), class_="chapter"), " ", tag("code", name),
+        " ", tag("span", *told, class_="counts"),
+    )  # fmt: skip
+    columns = [label for label, _ in runs] if len(runs) > 1 else ["result"]
+    rows = ((_rule(clause), *(_cell(runs, i, clause) for i in range(len(runs)))) for clause in found)
+    body = table(("clause", *columns), rows, f"Clauses of {CHAPTERS.get(name, name)}", class_="rules")
+    return details(head, body, open_=bool(_GRAVE & set(tally)), class_="chapter")
+
+
+def _rule(clause: Clause) -> Html:
+    return join(
+        tag(
+            "span", tag("code", clause.id), " ", tag("span", clause.level, class_=f"level {clause.level.lower()}"), class_="rule"
+        ),
+        tag("span", clause.text, class_="text", id=clause.id),
+    )
+
+
+def _cell(runs: Runs, i: int, clause: Clause) -> Html:
+    """Status, and on demand the tests."""
+    status, tests = of_clause(runs[i][1], clause.id)
+    if status is None:
+        said = "nothing to test" if clause.level == "UNDEFINED" else "no test"
+        return tag("span", glyph("no test"), f" {said}", class_="muted")
+    listed = tag("ul", (tag("li", _test(record)) for record in tests), class_="tests")
+    same = sum(record.status == status for record in tests)
+    n = len(tests)
+    counted = summary.of_tests(n) if same == n else f"{same} of {summary.of_tests(n)}"
+    return details(join(chip(status), " ", tag("span", counted, class_="muted")), listed)
+
+
+def _test(record: Record) -> Html:
+    return join(
+        glyph(record.status), " ", tag("code", record.id), " ", tag("span", f"{record.rung}: {record.sentence}", class_="muted")
+    )

@@ -1,0 +1,172 @@
+"""The JSON form of a report: written whole or not at all, and read with suspicion.
+
+A report is a claim that others rely on, so `verify` refuses one that contradicts itself. Infinity, which
+JSON lacks, is the text "inf".
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections import Counter
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any, get_args
+
+import msgspec
+
+from twinspike.clauses import BY_ID
+from twinspike.errors import SpecError, refuse
+from twinspike_conformance.record import RATIO_BINS, SCHEMA, Record, Report, Status
+
+STATUSES: tuple[str, ...] = get_args(Status)
+
+
+def dumps(report: Report) -> bytes:
+    """The report as JSON, with its verdict, in lines.
+
+    Raises:
+        SpecError: if a number of it is NaN.
+    """
+    raw = {"schema": report.schema, "verdict": report.verdict} | msgspec.to_builtins(report)
+    return msgspec.json.format(msgspec.json.encode(_without_infinities(raw, "report")), indent=1) + b"\n"
+
+
+def write(report: Report, path: Path) -> None:
+    """Write the JSON of a report atomically."""
+    write_bytes(path, dumps(report))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Put a file in place whole or not at all; folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes files that only their owner may read, and a report is to be read by all
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(name, 0o666 & ~umask)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def read(path: Path) -> Report:
+    """Read a report of this schema; what it says is not judged.
+
+    Raises:
+        SpecError: no such file, no JSON, another schema, an unknown status or fields that don't fit.
+    """
+    return _parse(path)[0]
+
+
+def verify(path: Path) -> Report:
+    """Read a report and refuse one that can't be true.
+
+    Raises:
+        SpecError: as `read`; no tests; a verdict that is not that of its tests; a test named twice; a clause that the
+            specification does not have; a status without the reason, waiver or failure that it needs; a test that passed
+            with an error above its bound; counts that contradict one another.
+    """
+    report, stated = _parse(path)
+    if not report.records:
+        raise refuse(f"{path}: records", expected="at least one test", got="none", do="an empty run shows nothing")
+    repeated = [name for name, n in Counter(record.id for record in report.records).items() if n > 1]
+    if repeated:
+        raise refuse(f"{path}: records", expected="each test once", got=f"{repeated[0]!r} again")
+    started = _day(path, report.header.started)
+    for record in report.records:
+        _judge(f"{path}: {record.id}", record, started)
+    for row in report.kills:
+        _known(f"{path}: fault {row.fault}", row.clause)
+        if len({len(row.killers), len(row.rungs), len(row.examples)}) != 1:
+            raise refuse(f"{path}: fault {row.fault}", expected="a rung and a count per killer", got=row)
+        if row.killers and row.equivalent:
+            raise refuse(f"{path}: fault {row.fault}", expected="killed or equivalent", got="both")
+    if stated != report.verdict:
+        raise refuse(f"{path}: verdict", expected=f"{report.verdict!r}, as its tests say", got=repr(stated))
+    return report
+
+
+def _parse(path: Path) -> tuple[Report, Any]:
+    """The report and the verdict that is stated in it."""
+    try:
+        raw = msgspec.json.decode(path.read_bytes())
+    except OSError as error:
+        raise refuse(str(path), expected="a report", got=error.strerror or str(error)) from None
+    except msgspec.DecodeError as error:
+        raise refuse(str(path), expected="a report in JSON", got=str(error)) from None
+    if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
+        got = raw.get("schema", "none") if isinstance(raw, dict) else type(raw).__name__
+        raise refuse(f"{path}: schema", expected=SCHEMA, got=got, do="read it with the suite that wrote it")
+    records = raw.get("records")
+    for record in records if isinstance(records, list) else []:
+        if isinstance(record, dict):
+            if record.get("status") not in STATUSES:
+                name = record.get("id", "a record")
+                raise refuse(f"{path}: status of {name}", expected=f"one of {', '.join(STATUSES)}", got=record.get("status"))
+            if record.get("worst_ratio") == "inf":
+                record["worst_ratio"] = math.inf
+    try:
+        return msgspec.convert(raw, Report), raw.get("verdict")
+    except msgspec.ValidationError as error:
+        raise refuse(str(path), expected=f"a report of schema {SCHEMA}", got=str(error)) from None
+
+
+def _judge(name: str, record: Record, started: date) -> None:
+    """Refuse a record that contradicts itself."""
+    for clause in record.clauses:
+        _known(name, clause)
+    needs_reason = record.status in ("error", "not supported", "waived", "inconclusive", "not run")
+    if needs_reason and not record.reason:
+        raise refuse(name, expected=f"a reason for {record.status!r}", got="none")
+    if record.status == "fail" and not record.reason and record.failure is None:
+        raise refuse(name, expected="what failed", got="neither a reason nor a failure")
+    if (record.status == "waived") != (record.waiver is not None):
+        raise refuse(name, expected="a waiver where the status is 'waived', and only there", got=record.status)
+    if record.waiver is not None and _day(name, record.waiver.expires) < started:
+        raise refuse(name, expected="a waiver that had not expired", got=record.waiver.expires)
+    if record.status == "pass" and record.worst_ratio > 1:
+        raise refuse(name, expected="error/bound of at most 1 where a test passed", got=record.worst_ratio)
+    if record.ratios and len(record.ratios) != len(RATIO_BINS) + 1:
+        raise refuse(f"{name}: ratios", expected=f"{len(RATIO_BINS) + 1} bins", got=len(record.ratios))
+    if record.status == "pass" and record.ratios and record.ratios[-1]:
+        raise refuse(f"{name}: ratios", expected="nothing above 1 where a test passed", got=record.ratios[-1])
+    whole = (record.examples, record.comparisons, record.seconds, record.compile_seconds, record.worst_ratio, *record.ratios)
+    if min(whole) < 0 or not 0 <= record.ambiguous <= 1:
+        raise refuse(name, expected="counts and times of at least 0, shares from 0 to 1", got="another")
+    if sum(record.ratios) > record.comparisons:
+        raise refuse(f"{name}: ratios", expected=f"at most the {record.comparisons} comparisons", got=sum(record.ratios))
+
+
+def _known(name: str, clause: str) -> None:
+    if clause not in BY_ID:
+        raise refuse(f"{name}: clause", expected="one of this version of the specification", got=clause)
+
+
+def _day(name: object, text: str) -> date:
+    try:
+        return datetime.fromisoformat(text).date()
+    except ValueError:
+        raise refuse(f"{name}: date", expected="ISO 8601", got=text) from None
+
+
+def _without_infinities(value: Any, name: str) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_infinities(item, f"{name}.{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_infinities(item, name) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        if value == math.inf:
+            return "inf"
+        raise refuse(name, expected="a number or infinity", got=value)
+    return value
+
+
+__all__ = ["SpecError", "dumps", "read", "verify", "write", "write_bytes"]

@@ -1,0 +1,171 @@
+"""What a report says in few words; every form of it (page, terminal, JUnit, badge) asks here, so none tells another story."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from twinspike.clauses import CLAUSES, Clause
+from twinspike_conformance.record import Header, Record, Report, Status
+
+GRAVITY: tuple[Status, ...] = ("error", "fail", "inconclusive", "waived", "pass", "not run", "not supported")
+"""Of several tests of one clause the first of these that occurs is the clause's status."""
+
+GLYPHS: dict[str, str] = {
+    "pass": "✓", "fail": "✗", "error": "!", "inconclusive": "?", "waived": "~", "not supported": "-", "not run": "○",
+    "no test": "·",
+}  # fmt: skip
+"""So that no status is told by colour alone."""
+
+MEANINGS: dict[str, str] = {
+    "pass": "ran, and everything it compared was as the clauses demand",
+    "fail": "ran, and something was not",
+    "error": "could not be judged: the backend raised or answered nonsense",
+    "inconclusive": "ran, but rounding left too much open to decide",
+    "waived": "fails in a way that a dated expectation accepts",
+    "not supported": "the backend does not claim it",
+    "not run": "was left out of this run",
+    "no test": "no test of the suite names the clause",
+}
+
+CHAPTERS: dict[str, str] = {
+    "LIF": "Neuron", "SUR": "Surrogates", "FAC": "Factorization", "ORT": "Orthogonality", "LAY": "Layers",
+    "BN": "Batch normalization", "INP": "Input", "OUT": "Readout", "DIS": "Losses", "OPT": "Optimizers", "SCH": "Schedules",
+    "INI": "Initial values", "RND": "Random streams", "PRE": "Precision",
+}  # fmt: skip
+
+LOOSE = 1e-3
+"""A bound that no error comes this near to says nothing."""
+
+
+def counts(report: Report) -> dict[str, int]:
+    """Tests per status, gravest first, without zeros."""
+    found = Counter(record.status for record in report.records)
+    return {status: found[status] for status in GRAVITY if found[status]}
+
+
+def count_text(report: Report) -> str:
+    """Such as `2 fail, 1 waived, 40 pass`."""
+    return ", ".join(f"{n} {status}" for status, n in counts(report).items()) or "no tests"
+
+
+def of_tests(n: int) -> str:
+    """`1 test`, `2 tests`."""
+    return f"{n} test{'' if n == 1 else 's'}"
+
+
+def implementation(header: Header) -> str:
+    """The backend with its framework's version, where the header knows it."""
+    version = header.versions.get(header.backend, "")
+    return f"{header.backend} {version}".strip()
+
+
+def place(header: Header) -> str:
+    """Where it ran: the device and what that is called."""
+    return header.device if header.device_name in ("", header.device) else f"{header.device} ({header.device_name})"
+
+
+def labels(reports: Sequence[Report]) -> list[str]:
+    """A short name per run, all different."""
+    found = []
+    for report in reports:
+        h = report.header
+        found.append(f"{h.backend} {h.precision} {h.device}{' compiled' if h.compiled else ''}")
+    repeated = {name for name, n in Counter(found).items() if n > 1}
+    seen: Counter[str] = Counter()
+    for i, name in enumerate(found):
+        if name in repeated:
+            seen[name] += 1
+            found[i] = f"{name} #{seen[name]}"
+    return found
+
+
+def sentence(report: Report) -> str:
+    """The verdict in one sentence."""
+    h, found = report.header, counts(report)
+    what = f"Twinspike {h.spec_version} in {h.precision} on {place(h)}"
+    wrong = found.get("fail", 0) + found.get("error", 0)
+    total = len(report.records)
+    if report.verdict == "fail":
+        if not wrong:
+            return f"Nothing was shown about {implementation(h)} and {what}: {'no test passed' if total else 'no test ran'}."
+        return f"{implementation(h)} does not conform to {what}: {wrong} of {of_tests(total)} failed."
+    if report.verdict == "inconclusive":
+        open_ = found["inconclusive"]
+        return f"Whether {implementation(h)} conforms to {what} is undecided: {of_tests(open_)} of {total} inconclusive."
+    limits = [f"{of_tests(found['waived'])} waived"] if "waived" in found else []
+    absent = found.get("not supported", 0) + found.get("not run", 0)
+    limits += [f"{of_tests(absent)} not claimed or not run"] if absent else []
+    return f"{implementation(h)} conforms to {what}{', but for ' + ' and '.join(limits) if limits else ''}."
+
+
+def overall(reports: Sequence[Report]) -> Status:
+    """The gravest verdict of several runs."""
+    found = {report.verdict for report in reports}
+    return next((status for status in GRAVITY if status in found), "fail")
+
+
+def overall_sentence(reports: Sequence[Report]) -> str:
+    """One sentence for all runs."""
+    if len(reports) == 1:
+        return sentence(reports[0])
+    good = sum(report.verdict == "pass" for report in reports)
+    versions = " and ".join(sorted({report.header.spec_version for report in reports}))
+    if good == len(reports):
+        return f"All {good} runs conform to Twinspike {versions}."
+    return f"{good} of {len(reports)} runs conform{'s' if good == 1 else ''} to Twinspike {versions}."
+
+
+def wrong(report: Report) -> list[Record]:
+    """Tests that failed or erred, in the order of the run."""
+    return [record for record in report.records if record.status in ("fail", "error")]
+
+
+def subject(record_id: str) -> str:
+    """The operation that a test is about: `operation[lif-exact]` is about lif."""
+    inside = re.search(r"\[([^\]-]+)", record_id)
+    return inside.group(1) if inside else record_id
+
+
+def of_clause(report: Report, clause: str) -> tuple[Status | None, list[Record]]:
+    """A clause's status and its tests; None if the run has no test of it."""
+    tests = [record for record in report.records if clause in record.clauses]
+    found = {record.status for record in tests}
+    return next((status for status in GRAVITY if status in found), None), tests
+
+
+def chapters() -> dict[str, list[Clause]]:
+    """The clauses by prefix, in order."""
+    found: dict[str, list[Clause]] = {}
+    for clause in CLAUSES:
+        found.setdefault(clause.id.rpartition("-")[0], []).append(clause)
+    return found
+
+
+def loose(record: Record) -> bool:
+    """Whether all errors of a test stayed so far below their bounds that these say nothing."""
+    return sum(record.ratios) > 0 and record.worst_ratio < LOOSE
+
+
+def duration(seconds: float) -> str:
+    """Such as `85 ms`, `1.4 s`, `3 min 12 s`, `1 h 5 min`."""
+    if seconds < 0.9995:
+        return f"{seconds * 1e3:.0f} ms"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def number(n: int) -> str:
+    """Thousands kept apart by thin spaces."""
+    return f"{n:,}".replace(",", "\u2009")
+
+
+def ratio(value: float) -> str:
+    """error/bound in three digits."""
+    return "∞" if math.isinf(value) else "0" if value == 0 else f"{value:.3g}"

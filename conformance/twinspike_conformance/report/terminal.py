@@ -1,0 +1,100 @@
+"""The end of a run in the terminal: plain text, readable in a log, gravest first."""
+
+from __future__ import annotations
+
+from textwrap import shorten
+
+from twinspike_conformance.record import Record, Report
+from twinspike_conformance.report import summary
+
+_COLOURS = {"pass": "32", "fail": "31", "error": "35", "inconclusive": "33", "waived": "34", "not supported": "2", "not run": "2"}
+
+
+def render(report: Report, *, width: int = 100, colour: bool = False) -> str:
+    """A summary of one run.
+
+    Args:
+        report: of the run.
+        width: of the terminal in characters, at least 60.
+        colour: whether the terminal understands ANSI colours.
+    """
+    header = report.header
+    mode = "compiled" if header.compiled else "eager"
+    lines = [
+        "",
+        f"Twinspike {header.spec_version} conformance: {summary.implementation(header)}, {header.precision}, "
+        f"{summary.place(header)}, {mode}",
+        f"profile {header.profile}, seed {header.seed}, {summary.duration(header.seconds)}",
+        "",
+    ]
+    for status in summary.GRAVITY[:4]:
+        lines += [line for record in report.records if record.status == status for line in _entry(record, width, colour)]
+    lines += _absent(report, width, colour)
+    failed = summary.wrong(report)
+    if failed:
+        lines += _first(failed[0])
+    close = sorted((record for record in report.records if sum(record.ratios)), key=lambda record: -record.worst_ratio)
+    if close:
+        parts = [f"{summary.ratio(record.worst_ratio)} {record.id}" for record in close[:3]]
+        lines.append(f"nearest to their bounds: {', '.join(parts)}")
+    flat = sum(summary.loose(record) for record in close)
+    if flat:
+        lines.append(f"{summary.of_tests(flat)} stayed below {summary.LOOSE:g} of the bound everywhere: those bounds say nothing")
+    if report.kills:
+        lines.append(summary_of_kills(report))
+    lines += [f"tests: {summary.count_text(report)}", _paint(summary.sentence(report), report.verdict, colour)]
+    return "\n".join(lines) + "\n"
+
+
+def summary_of_kills(report: Report) -> str:
+    """How many faults were found, in one line."""
+    killed = sum(bool(row.killers) for row in report.kills)
+    twice = sum(len(row.killers) > 1 for row in report.kills)
+    equal = sum(bool(row.equivalent) for row in report.kills)
+    alive = [row.fault for row in report.kills if not row.killers and not row.equivalent]
+    line = f"faults: {killed} of {len(report.kills) - equal} killed, {twice} by two tests or more, {equal} proved equivalent"
+    return f"{line}; survived: {', '.join(alive)}" if alive else line
+
+
+def _entry(record: Record, width: int, colour: bool) -> list[str]:
+    head = f"{summary.GLYPHS[record.status]} {record.status:<13} {record.id}"
+    words = record.reason or (record.failure.sentences[0] if record.failure and record.failure.sentences else record.sentence)
+    if record.waiver is not None:
+        words = f"{words} (until {record.waiver.expires})"
+    clauses = f" [{', '.join(record.clauses)}]" if record.clauses else ""
+    return [_paint(head + clauses, record.status, colour), f"    {shorten(words, max(width, 60) - 4, placeholder=' ...')}"]
+
+
+def _absent(report: Report, width: int, colour: bool) -> list[str]:
+    """What is not claimed or not run, one line per reason."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for record in report.records:
+        if record.status in ("not supported", "not run"):
+            groups.setdefault((record.status, record.reason), []).append(record.id)
+    lines = []
+    for (status, reason), ids in groups.items():
+        head = _paint(f"{summary.GLYPHS[status]} {status:<13} {summary.of_tests(len(ids))}: {reason}", status, colour)
+        lines += [head, f"    {shorten(', '.join(ids), max(width, 60) - 4, placeholder=' ...')}"]
+    return lines
+
+
+def _first(record: Record) -> list[str]:
+    """The first failure with all that helps to find its cause."""
+    lines = ["", f"First failure: {record.id}", f"  {record.sentence}"]
+    if record.reason:
+        lines.append(f"  {record.reason}")
+    if record.failure is not None:
+        lines += [f"  {line}" for line in record.failure.sentences]
+        lines += [f"  the same output as of fault {suspect}" for suspect in record.failure.suspects]
+        if record.failure.digest:
+            lines.append(f"  replay: {replay(record.failure.digest)} --backend ...")
+    return [*lines, ""]
+
+
+def replay(digest: str) -> str:
+    """The command that runs an example again."""
+    return f"python -m twinspike_conformance repro {digest}"
+
+
+def _paint(text: str, status: str, colour: bool) -> str:
+    return f"\x1b[{_COLOURS[status]}m{text}\x1b[0m" if colour else text
