@@ -184,6 +184,12 @@ def test_pooling_drops_remainders():
     assert not layers.avg_pool_adjoint(x, np.ones((1, 1, 2, 2)), 2, 2)[..., 4].any()
 
 
+@pytest.mark.parametrize(("reduction", "steps"), [("sum", 1), ("mean", 4)])
+def test_readout_reduces_time(reduction, steps):
+    x = dyadic(4, 2, 3)
+    assert np.array_equal(layers.readout(x, reduction), (x[0] + x[1] + x[2] + x[3]) / steps)
+
+
 def test_relu_passes_nothing_at_zero():
     x = np.array([-1.0, -0.0, 0.0, 1.0])
     assert np.array_equal(layers.relu_adjoint(x, np.ones(4)), [0, 0, 0, 1])
@@ -237,6 +243,23 @@ def test_divergence_and_cross_entropy_have_the_same_gradient_and_a_common_zero()
     assert abs(gap - losses.distillation(ce, teacher, teacher)) <= 100 * U * 3
 
 
+@pytest.mark.parametrize("form", ["ce", "kl"])
+def test_distillation_is_its_sum_at_the_temperature(form):
+    student, teacher = normal(B, K), normal(B, K, seed=1)
+    total = 0.0
+    for s, t in zip(student / 2.0, teacher / 2.0, strict=True):
+        p, q = np.exp(t) / np.exp(t).sum(), np.exp(s) / np.exp(s).sum()
+        total += sum(p[k] * ((math.log(p[k]) if form == "kl" else 0.0) - math.log(q[k])) for k in range(K)) / B
+    assert abs(losses.distillation(ts.Loss(form=form, temperature=2.0), student, teacher) - total) <= 100 * U * (1 + total)
+
+
+@pytest.mark.parametrize(("reduction", "count"), [("sum", 1), ("batch_mean", 4), ("mean", 32)])
+def test_features_are_compared_by_their_squared_distance(reduction, count):
+    snn, ann = dyadic(4, 8), dyadic(4, 8, seed=1)
+    expected = sum((Fraction(a) - Fraction(b)) ** 2 for a, b in zip(snn.flat, ann.flat, strict=True)) / count
+    assert losses.feature_loss(ts.Loss(feature_reduction=reduction), snn, ann) == expected
+
+
 @pytest.mark.parametrize(
     ("preset", "pairs"),
     [
@@ -278,6 +301,27 @@ def test_detached_teachers_get_nothing():
 
 
 # --- factors and optimizer -------------------------------------------------------------------------------
+
+
+def test_factors_compose_to_the_kernel_that_they_came_from():
+    """Per position kernel[:, :, i, j]; out by rest, and as the authors view it, the row-major kernel."""
+    kernel = normal(4, 5, 3, 2)
+    for f, views in (
+        (ts.Factorization(), {(i, j): kernel[:, :, i, j] for i in range(3) for j in range(2)}),
+        (ts.Factorization(matricize="out_by_rest"), {(): kernel.reshape(4, 30)}),
+        (ts.Factorization(view="authors_reshape"), {(1, 0): kernel.ravel()[40:60].reshape(4, 5)}),
+    ):
+        u, sigma, v = factorization.factorize(f, kernel, 4)
+        bound = 30 * 30 * U * sigma.max()  # a modest multiple of size x roundoff x norm
+        for position, matrix in views.items():
+            assert np.abs(u[position] @ np.diag(sigma[position]) @ v[position] - matrix).max() <= bound
+        assert np.abs(factorization.compose(f, u, sigma, v, kernel.shape) - kernel).max() <= bound
+        assert (np.diff(sigma) <= 0).all()
+        assert (sigma >= 0).all()
+        assert factorization.deviation(u, v) <= 30 * 30 * U
+        assert (np.take_along_axis(u, np.abs(u).argmax(axis=-2, keepdims=True), axis=-2) > 0).all()
+        _, cut, _ = factorization.factorize(f, kernel, 2)
+        assert np.array_equal(cut, sigma[..., :2])
 
 
 @pytest.mark.parametrize("by", ["polar", "qr"])

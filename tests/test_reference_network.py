@@ -1,7 +1,8 @@
 """The joint network's reference: its hand-written gradients against finite differences of the smooth twin.
 
 Artificial twins have kinks: a comparison counts only where no ReLU changes sides between the points at
-which the loss is taken, and that is asserted. Bounds are those of `slope_at_zero`.
+which the loss is taken. Differences are central, at steps h and h/2: their own disagreement bounds the
+truncation error, and operations x roundoff x magnitude / h the rounding.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import pytest
 
 import twinspike as ts
 from twinspike.config import distillation_pairs
-from twinspike.network import Activation
+from twinspike.network import INPUT, Activation, Add, Branch, Conv, GlobalPool, Linear, Network, Norm
 from twinspike.parameters import STEP
 from twinspike.reference import factorization, losses, network, step
 from twinspike.reference.network import Tape, backward, forward, forward_twin, frames
@@ -24,6 +25,24 @@ DIGITS = ts.network("digits_cnn", width=2)
 EVENTS = ts.network("digits_cnn", width=2, event=True)
 RESIDUAL = ts.network("resnet19", width=1, input_shape=(1, 8, 8), classes=3)
 POOLED = ts.network("vgg16", width=1, input_shape=(2, 16, 16), classes=3)
+BRAIDED = Network(  # layers read several times, as first and as second summand, and one added to itself
+    name="braided",
+    input_shape=(2, 5, 4),
+    layers=(
+        Conv(name="a", input=INPUT, out_channels=3, kernel=3, padding=1),
+        Norm(name="b", input="a"),
+        Activation(name="c", input="b"),
+        Add(name="d", input="b", other="c"),
+        Add(name="e", input="d", other="c"),
+        Add(name="f", input="e", other="e"),
+        GlobalPool(name="g", input="f"),
+        Linear(name="h", input="g", out_features=3),
+        Activation(name="i", input="h"),
+        Linear(name="j", input="i", out_features=3),
+        Linear(name="k", input="g", out_features=3),
+    ),
+    exits=(Branch(feature="g", head="k"), Branch(feature="g", head="j")),
+)
 
 
 def method(neuron=None, loss=None, **options):
@@ -42,6 +61,7 @@ CASES = {
     "default": (DIGITS, method()),
     "events": (EVENTS, method(batch_norm=ts.BatchNorm(time="folded"))),
     "residual": (RESIDUAL, method(LEARNED)),
+    "braided": (BRAIDED, method(None, {"per_step": True, "pairs": "joint"}, **factored(scope="with_heads"))),
     "pooled": (POOLED, method(readout="mean")),
     "learned-soft": (DIGITS, method(LEARNED, readout="mean", batch_norm=ts.BatchNorm(time="folded", eps=1e-2))),
     "channel-per-step": (DIGITS, method(PER_CHANNEL, {"per_step": True, "form": "kl", "feature_reduction": "mean"})),
@@ -59,7 +79,7 @@ def moved_state(net, m, optimizer=None, seed=1):
     state = ts.initial_state(net, m, optimizer)
     rng = np.random.default_rng(seed)
     for entry in ts.layout(net, m, optimizer):
-        if entry.kind in ("norm", "statistic", "slot", "sigma", "neuron"):
+        if entry.kind in ("factor", "norm", "statistic", "slot", "sigma", "neuron"):
             noise = rng.uniform(-0.2, 0.2, entry.shape)
             state[entry.name] = np.asarray(
                 state[entry.name] + np.abs(noise) if "/v/" in entry.name else state[entry.name] + noise
@@ -79,24 +99,30 @@ def sides(net, tape):
 
 
 def slope(net, run, h=2.0**-15, operations=1e4):
-    """Slope at 0 of the loss that `run(t)` gives beside its tape, and a bound on the error of that."""
+    """Slope at 0 of the loss that `run(t)` gives beside its tape, and a bound on the error of that; None at a kink."""
     (base, here), points = run(0.0), {t: run(t) for t in (h, -h, h / 2, -h / 2)}
     for _, tape in points.values():
-        assert all(np.array_equal(a, b) for a, b in zip(sides(net, here), sides(net, tape), strict=True)), "a ReLU changed sides"
+        if not all(np.array_equal(a, b) for a, b in zip(sides(net, here), sides(net, tape), strict=True)):
+            return None
     coarse = (points[h][0] - points[-h][0]) / (2 * h)
     fine = (points[h / 2][0] - points[-h / 2][0]) / h
     return fine, abs(fine - coarse) + 2 * operations * U * abs(base) / h
 
 
 def check_slopes(net, m, state, run_at, gradients, groups):
-    """Compare along one random direction per group of names."""
+    """Compare along one random direction per group of names, the first of a few that meets no kink."""
     for names in groups:
-        rng = np.random.default_rng(len(names[0]))
-        t = {name: rng.standard_normal(state[name].shape) / np.sqrt(state[name].size) for name in names}
-        found = sum(float((gradients[name] * t[name]).sum()) for name in names)
-        expected, bound = slope(net, lambda h, t=t: run_at(state | {name: state[name] + h * t[name] for name in t}))
+        for attempt in range(5):
+            rng = np.random.default_rng((len(names[0]), attempt))
+            t = {name: rng.standard_normal(state[name].shape) / np.sqrt(state[name].size) for name in names}
+            found = sum(float((gradients[name] * t[name]).sum()) for name in names)
+            measured = slope(net, lambda h, t=t: run_at(state | {name: state[name] + h * t[name] for name in t}))
+            if measured is not None and measured[1] <= abs(measured[0]) / 50:  # else the comparison says nothing
+                break
+        else:
+            pytest.fail(f"no direction without a kink and with a slope to speak of: {names}")
+        expected, bound = measured
         assert abs(found - expected) <= bound, names
-        assert bound <= abs(expected) / 50, "the bound says nothing"
 
 
 def by_kind(net, m):
