@@ -99,7 +99,8 @@ def forward_twin(
         x, name = tape.outputs[layer.input], layer.name
         match layer:
             case Conv(stride=stride, padding=padding):
-                y = np.stack([layers.conv2d(x_t, kernel(layer, method, twin, state, x), stride, padding) for x_t in x])
+                weight = kernel(layer, method, twin, state, x)
+                y = np.stack([layers.conv2d(x_t, weight, stride, padding) for x_t in x])
             case Linear():
                 weight, bias = kernel(layer, method, twin, state, x), state[f"{name}.bias"]
                 y = np.stack([layers.linear(x_t, weight, bias) for x_t in x])
