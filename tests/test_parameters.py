@@ -99,7 +99,7 @@ STATES = {
 @pytest.mark.parametrize("key", STATES)
 @pytest.mark.parametrize("optimizer", [None, ts.SGD(), SGD, ts.Adam()], ids=["none", "sgd", "momentum", "adam"])
 def test_initial_state_follows_the_layout(key: str, optimizer: ts.Optimizer | None) -> None:
-    entries = layout(DIGITS, STATES[key], optimizer, seed=3)
+    entries = layout(DIGITS, STATES[key], optimizer)
     state = initial_state(DIGITS, STATES[key], optimizer, seed=3)
     assert list(state) == [entry.name for entry in entries]
     check_state(state, entries)

@@ -92,7 +92,7 @@ class TwinNetwork(nn.Module):
         self._activations = activations
         self._plan = _plan(network)
         dtype = torch.get_default_dtype() if dtype is None else dtype
-        entries = layout(network, self.method, seed=seed)
+        entries = layout(network, self.method)
         if device is not None and torch.device(device).type == "meta":
             values = {e.name: torch.empty(e.shape, device="meta", dtype=dtype) for e in entries}
         else:

@@ -107,13 +107,13 @@ CLAUSES: tuple[Clause, ...] = (
         ("MUST", "F is the sum of squared differences over batch and channels; batch_mean divides by B, mean by B times channels."),
         ("MUST", "With detach_teacher (the default) teacher logits, and the artificial twin's features in F, pass no gradient; without it they do."),
         ("MUST", "With isolate_ann the spiking twin's gradient into shared U, V and biases is dropped; its own parameters' gradients stay."),
-        ("MUST", "per_step: CE and KD of spiking logits are averages over the T steps of the loss of that step's unreduced logits, artificial ones being equal at all steps; F stays on reduced features."),
+        ("MUST", "per_step: CE and KD of spiking logits are averages over the T steps of the loss of that step's unreduced logits, artificial ones being equal at all steps; F stays on reduced features. The operation joint_loss averages over the S slices that it is given."),
     ),
     *_chapter(
         "OPT",
         ("MUST", "SGD: g' = g + weight_decay p; with momentum m = momentum m + g', from m = 0, and the direction is m, or g' + momentum m with nesterov; p = p - lr direction. The learning rate stays outside the buffer."),
         ("MUST", "Every gradient is taken at the parameters before the step, and every parameter moves once."),
-        ("MUST", "The counter optimizer/step grows by one per step, from 0."),
+        ("MUST", "The counter optimizer/step grows by one per step, from 0; the operation optimizer_step takes its value after the step, n from 1, and applies weight decay always."),
         ("MUST", "decay_scope no_norm_bias: no weight decay on norm scales and shifts, biases and neuron parameters."),
         ("MUST", "Adam: m = beta1 m + (1 - beta1) g', v = beta2 v + (1 - beta2) g'^2, p = p - lr (m/(1 - beta1^n))/(sqrt(v/(1 - beta2^n)) + eps) at step n from 1."),
         ("MUST", "adam: g' = g + weight_decay p."),
@@ -130,6 +130,7 @@ CLAUSES: tuple[Clause, ...] = (
         ("MUST", "Initial values are float64, drawn by streams keyed by (seed, init, 0, 2 i) for the kernel and 2 i + 1 for the bias of layer i, counted from 0 over all layers; backends cast them."),
         ("MUST", "Convolutions: normal with variance 2/(out kh kw). Linear layers: weight and bias uniform in +-1/sqrt(in)."),
         ("MUST", "Learned neuron quantities start at their config's value; slots and counter at 0."),
+        ("MUST", "Where the rank is an energy fraction, every seed has the rank of the kernel drawn with seed 0, so that shapes depend on the configs alone."),
     ),
     *_chapter(
         "RND",

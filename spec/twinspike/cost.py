@@ -80,18 +80,17 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
         return PASSES * (self.flop_ann + self.flop_snn)
 
 
-def cost(network: Network, method: Method, *, seed: int = 0) -> Cost:
+def cost(network: Network, method: Method) -> Cost:
     """Count a network's parameters and multiply-adds.
 
     Args:
         network: the graph.
         method: decides factors and the number of time steps.
-        seed: matters only where the rank is an energy fraction, which depends on initial values.
     """
     shapes = infer_shapes(network)
     owned: dict[str, dict[str, int]] = {layer.name: {"shared": 0, "ann": 0, "snn": 0} for layer in network.layers}
     compose = 0
-    for entry in layout(network, method, seed=seed):
+    for entry in layout(network, method):
         if not entry.trained:
             continue
         twin = "snn" if entry.kind == "neuron" else entry.name.rpartition("_")[2]

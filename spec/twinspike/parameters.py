@@ -84,24 +84,24 @@ def _initial_kernel(layer: Conv | Linear, shape: tuple[int, ...], seed: int, ind
     return (2.0 * stream.uniform(*shape) - 1.0) / math.sqrt(shape[1])
 
 
-def _rank(layer: Conv | Linear, shape: tuple[int, ...], f: Factorization, seed: int, index: int) -> int:
+def _rank(layer: Conv | Linear, shape: tuple[int, ...], f: Factorization, index: int) -> int:
+    """Rank of a layer's factors; for an energy fraction that of the kernel drawn with seed 0 (clause INI-4)."""
     _, rows, columns = _matrix_shape(shape, f.matricize)
     full = min(rows, columns)
     if f.rank == "full":
         return full
     if isinstance(f.rank, int):
         return min(f.rank, full)
-    return rank_for_energy(singular_values(f, _initial_kernel(layer, shape, seed, index)), f.rank)
+    return rank_for_energy(singular_values(f, _initial_kernel(layer, shape, 0, index)), f.rank)
 
 
-def layout(network: Network, method: Method, optimizer: Optimizer | None = None, *, seed: int = 0) -> tuple[Entry, ...]:
+def layout(network: Network, method: Method, optimizer: Optimizer | None = None) -> tuple[Entry, ...]:
     """Every array of the state, in a fixed order: per layer as listed, then slots, then the counter.
 
     Args:
         network: the graph.
         method: decides factors, twins' norms and learned neuron quantities.
         optimizer: adds its slots and counter if given.
-        seed: matters only where the rank is an energy fraction, which depends on initial values.
     """
     shapes = infer_shapes(network)
     entries: list[Entry] = []
@@ -115,7 +115,7 @@ def layout(network: Network, method: Method, optimizer: Optimizer | None = None,
                 kernel = kernel_shape(layer, shapes[layer.input])
                 if is_factored(layer, method.factorization):
                     positions, rows, columns = _matrix_shape(kernel, method.factorization.matricize)
-                    rank = _rank(layer, kernel, method.factorization, seed, index)
+                    rank = _rank(layer, kernel, method.factorization, index)
                     add(layer, "U", (*positions, rows, rank), "factor")
                     for twin in TWINS:
                         add(layer, f"sigma_{twin}", (*positions, rank), "sigma")
@@ -169,7 +169,7 @@ def initial_state(network: Network, method: Method, optimizer: Optimizer | None 
         shape = kernel_shape(layer, shapes[layer.input])
         kernel = _initial_kernel(layer, shape, seed, index)
         if is_factored(layer, method.factorization):
-            rank = _rank(layer, shape, method.factorization, seed, index)
+            rank = _rank(layer, shape, method.factorization, index)
             u, sigma, v = factorize(method.factorization, kernel, rank)
             values |= {f"{layer.name}.U": u, f"{layer.name}.V": v}
             values |= {f"{layer.name}.sigma_{twin}": sigma for twin in TWINS}
@@ -179,7 +179,7 @@ def initial_state(network: Network, method: Method, optimizer: Optimizer | None 
             bias = 2.0 * Stream(seed, "init", index=2 * index + 1).uniform(shape[0]) - 1.0
             values[f"{layer.name}.bias"] = bias / math.sqrt(shape[1])
     state: State = {}
-    for entry in layout(network, method, optimizer, seed=seed):
+    for entry in layout(network, method, optimizer):
         if entry.name in values:
             state[entry.name] = np.array(values[entry.name])
         elif entry.kind == "counter":

@@ -1,0 +1,23 @@
+"""Suspects for a failing example: the fault corpus, asked only when something has failed."""
+
+from __future__ import annotations
+
+from twinspike.operations import OPERATIONS
+from twinspike.precision import PRECISIONS
+from twinspike_conformance.cases import CASES, Example, materialize
+from twinspike_conformance.checks import Bench, Check
+from twinspike_conformance.judge import ask
+
+
+def suspects(bench: Bench, check: Check, example: Example) -> tuple[str, ...]:
+    """Faults that reproduce the backend's answer to the example, `ID: description`; none if it gives no answer."""
+    if not check.id.startswith("operation["):
+        return ()
+    from twinspike_conformance.faults import diagnose  # the corpus is large and seldom wanted
+
+    material = materialize(CASES[example.operation], example, PRECISIONS[bench.session.precision].storage)
+    try:
+        answer = ask(bench.session, OPERATIONS[example.operation], material)
+    except Exception:  # noqa: BLE001  # a backend that raises has no output to recognize
+        return ()
+    return diagnose.described(diagnose.suspects(example, material, answer))

@@ -1,0 +1,189 @@
+"""Running checks without any test framework: examples in, records out.
+
+The pytest plugin, the command line, the kill matrix and the false-alarm study all run checks through here.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from itertools import product
+
+import hypothesis
+import numpy as np
+from hypothesis import HealthCheck, Phase
+
+from twinspike_conformance.cases import Example
+from twinspike_conformance.checks import Bench, Check
+from twinspike_conformance.finding import Finding
+from twinspike_conformance.profiles import Profile
+from twinspike_conformance.record import RATIO_BINS, Failure, Record, Status
+from twinspike_conformance.reproduction import reproduction
+
+Suspects = Callable[[Bench, Check, Example], tuple[str, ...]]
+"""Finds faults of the corpus that reproduce an output; the corpus is not loaded unless a test fails."""
+
+
+class Failed(Exception):
+    """An example with findings that are not ok."""
+
+    def __init__(self, example: Example, findings: list[Finding]) -> None:
+        super().__init__(example.operation)
+        self.example = example
+        self.findings = findings
+
+
+class Tally:
+    """Counts what the comparisons of one check found."""
+
+    def __init__(self) -> None:
+        self.examples = self.comparisons = 0
+        self.worst = 0.0
+        self.ratios = [0] * (len(RATIO_BINS) + 1)
+        self.slowest: list[float] = []
+        self.clauses: Counter[str] = Counter()
+
+    def add(self, findings: Iterable[Finding], seconds: float) -> None:
+        self.examples += 1
+        self.slowest.append(seconds)
+        for finding in findings:
+            self.comparisons += 1
+            self.clauses.update(finding.clauses)
+            if finding.rung in ("bound", "certificate") and finding.bound > 0:
+                self.worst = max(self.worst, finding.ratio)
+                self.ratios[int(np.searchsorted(RATIO_BINS, finding.ratio))] += 1
+
+
+def try_example(check: Check, bench: Bench, example: Example, tally: Tally | None = None) -> list[Finding]:
+    """Findings that are not ok; an exception of the backend is one."""
+    started = time.perf_counter()
+    try:
+        findings = check.run(bench, example)
+    except Exception as error:  # noqa: BLE001  # whatever the implementation raises is its answer
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        text = f"{type(error).__name__}: {error} ({place.name}, line {place.lineno})"
+        findings = [
+            Finding(quantity="answer", rung="property", clauses=check.clauses, ok=False, got=text, want="a result")
+        ]  # fmt: skip
+    if tally is not None:
+        tally.add(findings, time.perf_counter() - started)
+    return [finding for finding in findings if not finding.ok]
+
+
+def covering(check: Check, share: float) -> list[Example]:
+    """The first examples of the check's cover."""
+    cover = list(check.space.cover())
+    return cover[: max(1, math.ceil(share * min(1.0, check.weight) * len(cover)))] if check.weight else cover[:1]
+
+
+def examples(check: Check, seed: int, count: int) -> Iterator[Example]:
+    """The cover and then random examples, `count` in all."""
+    rng = np.random.Generator(np.random.Philox(seed))
+    cover = covering(check, 1.0)
+    yield from cover[:count]
+    for _ in range(count - len(cover)):
+        yield check.space.sample(rng)
+
+
+def _search(check: Check, profile: Profile, seed: int, judge: Callable[[Example], None]) -> None:
+    """Let Hypothesis draw examples until one fails or the profile's number is reached."""
+    cover = covering(check, profile.cover)
+    draws = round(profile.draws * check.weight)
+    if draws == 0:
+        return
+    known = hypothesis.strategies.builds(
+        lambda e, family, s: Example(e.operation, e.config, e.sizes, family, e.exact, s),
+        hypothesis.strategies.sampled_from(cover),
+        hypothesis.strategies.sampled_from(check.space.families),
+        hypothesis.strategies.integers(0, 2**32 - 1),
+    )
+    settings = hypothesis.settings(
+        max_examples=draws,
+        deadline=None,
+        database=None,
+        derandomize=profile.derandomized,
+        phases=(Phase.generate, Phase.target),
+        suppress_health_check=list(HealthCheck),
+    )
+    strategy = check.space.strategy() if profile.fresh else known
+
+    def test(example: Example) -> None:
+        judge(example)
+
+    test.__name__ = test.__qualname__ = check.id  # Hypothesis derives derandomized examples from the name
+    search = settings(hypothesis.given(strategy)(test))
+    if not profile.derandomized:
+        search = hypothesis.seed(seed)(search)
+    search()
+
+
+def minimize(check: Check, bench: Bench, failed: Failed) -> Failed:
+    """A failing example with the same config, as small and simple as a short search finds."""
+    buckets = sorted(check.space.buckets, key=lambda sizes: math.prod(max(1, n) for n in sizes.values()))
+    for sizes, family, seed in product(buckets, check.space.families, range(2)):
+        small = Example(failed.example.operation, failed.example.config, sizes, family, failed.example.exact, seed)
+        if small == failed.example:
+            break
+        findings = try_example(check, bench, small)
+        if findings:
+            return Failed(small, findings)
+    return failed
+
+
+def run_check(check: Check, bench: Bench, profile: Profile, seed: int, suspects: Suspects | None = None) -> Record:
+    """Run one check and record what became of it."""
+    started, tally = time.perf_counter(), Tally()
+    claims = bench.backend.capabilities()
+    claimed = claims.operations | ({"networks"} if claims.networks else set()) | ({"compiled"} if claims.compiled else set())
+    missing = sorted(check.needs - claimed)
+    if missing:
+        return _record(check, tally, "not supported", 0.0, reason=f"the backend does not claim {', '.join(missing)}")
+
+    def judge(example: Example) -> None:
+        findings = try_example(check, bench, example, tally)
+        if findings:
+            raise Failed(example, findings)
+
+    failure = None
+    try:
+        for example in covering(check, profile.cover):
+            judge(example)
+        _search(check, profile, seed, judge)
+    except Failed as found:
+        small = minimize(check, bench, found)
+        failure = Failure(
+            digest=f"{check.id}:{small.example.digest()}",
+            sentences=tuple(f.sentence() for f in small.findings[:8]),
+            reproduction=reproduction(bench, small.example),
+            suspects=suspects(bench, check, small.example) if suspects else (),
+        )
+    seconds = time.perf_counter() - started
+    if failure is not None:
+        return _record(check, tally, "fail", seconds, failure=failure)
+    if tally.comparisons == 0:
+        return _record(check, tally, "not run", seconds, reason="no example of this profile came to a comparison")
+    return _record(check, tally, "pass", seconds)
+
+
+def _record(
+    check: Check, tally: Tally, status: Status, seconds: float, reason: str = "", failure: Failure | None = None
+) -> Record:
+    typical = float(np.median(tally.slowest)) if tally.slowest else 0.0
+    return Record(
+        id=check.id,
+        sentence=" ".join(check.sentence.split()),
+        clauses=check.clauses,
+        rung=check.rung,
+        status=status,
+        reason=reason,
+        examples=tally.examples,
+        comparisons=tally.comparisons,
+        worst_ratio=tally.worst,
+        ratios=tuple(tally.ratios),
+        seconds=seconds,
+        compile_seconds=sum(s - typical for s in tally.slowest if s > 10 * typical),
+        failure=failure,
+    )
