@@ -10,6 +10,7 @@ from typing import Literal
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+
 from twinspike.config import Factorization
 from twinspike.errors import refuse, require
 from twinspike.reference.factorization import rank_for_energy

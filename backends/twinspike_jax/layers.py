@@ -50,9 +50,7 @@ def conv2d_mixed(x: Array, kernel: Array, stride: int = 1, padding: int = 0) -> 
 
 def _mixed(x: Array, kernel: Array, stride: int, padding: int) -> Array:
     pads = [(padding, padding)] * 2
-    y = lax.conv_general_dilated(
-        x, kernel, (stride, stride), pads, dimension_numbers=_MAPS, preferred_element_type=jnp.float32
-    )
+    y = lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=_MAPS, preferred_element_type=jnp.float32)
     return y.astype(x.dtype)
 
 

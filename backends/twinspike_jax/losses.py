@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+
 from twinspike.config import Exit, Loss, distillation_pairs
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+
 from twinspike.config import Method, Twin
 from twinspike.errors import require
 from twinspike.network import (
@@ -29,7 +30,6 @@ from twinspike.network import (
     inputs_of,
 )
 from twinspike.parameters import initial_state, kernel_shape, layout
-
 from twinspike_jax import factorization, layers, neuron, norm
 from twinspike_jax.precision import DType, Policy, policy, policy_of
 
@@ -37,6 +37,15 @@ Params = Mapping[str, Array]
 """Trained arrays by the specification's names."""
 Statistics = Mapping[str, Array]
 """Running means and variances of norms by the specification's names."""
+
+# Units of compilation: outside of `jit` a network runs layer by layer rather than primitive by primitive, each of
+# which XLA would compile by itself; inside, layers of equal shapes are traced once.
+_compose = jax.jit(factorization.compose, static_argnames=("factorization", "kernel_shape", "precision"))
+_penalty = jax.jit(factorization.penalty)
+_fire = jax.jit(neuron.fire, static_argnames=("steps", "constant", "neuron", "potentials"))
+_norm_train = jax.jit(norm.batch_norm_train, static_argnames=("config",))
+_norm_train_constant = jax.jit(norm.batch_norm_train_constant, static_argnames=("config", "steps"))
+_norm_eval = jax.jit(norm.batch_norm_eval, static_argnames=("eps", "space"))
 
 
 class Outputs(NamedTuple):
@@ -86,7 +95,7 @@ def init(
     state = initial_state(network, method, seed=seed)
     params: dict[str, Array] = {}
     statistics: dict[str, Array] = {}
-    for entry in layout(network, method, seed=seed):
+    for entry in layout(network, method):
         (params if entry.trained else statistics)[entry.name] = jnp.array(state[entry.name].astype(jnp.dtype(dtype)))
     return params, statistics
 
@@ -136,7 +145,7 @@ def total_penalty(params: Params) -> Array:
     """Sum of `penalty` over factored layers, shape (), unweighted (clause ORT-2)."""
     pairs = [(value, params[f"{name[:-2]}.V"]) for name, value in params.items() if name.endswith(".U")]
     first = next(iter(params.values()))
-    return sum((factorization.penalty(u, v) for u, v in pairs), jnp.zeros((), first.dtype))
+    return sum((_penalty(u, v) for u, v in pairs), jnp.zeros((), first.dtype))
 
 
 def constant_layers(network: Network) -> frozenset[str]:
@@ -152,7 +161,7 @@ def _kernel(name: str, twin: Twin, params: Params, shape: tuple[int, ...], metho
     """A layer's kernel as one twin sees it; `isolate_ann` cuts the spiking twin's gradient into what is shared."""
     if f"{name}.U" not in params:
         return params[f"{name}.weight_{twin}"]
-    return factorization.compose(
+    kernel: Array = _compose(
         _shared(params[f"{name}.U"], twin, method),
         params[f"{name}.sigma_{twin}"],
         _shared(params[f"{name}.V"], twin, method),
@@ -160,6 +169,7 @@ def _kernel(name: str, twin: Twin, params: Params, shape: tuple[int, ...], metho
         kernel_shape=shape,
         precision=casts.product,
     )
+    return kernel
 
 
 def _shared(value: Array, twin: Twin, method: Method) -> Array:
@@ -220,10 +230,10 @@ def run_twin(
                 values[layer.name] = y if layer.name in heads else y.astype(casts.activations)
             case Conv():
                 kernel = _kernel(layer.name, twin, params, kernel_shape(layer, shapes[layer.input]), method, casts)
-                values[layer.name] = _per_sample(lambda m, k=kernel, c=layer: _conv(m, k, c, casts), x, timeless)  # type: ignore[misc]  # bound now
+                values[layer.name] = _per_sample(lambda m, k=kernel, c=layer: _conv(m, k, c, casts), x, timeless)
             case AvgPool():
                 values[layer.name] = _per_sample(
-                    lambda m, p=layer: layers.avg_pool(m, kernel=p.kernel, stride=p.stride),  # type: ignore[misc]  # bound now
+                    lambda m, p=layer: layers.avg_pool(m, kernel=p.kernel, stride=p.stride),
                     x,
                     timeless,
                 )
@@ -239,7 +249,7 @@ def run_twin(
             case Activation() if twin == "ann":
                 values[layer.name] = layers.relu(x)
             case Activation():
-                values[layer.name], u = neuron.fire(
+                values[layer.name], u = _fire(
                     x,
                     steps=method.time_steps,
                     constant=timeless,
@@ -285,12 +295,13 @@ def _norm(
     config = method.batch_norm
     if not training:
         space = x.ndim - (2 if timeless else 3)
-        return norm.batch_norm_eval(x, gamma, beta, mean, var, eps=config.eps, space=space)
+        y: Array = _norm_eval(x, gamma, beta, mean, var, eps=config.eps, space=space)
+        return y
     if timeless:
         steps = method.time_steps if twin == "snn" else 1
-        y, mean, var = norm.batch_norm_train_constant(x, gamma, beta, mean, var, config=config, steps=steps)
+        y, mean, var = _norm_train_constant(x, gamma, beta, mean, var, config=config, steps=steps)
     else:
-        y, mean, var = norm.batch_norm_train(x, gamma, beta, mean, var, config=config)
+        y, mean, var = _norm_train(x, gamma, beta, mean, var, config=config)
     after.update(zip(names, map(lax.stop_gradient, (mean, var)), strict=True))
     return y
 

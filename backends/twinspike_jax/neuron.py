@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+
 from twinspike.config import Neuron
 from twinspike.errors import require
-
 from twinspike_jax.precision import wide
 from twinspike_jax.surrogate import derivative
 
@@ -53,12 +53,15 @@ class _Block(NamedTuple):
 
 def _forward(form: _Form, xs: Sequence[Array], v: Array | None, decay: Number, threshold: Number) -> _Block:
     """A few steps, written out; clauses LIF-1 to LIF-4."""
-    neuron, (s, u, before) = form.neuron, ([], [], [])  # type: ignore[var-annotated]  # inferred from _Block
+    neuron = form.neuron
+    s: list[Array] = []
+    u: list[Array] = []
+    before: list[Array | None] = []
     for x in xs:
         current = (1.0 - decay) * x if neuron.decay_input else x
         potential = current if v is None else decay * v + current
         if form.potentials:  # what is reported must be what was compared, not a second, differently fused computation
-            potential = lax.optimization_barrier(potential)
+            potential = lax.optimization_barrier(potential)  # type: ignore[no-untyped-call]  # JAX leaves it untyped
         fired = potential >= threshold
         before.append(v)
         if neuron.reset == "hard":
@@ -72,10 +75,12 @@ def _forward(form: _Form, xs: Sequence[Array], v: Array | None, decay: Number, t
 
 
 class _Gradients(NamedTuple):
+    """Of currents, of the state before them, and of decay and threshold per element."""
+
     x: list[Array]
-    e: Array
-    decay: Array | None
-    threshold: Array | None
+    e: Array | None
+    decay: Array
+    threshold: Array
 
 
 def _backward(
@@ -147,43 +152,56 @@ class _Sequence:
             return [self.x.astype(self.dtype)] * steps
         return [part[t].astype(self.dtype) for t in range(steps)]
 
-    def split(self, values: Array) -> tuple[Array, Array]:
-        """(n, BLOCK, ...) and the rest."""
+    def split(self, values: Array) -> tuple[Array | None, Array]:
+        """(n, BLOCK, ...), if anything is scanned, and the rest."""
+        if not self.blocks:
+            return None, values
         return values[: self.scanned].reshape(self.blocks, BLOCK, *values.shape[1:]), values[self.scanned :]
+
+    def unsplit(self, values: Array) -> Array:
+        """(n, BLOCK, ...) with time in one axis again."""
+        return values.reshape(self.scanned, *values.shape[2:])
 
     def zeros(self) -> Array:
         return jnp.zeros(self.step.shape, self.dtype)
 
 
+def _joined(parts: Sequence[Array]) -> Array:
+    return parts[0] if len(parts) == 1 else jnp.concatenate(parts)
+
+
 def _run(form: _Form, x: Array, v: Array | None, decay: Array | None, threshold: Array | None) -> tuple[Any, Any]:
     """((s, u, v), states that the blocks and the rest start from)."""
     run = _Sequence(form, x, (decay, threshold))
+    spikes: list[Array] = []
+    potentials: list[Array] = []
 
     def steps(part: Array | None, count: int, v: Array | None) -> tuple[Array, Array, Array | None]:
         block = _forward(form, run.currents(part, count), v, *run.quantities)
         s = jnp.stack([fired.astype(x.dtype) for fired in block.s])
         return block.v, s, jnp.stack(block.u) if form.potentials else None
 
-    part, starts = None if form.constant else x, None
-    parts: list[tuple[Array, Array | None]] = []
+    def keep(s: Array, u: Array | None) -> None:
+        spikes.append(s)
+        if u is not None:
+            potentials.append(u)
+
+    scanned, part = (None, None) if form.constant else run.split(x)
+    starts = None
     if run.blocks:
-        scanned, part = (None, None) if form.constant else run.split(x)
 
         def body(v: Array, part: Array | None) -> tuple[Array, Any]:
             after, s, u = steps(part, BLOCK, v)
             return after, (v, s, u)
 
-        v, (starts, s, u) = lax.scan(body, run.zeros() if v is None else v, scanned, length=run.blocks)
-        parts.append(tuple(None if a is None else a.reshape(run.scanned, *a.shape[2:]) for a in (s, u)))  # type: ignore[arg-type]
+        start = run.zeros() if v is None else v
+        v, (starts, s, u) = lax.scan(body, start, scanned, length=run.blocks)  # type: ignore[arg-type]  # v is None no more
+        keep(run.unsplit(s), None if u is None else run.unsplit(u))
     starts = (starts, v)
     if run.steps > run.scanned:
-        v, *rest = steps(part, run.steps - run.scanned, v)
-        parts.append((rest[0], rest[1]))  # type: ignore[arg-type]  # steps returns three things
-    s = parts[0][0] if len(parts) == 1 else jnp.concatenate([p[0] for p in parts])
-    u = None
-    if form.potentials:
-        u = parts[0][1] if len(parts) == 1 else jnp.concatenate([p[1] for p in parts])  # type: ignore[misc]
-    return (s, u, v if form.state else None), starts
+        v, s, u = steps(part, run.steps - run.scanned, v)
+        keep(s, u)
+    return (_joined(spikes), _joined(potentials) if form.potentials else None, v if form.state else None), starts
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -209,11 +227,8 @@ def _lif_backward(form: _Form, residuals: Any, cotangents: Any) -> Any:
         gs = [g[t].astype(run.dtype) for t in range(count)]
         return _backward(form, run.currents(part, count), start, run.quantities, gs, e)
 
-    scanned, part = (None, None) if form.constant else (None, x)
-    g_scanned, g_rest = None, g
-    if run.blocks:
-        scanned, part = (None, None) if form.constant else run.split(x)
-        g_scanned, g_rest = run.split(g)
+    scanned, part = (None, None) if form.constant else run.split(x)
+    g_scanned, g_rest = run.split(g)
     if rest:
         total = steps(part, rest, rest_start, g_rest, e)
         if form.constant:
@@ -237,16 +252,13 @@ def _lif_backward(form: _Form, residuals: Any, cotangents: Any) -> Any:
         carry, d_part = lax.scan(body, first, (scanned, starts, g_scanned), length=run.blocks, reverse=True)
         total, d_current = _Gradients([], *carry[:3]), carry[3]
         if not form.constant:
-            d_parts.insert(0, d_part.reshape(run.scanned, *d_part.shape[2:]))
-    if form.constant:
-        d_x = d_current.astype(x.dtype)
-    else:
-        d_x = d_parts[0] if len(d_parts) == 1 else jnp.concatenate(d_parts)
+            d_parts.insert(0, run.unsplit(d_part))
+    d_x = d_current.astype(x.dtype) if form.constant else _joined(d_parts)
     return (
         d_x,
-        None if v is None else total.e.astype(v.dtype),
-        _shared_by(decay, total.decay, run.step),  # type: ignore[arg-type]  # sums are arrays here
-        _shared_by(threshold, total.threshold, run.step),  # type: ignore[arg-type]  # likewise
+        None if v is None or total.e is None else total.e.astype(v.dtype),
+        _shared_by(decay, total.decay, run.step),
+        _shared_by(threshold, total.threshold, run.step),
     )
 
 

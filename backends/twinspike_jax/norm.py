@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+
 from twinspike.config import BatchNorm
 from twinspike.errors import require
-
 from twinspike_jax.precision import wide
 
 Statistics = tuple[Array, Array]

@@ -13,8 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
-from twinspike.parameters import slots
 
+from twinspike.parameters import slots
 from twinspike_jax import factorization, layers, losses, neuron, norm, optimizer, surrogate
 from twinspike_jax.precision import Policy
 
@@ -65,9 +65,7 @@ def _retract(config: Any, a: Inputs, casts: Policy) -> dict[str, Array]:
 def _conv2d(config: Any, a: Inputs, casts: Policy) -> dict[str, Array]:
     if casts.activations != casts.storage:
         return {"y": layers.conv2d_mixed(a["x"].astype(casts.activations), a["kernel"], config.stride, config.padding)}
-    return {
-        "y": layers.conv2d(a["x"], a["kernel"], stride=config.stride, padding=config.padding, precision=casts.product)
-    }
+    return {"y": layers.conv2d(a["x"], a["kernel"], stride=config.stride, padding=config.padding, precision=casts.product)}
 
 
 def _avg_pool(config: Any, a: Inputs, casts: Policy) -> dict[str, Array]:
@@ -117,7 +115,7 @@ def _joint_loss(config: Any, a: Inputs, casts: Policy) -> dict[str, Array]:
 def _optimizer_step(config: Any, a: Inputs, casts: Policy) -> dict[str, Array]:
     transform = optimizer.make_optimizer(config)
     kept = {name: a.get(name, jnp.zeros_like(a["p"])) for name in slots(config)}
-    state = optimizer.write_slots(transform.init(a["p"]), kept, a["step"] - 1)
+    state = optimizer.write_slots(transform.init(a["p"]), kept, a["step"].astype(jnp.int32) - 1)
     updates, state = transform.update(a["g"], state, a["p"], learning_rate=a["lr"])
     p = jax.tree.map(jnp.add, a["p"], updates)
     return {"p": p, **optimizer.read_slots(config, state)}

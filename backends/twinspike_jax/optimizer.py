@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
+import optax  # type: ignore[import-untyped]  # it ships no types
 from jax import Array
+
 from twinspike.config import SGD, AdamW, Method, Optimizer
 from twinspike.network import Network
 from twinspike.parameters import decays, layout, slots
@@ -29,7 +29,7 @@ Mask = Any
 class AdamState(NamedTuple):
     """Steps taken, int32, and the moments by parameter."""
 
-    count: Array
+    steps: Array
     m: Tree
     v: Tree
 
@@ -45,15 +45,15 @@ def scale_by_adam(beta1: float, beta2: float, eps: float) -> optax.GradientTrans
         return AdamState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params), jax.tree.map(jnp.zeros_like, params))
 
     def update(updates: Tree, state: AdamState, params: Tree = None) -> tuple[Tree, AdamState]:
-        count = state.count + 1
+        steps = state.steps + 1
         m = jax.tree.map(lambda m, g: beta1 * m + (1.0 - beta1) * g, state.m, updates)
         v = jax.tree.map(lambda v, g: beta2 * v + (1.0 - beta2) * (g * g), state.v, updates)
 
         def direction(m: Array, v: Array) -> Array:
-            n = count.astype(m.dtype)
+            n = steps.astype(m.dtype)
             return (m / rest(beta1, n)) / (jnp.sqrt(v / rest(beta2, n)) + eps)
 
-        return jax.tree.map(direction, m, v), AdamState(count, m, v)
+        return jax.tree.map(direction, m, v), AdamState(steps, m, v)
 
     return optax.GradientTransformation(init, update)
 
@@ -110,18 +110,18 @@ def read_slots(optimizer: Optimizer, state: Any) -> dict[str, Tree]:
     return {name: found[name] for name in slots(optimizer)}
 
 
-def write_slots(state: Any, values: Mapping[str, Tree], step: Any) -> Any:
-    """The state with other slots, after `step` steps.
+def write_slots(state: Any, values: Mapping[str, Tree], steps: Array) -> Any:
+    """The state with other slots, after as many steps.
 
     Args:
         state: as `init` made it; abstract leaves do.
         values: what `read_slots` gives.
-        step: steps taken, shape ().
+        steps: number of steps taken, int32, shape ().
     """
 
     def write(part: Any) -> Any:
         if isinstance(part, optax.TraceState):
             return optax.TraceState(trace=values["momentum"])
-        return AdamState(np.asarray(step, np.int32) if isinstance(step, int | np.generic) else step, values["m"], values["v"])
+        return AdamState(steps, values["m"], values["v"])
 
     return _map_slots(state, write)

@@ -6,12 +6,14 @@ float32 must stay float32 with the flag on, so every entry point of a session ru
 
 from __future__ import annotations
 
+import importlib
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+
 from twinspike.errors import refuse, require
 from twinspike.precision import PRECISIONS
 
@@ -53,11 +55,11 @@ def policy_of(dtype: DType) -> Policy:
 def formats(storage: str) -> AbstractContextManager[Any]:
     """Within it, JAX has 64-bit formats exactly if `storage` is float64, whatever the global flag says."""
     enabled = storage == "float64"
-    try:
-        switch: Any = jax.enable_x64
-    except AttributeError:  # jax 0.7 has it under `experimental`, which later versions deprecate
-        from jax.experimental import enable_x64 as switch  # noqa: PLC0415
-    return switch(enabled)  # type: ignore[no-any-return]  # two types in two versions
+    switch: Any = getattr(jax, "enable_x64", None)
+    if switch is None:  # jax 0.7 has it under `experimental`, which later versions deprecate
+        switch = importlib.import_module("jax.experimental").enable_x64
+    found: AbstractContextManager[Any] = switch(enabled)
+    return found
 
 
 def wide(dtype: DType) -> DType:

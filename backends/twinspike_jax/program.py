@@ -1,4 +1,4 @@
-"""Program: a network with its method and optimizer as one training step, compiled whole or run operation by operation.
+"""Program: a network with its method and optimizer as one training step, compiled whole or run layer by layer.
 
 The counter of steps stays on the host, where it decides on retractions without waiting for the device.
 """
@@ -14,21 +14,22 @@ import jax
 import jax.numpy as jnp
 import msgspec
 import numpy as np
-import optax
+import optax  # type: ignore[import-untyped]  # it ships no types
 from jax import Array
 from numpy.typing import NDArray
+
 from twinspike.backend import Evaluation, Metrics
 from twinspike.checks import check_batch, check_images
-from twinspike.config import Method, Optimizer, Penalty, Retract
+from twinspike.config import Method, Optimizer, Penalty, Retract, Twin
 from twinspike.errors import require
 from twinspike.network import Network, infer_shapes
 from twinspike.parameters import STEP, Entry, check_state, layout, slots
-
 from twinspike_jax import factorization, losses
 from twinspike_jax.network import (
     Outputs,
     Params,
     Statistics,
+    Twinned,
     apply,
     constant_layers,
     reduced_logits,
@@ -39,6 +40,7 @@ from twinspike_jax.optimizer import decay_mask, make_optimizer, read_slots, writ
 from twinspike_jax.precision import Policy, formats, name_of
 
 Values = NDArray[Any]
+_joint_loss = jax.jit(losses.joint_loss, static_argnames=("config",))
 
 
 class TrainState(NamedTuple):
@@ -71,6 +73,7 @@ class JaxProgram:
         def jit(function: Callable[..., Any], *donated: int) -> Callable[..., Any]:
             return jax.jit(function, donate_argnums=donated) if compiled else function
 
+        self._move = jax.jit(self._move_by)  # one unit even if the rest runs layer by layer
         self._update = jit(self._update_by, 0, 1, 2)
         self._differentiate = jit(self._differentiate_by)
         self._retract = jit(self._retract_by, 0)
@@ -108,7 +111,9 @@ class JaxProgram:
 
     def _put(self, values: Values, dtype: str | None = None) -> Array:
         """A copy on the device; copied before, since JAX may share the memory of what it is given."""
-        return jax.device_put(np.array(values, dtype=dtype or self._casts.storage, order="C"), self._device)
+        own = np.array(values, dtype=dtype or self._casts.storage, order="C")
+        placed: Array = jax.device_put(own, self._device)
+        return placed
 
     def _fitted(self, values: Mapping[str, Values]) -> tuple[Entry, ...]:
         """The layout with the ranks that the state has, where these depend on the seed that it was drawn by."""
@@ -128,9 +133,7 @@ class JaxProgram:
 
     # --- training ------------------------------------------------------------------------------------
 
-    def train_step(
-        self, state: TrainState, images: Values, labels: Values, learning_rate: float
-    ) -> tuple[TrainState, Metrics]:
+    def train_step(self, state: TrainState, images: Values, labels: Values, learning_rate: float) -> tuple[TrainState, Metrics]:
         """One optimizer step on one batch, and a retraction where due; does not wait for the device.
 
         Raises:
@@ -163,10 +166,8 @@ class JaxProgram:
         """Gradients, statistics after the batch, and metrics."""
 
         def loss(params: Params) -> Any:
-            outputs, after = apply(
-                self._network, self._method, params, statistics, images, True, precision=self._precision
-            )
-            terms = losses.joint_loss(*outputs[:4], labels, config=self._method.loss)
+            outputs, after = apply(self._network, self._method, params, statistics, images, True, precision=self._precision)
+            terms = _joint_loss(*outputs[:4], labels, config=self._method.loss)
             orthogonality = self._method.factorization.orthogonality
             penalty = jnp.zeros((), terms.loss.dtype)
             if isinstance(orthogonality, Penalty):
@@ -198,8 +199,12 @@ class JaxProgram:
         self, params: Params, statistics: Statistics, kept: Any, images: Array, labels: Array, learning_rate: Array
     ) -> Any:
         found, statistics, metrics = self._differentiate_by(params, statistics, images, labels)
+        params, kept = self._move(params, found, kept, learning_rate)
+        return params, statistics, kept, metrics
+
+    def _move_by(self, params: Params, found: Params, kept: Any, learning_rate: Array) -> Any:
         updates, kept = self._transform.update(found, kept, params, learning_rate=learning_rate)
-        return optax.apply_updates(params, updates), statistics, kept, metrics
+        return optax.apply_updates(params, updates), kept
 
     def _retract_by(self, params: dict[str, Array]) -> dict[str, Array]:
         """Clause ORT-3."""
@@ -253,10 +258,10 @@ class JaxProgram:
             return found
 
     def _run_by(self, training: bool, params: Params, statistics: Statistics, images: Array) -> Any:
-        common = self._network, self._method
-        rest = params, statistics, images, training, self._casts
-        ann = run_twin(*common, "ann", *rest, trace=True)
-        snn = run_twin(*common, "snn", *rest, trace=True)
+        def run(twin: Twin) -> Twinned:
+            return run_twin(self._network, self._method, twin, params, statistics, images, training, self._casts, trace=True)
+
+        ann, snn = run("ann"), run("snn")
         return ann.values, snn.values, snn.potentials
 
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
+from importlib.metadata import version
 from typing import Any, final
 
 import jax
 import jax.numpy as jnp
-import jaxlib
 import numpy as np
-import optax
-import twinspike
 from jax import Array
 from numpy.typing import NDArray
+
+import twinspike
 from twinspike.backend import Capabilities
 from twinspike.checks import check_claim, check_operation
 from twinspike.config import Method, Optimizer
@@ -25,7 +25,6 @@ from twinspike.errors import refuse, require
 from twinspike.network import Network
 from twinspike.operations import OPERATIONS, operation
 from twinspike.precision import PRECISIONS
-
 from twinspike_jax import factorization
 from twinspike_jax.operations import ROWS
 from twinspike_jax.precision import Policy, formats, policy
@@ -53,8 +52,8 @@ class JaxBackend:
         cuda = _devices("cuda")
         versions = {
             "jax": jax.__version__,
-            "jaxlib": jaxlib.__version__,
-            "optax": optax.__version__,
+            "jaxlib": version("jaxlib"),
+            "optax": version("optax"),
             "numpy": np.__version__,
             "python": platform.python_version(),
             "twinspike": twinspike.__version__,
@@ -109,7 +108,8 @@ class JaxSession:
             whole = np.int64 if self._casts.storage == "float64" else np.int32
             kind = np.dtype(self._casts.storage) if values.dtype.kind == "f" else np.dtype(whole)
             # copied before, since JAX may share the memory of a NumPy array that its owner still changes
-            return jax.device_put(np.array(values, dtype=kind, order="C"), self._placed)
+            placed: Array = jax.device_put(np.array(values, dtype=kind, order="C"), self._placed)
+            return placed
 
     def to_numpy(self, tensor: Array) -> Values:
         """A copy on the host; bfloat16 comes as float32."""
@@ -186,9 +186,7 @@ def _vjp(name: str, config: Any, casts: Policy, inputs: Arrays, cotangents: Arra
         return {key: outputs[key] for key in row.cotangents}, outputs
 
     ends, pull, outputs = jax.vjp(run, moving, has_aux=True)
-    given = {
-        key: cotangents[key].astype(end.dtype) if key in cotangents else jnp.zeros_like(end) for key, end in ends.items()
-    }
+    given = {key: cotangents[key].astype(end.dtype) if key in cotangents else jnp.zeros_like(end) for key, end in ends.items()}
     return outputs, pull(given)[0]
 
 
