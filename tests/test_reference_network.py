@@ -142,7 +142,7 @@ def smooth_loss(net, m, images, labels, training=True):
 
 
 def smooth_gradients(net, m, state, images, labels, training=True):
-    return backward(net, m, state, forward(net, m, state, images, training=training, smooth=True), labels)
+    return backward(net, m, state, forward(net, m, state, images, training=training, smooth=True), labels)[0]
 
 
 @pytest.mark.parametrize("case", CASES)

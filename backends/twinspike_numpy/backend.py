@@ -64,6 +64,10 @@ class NumpySession:
         self.precision = precision
         self.compiled = compiled
 
+    def flags(self) -> dict[str, str]:
+        """None: NumPy has no settings that decide results."""
+        return {}
+
     def from_numpy(self, values: NDArray[np.generic]) -> Tensor:
         """A copy: floats as float64, integers as int64."""
         return _stored(values)
@@ -138,10 +142,15 @@ class NumpyProgram:
         check_images(self._network, self._method, images)
         return step.evaluate(self._network, self._method, state, images)
 
-    def trace(self, state: State, images: NDArray[Any], *, training: bool = False) -> dict[str, Tensors]:
-        """Both twins' inner values by layer; SpecError if the images don't fit."""
-        check_images(self._network, self._method, images)
-        return step.trace(self._network, self._method, state, images, training=training)
+    def trace(
+        self, state: State, images: NDArray[Any], *, training: bool = False, labels: NDArray[Any] | None = None
+    ) -> dict[str, Tensors]:
+        """Both twins' inner values by layer, and with labels their gradients; SpecError if the batch does not fit."""
+        if labels is None:
+            check_images(self._network, self._method, images)
+        else:
+            check_batch(self._network, self._method, images, labels)
+        return step.trace(self._network, self._method, state, images, training=training, labels=labels)
 
 
 def _stored(values: NDArray[Any]) -> Tensor:

@@ -100,11 +100,15 @@ class Program(Protocol):
     def evaluate(self, state: Any, images: Values) -> Evaluation:
         """Both twins in evaluation mode."""
 
-    def trace(self, state: Any, images: Values, *, training: bool = False) -> dict[str, dict[str, Values]]:
+    def trace(
+        self, state: Any, images: Values, *, training: bool = False, labels: Values | None = None
+    ) -> dict[str, dict[str, Values]]:
         """Both twins' inner values by layer, NumPy.
 
         Keys of the inner mapping: `ann` (B, ...) and `snn` (T, B, ...), the layer's outputs; for activation
         layers also `u` (T, B, ...), the potential before reset. `training` uses batch statistics.
+        With `labels` also `g_ann` and `g_snn`, the gradients of the loss towards these outputs; where a
+        backend computes one value for all steps, `g_snn` may be (1, B, ...), the sum over the steps.
         """
 
 
@@ -114,6 +118,9 @@ class Session(Protocol):
     device: str
     precision: str
     compiled: bool
+
+    def flags(self) -> dict[str, str]:
+        """Settings of the framework that decide results, read back after they were set; empty if there are none."""
 
     def from_numpy(self, values: Values) -> Tensor:
         """Move to the device; floats become the storage format, integers int64 or the backend's widest."""

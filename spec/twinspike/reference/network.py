@@ -128,8 +128,8 @@ def forward_twin(
 
 def backward_twin(
     network: Network, method: Method, twin: Twin, state: Values, tape: TwinTape, seeds: Mapping[str, Array], *, training: bool
-) -> Gradients:
-    """Gradients of one twin's parameters.
+) -> tuple[Gradients, Gradients]:
+    """Gradients of one twin's parameters, by name, and of every layer's output (T, B, ...), by layer.
 
     Args:
         network: the graph.
@@ -143,7 +143,7 @@ def backward_twin(
     towards = dict(seeds)
     gradients: Gradients = {}
     for layer in reversed(network.layers):
-        g, x, name = towards.pop(layer.name), tape.outputs[layer.input], layer.name
+        g, x, name = towards[layer.name], tape.outputs[layer.input], layer.name
         match layer:
             case Conv(stride=stride, padding=padding):
                 w = kernel(layer, method, twin, state, x)
@@ -179,7 +179,7 @@ def backward_twin(
             case GlobalPool():
                 d_x = np.stack([layers.global_pool_adjoint(x_t, g_t) for x_t, g_t in zip(x, g, strict=True)])
         towards[layer.input] = towards[layer.input] + d_x if layer.input in towards else d_x
-    return gradients
+    return gradients, towards
 
 
 def exits(network: Network, method: Method, tape: Tape) -> Exits:
@@ -214,8 +214,10 @@ def loss(network: Network, method: Method, state: Values, tape: Tape, labels: La
     return terms._replace(loss=np.asarray(terms.loss + penalty)), np.asarray(penalty)
 
 
-def backward(network: Network, method: Method, state: Values, tape: Tape, labels: Labels) -> Gradients:
-    """Gradient of `loss` for every parameter, by name (clauses FAC-7, DIS-7)."""
+def backward(
+    network: Network, method: Method, state: Values, tape: Tape, labels: Labels
+) -> tuple[Gradients, dict[Twin, Gradients]]:
+    """Gradient of `loss` for every parameter, by name, and for every layer's output of each twin (clauses FAC-7, DIS-7)."""
     d_a, d_z, d_f, d_h = losses.joint_loss_adjoint(method.loss, *exits(network, method, tape), labels)
     seeds_ann: dict[str, Array] = {}
     seeds_snn: dict[str, Array] = {}
@@ -226,8 +228,8 @@ def backward(network: Network, method: Method, state: Values, tape: Tape, labels
         _add(seeds_ann, exit_.feature, d_f[i][None])
         _add(seeds_snn, exit_.head, d_z_steps)
         _add(seeds_snn, exit_.feature, layers.readout_adjoint(h, d_h[i], method.readout))
-    gradients = backward_twin(network, method, "ann", state, tape.ann, seeds_ann, training=tape.training)
-    from_snn = backward_twin(network, method, "snn", state, tape.snn, seeds_snn, training=tape.training)
+    gradients, taps_ann = backward_twin(network, method, "ann", state, tape.ann, seeds_ann, training=tape.training)
+    from_snn, taps_snn = backward_twin(network, method, "snn", state, tape.snn, seeds_snn, training=tape.training)
     for name, g in from_snn.items():
         isolated = method.loss.isolate_ann and name.rpartition(".")[2] in SHARED  # clause DIS-7
         _add(gradients, name, np.zeros_like(g) if isolated else g)
@@ -237,7 +239,7 @@ def backward(network: Network, method: Method, state: Values, tape: Tape, labels
             d_u, d_v = factorization.penalty_adjoint(u, v)
             _add(gradients, f"{name}.U", orthogonality.weight * d_u)
             _add(gradients, f"{name}.V", orthogonality.weight * d_v)
-    return gradients
+    return gradients, {"ann": taps_ann, "snn": taps_snn}
 
 
 def factors(network: Network, method: Method, state: Values) -> dict[str, tuple[Array, Array]]:

@@ -34,7 +34,7 @@ def gradients(
     """
     tape = forward(network, method, state, images, training=True)
     terms, penalty = loss(network, method, state, tape, labels)
-    by_name = backward(network, method, state, tape, labels)
+    by_name, _ = backward(network, method, state, tape, labels)
     statistics = tape.ann.statistics | tape.snn.statistics
     return by_name, statistics, _metrics(network, method, tape, labels, terms, penalty)
 
@@ -85,18 +85,22 @@ def evaluate(network: Network, method: Method, state: Values, images: Array) -> 
 
 
 def trace(
-    network: Network, method: Method, state: Values, images: Array, *, training: bool = False
+    network: Network, method: Method, state: Values, images: Array, *, training: bool = False, labels: Labels | None = None
 ) -> dict[str, dict[str, Array]]:
-    """Both twins' inner values by layer.
+    """Both twins' inner values by layer, and with labels the gradients of the loss towards them.
 
     Returns:
-        Layer -> `ann` (B, ...) and `snn` (T, B, ...), its outputs, and for activation layers `u`
-        (T, B, ...), the potential before reset.
+        Layer -> `ann` (B, ...) and `snn` (T, B, ...), its outputs; for activation layers `u` (T, B, ...),
+        the potential before reset; with labels `g_ann` and `g_snn`, gradients shaped like the outputs.
     """
     tape = forward(network, method, state, images, training=training)
     taps = {layer.name: {"ann": tape.ann.outputs[layer.name][0], "snn": tape.snn.outputs[layer.name]} for layer in network.layers}
     for name, neurons in tape.snn.traces.items():
         taps[name]["u"] = neurons.u
+    if labels is not None:
+        _, towards = backward(network, method, state, tape, labels)
+        for name, tap in taps.items():
+            tap |= {"g_ann": towards["ann"][name][0], "g_snn": towards["snn"][name]}
     return taps
 
 
