@@ -136,7 +136,7 @@ def load_header(path: Path) -> Header:
 
 def _entries(header: Header) -> Any:
     config = header.config
-    return layout(header.network, config.method, config.optimizer, seed=config.seed)
+    return layout(header.network, config.method, config.optimizer)
 
 
 def _checksum(state: State) -> int:

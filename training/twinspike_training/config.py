@@ -119,8 +119,35 @@ def load_config(source: str | None = None, overrides: Sequence[str] = ()) -> Run
 
 
 def build(data: dict[str, Any], what: str) -> RunConfig:
-    """A checked config from plain nested data; errors speak of it as `what`."""
-    return decode(RunConfig, _complete(RunConfig, data, what, RunConfig()), what)
+    """A checked config from plain nested data.
+
+    Args:
+        data: tables as dicts.
+        what: where they come from.
+
+    Raises:
+        SpecError: `what: key: reason`, the key as a config or `--set` writes it.
+    """
+    try:
+        return decode(RunConfig, _complete(RunConfig, data, _ROOT, RunConfig()), _ROOT)
+    except SpecError as error:
+        raise SpecError(f"{what}: {_plain(str(error))}") from None
+
+
+_ROOT = "@"
+"""Stands for the whole config in the paths of errors."""
+
+
+def _plain(line: str) -> str:
+    """Join the table that an error was found in with the key that it names, said once."""
+    where, _, rest = line.partition(": ")
+    inner, _, reason = rest.partition(": ")
+    where = where.removeprefix(_ROOT).removeprefix(".")
+    if re.fullmatch(r"[\w.]+", inner) and reason:
+        table = where.rpartition(".")[2]
+        key = inner.removeprefix(f"{table}.") if table else inner
+        return f"{where}.{key}: {reason}".removeprefix(".")
+    return f"{where}: {rest}" if where else rest
 
 
 def embedded() -> tuple[str, ...]:

@@ -22,6 +22,11 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     _sync(path.parent)
 
 
+def is_part(path: Path) -> bool:
+    """Whether a file is what a write that was killed left behind."""
+    return path.name.startswith(".") and path.name.endswith(".part")
+
+
 def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:

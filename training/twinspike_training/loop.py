@@ -24,7 +24,7 @@ from twinspike_training.config import RunConfig
 from twinspike_training.evaluation import deviations, evaluate
 from twinspike_training.metrics import Board, MetricsLog, NotFiniteError, Pending
 from twinspike_training.progress import Progress
-from twinspike_training.run import Ready, RunFolder, create, open_run, prepare, read_config, reconcile, same_data
+from twinspike_training.run import Ready, RunFolder, create, prepare, read_config, reconcile, same_data
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,11 +102,6 @@ def resume(folder: RunFolder, wanted: RunConfig | None, progress: Progress) -> O
     if config != stored:
         folder.write_config(config)
     return _Loop(folder, ready, found, progress).run()
-
-
-def open_and_resume(path: str, wanted: RunConfig | None, progress: Progress) -> Outcome:
-    """`resume` by path."""
-    return resume(open_run(path), wanted, progress)
 
 
 class _Loop:

@@ -241,7 +241,9 @@ def _show_potentials(ax: Axes, u: Series, spikes: Series, limits: Series) -> Non
     ax.set(xlabel="time step", ylabel="potential before reset")
     ax.set_xticks(_ticks(len(u)))
     ax.set_title("potentials (triangle: spike)", fontsize=9)
-    ax.legend(fontsize=7)
+    bottom, top = ax.get_ylim()
+    ax.set_ylim(bottom, top + 0.3 * (top - bottom))  # room for the legend above the curves
+    ax.legend(fontsize=7, ncols=2, loc="upper center")
 
 
 def _ticks(steps: int) -> list[int]:

@@ -19,7 +19,7 @@ from twinspike.network import Network
 from twinspike_training import checkpoint
 from twinspike_training.config import RunConfig, build_network, load_config, to_json
 from twinspike_training.data import Dataset, open_dataset
-from twinspike_training.files import write_atomic
+from twinspike_training.files import is_part, write_atomic
 
 MAY_CHANGE = ("backend", "device", "precision", "compile", "training", "data.path", "data.workers")
 """Keys, or tables, that a resumed run may be given anew: they decide where and how long it computes, not what.
@@ -71,9 +71,9 @@ def create(config: RunConfig) -> RunFolder:
                 break
             except FileExistsError:
                 if config.name:
-                    # A run killed before its first file leaves an empty folder, which is free.
-                    empty = path.is_dir() and not any(path.iterdir())
-                    require(empty, "run", expected="a name not used before", got=str(path), do=f"--resume {path} goes on with it")
+                    # A run killed before its first whole file leaves a folder that is free.
+                    free = path.is_dir() and not any(file for file in path.iterdir() if not is_part(file))
+                    require(free, "run", expected="a name not used before", got=str(path), do=f"--resume {path} goes on with it")
                     break
                 number += 1
     except (PermissionError, NotADirectoryError) as error:

@@ -1,0 +1,187 @@
+"""The command line: what each command prints, and one line with exit code 2 for every refusal."""
+
+from __future__ import annotations
+
+import builtins
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from training_runs import TINY, lines
+from typer.testing import CliRunner, Result
+
+import twinspike as ts
+from twinspike.network import from_json
+from twinspike_training import cli, metrics
+from twinspike_training.commands import app
+from twinspike_training.run import open_run
+
+SETS = [part for change in TINY for part in ("--set", change)]
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("cli")
+    result = run("train", *SETS, "--out", str(out), "--name", "a")
+    assert result.exit_code == 0, result.output
+    assert "epoch 2/2  test accuracy snn " in result.stdout
+    assert f"finished {out}/a after 8 steps; best test accuracy snn " in result.stdout
+    return out / "a"
+
+
+def test_options_go_before_what_the_config_says(trained: Path) -> None:
+    result = run(
+        "train", "digits", *SETS, "--out", str(trained.parent), "--name", "b", "--seed", "5", "--set", "training.epochs=1"
+    )
+    assert result.exit_code == 0, result.output
+    config = json.loads((trained.parent / "b" / "config.json").read_text())
+    assert (config["seed"], config["training"]["epochs"], config["backend"]) == (5, 1, "numpy")
+
+
+NO_RUN = (
+    "run: expected a run's folder with config.json, got nowhere; "
+    "name the folder that training printed, such as runs/digits_cnn-001"
+)
+NUMPY = ("train", "--backend", "numpy", "--precision")
+
+REFUSALS = {
+    ("train", "digit"): (
+        "config: expected a file, or one of cifar100_resnet18, cifar10_resnet18, digits, nmnist, got digit; "
+        "did you mean 'digits'?"
+    ),
+    ("train", "--set", "seeed=1"): "digits: seeed: unknown key; did you mean 'seed'?",
+    ("train", "--backend", "nope"): f"backend: expected one of {', '.join(ts.names())} or 'module:object', got nope",
+    (*NUMPY, "bf16-mixed"): "precision of backend 'numpy': expected one of f64, got bf16-mixed",
+    (*NUMPY, "f64", "--device", "cuda"): "device of backend 'numpy': expected one of cpu on this machine, got cuda",
+    ("train", *SETS, "--set", "training.batch_size=97"): ("batch_size: expected 1 to 96, the number of training samples, got 97"),
+    ("train", "--resume", "nowhere"): NO_RUN,
+    ("train", "digits", "--resume", "x"): "CONFIG: expected none with --resume, which keeps the run's own, got digits",
+    ("evaluate", "nowhere"): NO_RUN,
+    ("compare", "nowhere"): NO_RUN,
+    ("plot", "nowhere"): NO_RUN,
+    ("describe", "resnet17"): (
+        "network: expected one of digits_cnn, resnet18, resnet34, resnet19, resnet20, vgg16, or a .json file, "
+        "got resnet17; did you mean 'resnet19'?"
+    ),
+    ("describe", "resnet18", "--input", "3,32"): "--input: expected three whole numbers C,H,W such as 3,32,32, got 3,32",
+    ("describe", "net.json", "--width", "3"): (
+        "describe: expected no sizes with a description, which has its own, got ['--width']"
+    ),
+    ("check", "numpy", "numpy", *SETS, "--steps", "5"): "steps: expected at most the 4 of one epoch, got 5",
+    ("check", "numpy", "numpy", *SETS, "--steps", "0"): "steps: expected a whole number >= 1, got 0",
+}
+
+
+@pytest.mark.parametrize("arguments", REFUSALS, ids=lambda arguments: f"{arguments[0]} {arguments[-1]}")
+def test_a_refusal_is_one_line_and_exit_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments)
+    assert (result.exit_code, result.stderr) == (2, f"error: {REFUSALS[arguments]}\n")
+    assert list(tmp_path.iterdir()) == []  # what is refused leaves nothing behind
+
+
+def test_a_stopped_run_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add = metrics.MetricsLog.add
+
+    def interrupt(self: Any, pending: Any) -> None:
+        add(self, pending)
+        if pending.step == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(metrics.MetricsLog, "add", interrupt)
+    result = run("train", *SETS, "--out", str(tmp_path), "--name", "a")
+    assert result.exit_code == 130
+    assert f"stopped after step 5; go on with: twinspike train --resume {tmp_path}/a\n" in result.stdout
+    monkeypatch.undo()
+    result = run("train", "--resume", str(tmp_path / "a"))
+    assert result.exit_code == 0
+    assert "resumed after step 5 of 8" in result.stdout
+
+
+def test_evaluate_finds_what_training_found(trained: Path) -> None:
+    result = run("evaluate", str(trained), "--checkpoint", "last", "--json")
+    assert result.exit_code == 0, result.output
+    found, logged = json.loads(result.stdout), lines(open_run(trained))[-1]
+    assert found == {key: logged[key] for key in found}
+    result = run("evaluate", str(trained))
+    assert f"{found['samples']} samples" in result.stdout
+    assert "main.head" in result.stdout
+    result = run("evaluate", str(trained), "--checkpoint", "first")
+    assert (result.exit_code, result.stderr) == (2, "error: checkpoint: expected last or best, got first\n")
+
+
+def test_describe_shows_layers_and_totals(tmp_path: Path) -> None:
+    result = run("describe", "resnet18", "--classes", "10", "--input", "3,32,32")
+    assert result.exit_code == 0, result.output
+    assert "parameters (trained): 24,703,471" in result.stdout
+    assert "ann 1.19 GFLOP, snn 4.76 GFLOP" in result.stdout
+    result = run("describe", "digits_cnn", "--width", "3", "--json")
+    network = from_json(result.stdout)
+    assert network == ts.network("digits_cnn", width=3)
+    (tmp_path / "n.json").write_text(result.stdout)
+    result = run("describe", str(tmp_path / "n.json"), "--time-steps", "2")
+    assert "T = 2" in result.stdout
+
+
+def test_backends_are_listed() -> None:
+    result = run("backends")
+    assert result.exit_code == 0
+    assert all(name in result.stdout for name in ts.names())
+
+
+def test_plot_draws_every_picture(trained: Path, tmp_path: Path) -> None:
+    result = run("plot", str(trained), "--out", str(tmp_path / "p"), "--index", "3")
+    assert result.exit_code == 0, result.output
+    written = result.stdout.split()
+    assert [Path(path).name for path in written] == [
+        "learning_curves.png", "spike_rates.png", "orthogonality.png", "singular_values.png", "spikes.png"
+    ]  # fmt: skip
+    for path in written:
+        content = Path(path).read_bytes()
+        assert content.startswith(b"\x89PNG")
+        assert len(content) > 10_000
+    result = run("plot", str(trained), "--out", str(tmp_path / "q"), "--index", "360")
+    assert (result.exit_code, result.stderr) == (2, "error: index: expected a test image, 0 to 359, got 360\n")
+
+
+def test_compare_finds_the_first_difference(trained: Path, tmp_path: Path) -> None:
+    run("train", *SETS, "--out", str(tmp_path), "--name", "same")
+    run("train", *SETS, "--out", str(tmp_path), "--name", "other", "--set", "schedule.floor=0.09")
+    picture = tmp_path / "c.png"
+    result = run("compare", str(trained), str(tmp_path / "same"), str(tmp_path / "other"), "--out", str(picture))
+    assert result.exit_code == 0, result.output
+    rows = {line.split()[0]: line for line in result.stdout.splitlines() if "(numpy)" in line}
+    assert "none" in rows["same"]
+    # The first step's rate is the peak in both; the second step's differs, and so the third step's loss.
+    assert "step 3" in rows["other"]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_check_agrees_with_itself() -> None:
+    result = run("check", "numpy", "numpy", *SETS, "--steps", "2", "--all")
+    assert result.exit_code == 0, result.output
+    assert "numpy and numpy agree in all" in result.stdout
+
+
+def test_a_missing_library_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *rest: Any) -> Any:
+        if name == "twinspike_training.commands":
+            raise ModuleNotFoundError(name="typer")
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == "error: package 'typer' is not installed; install it with: pip install 'twinspike[train]'\n"

@@ -1,0 +1,141 @@
+"""Configs of runs: files, overrides, and one exact line for every kind of mistake."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import twinspike as ts
+from twinspike.network import to_json as network_json
+from twinspike_training.config import RunConfig, build_network, embedded, load_config, read_table, to_json
+
+EMBEDDED = "cifar100_resnet18, cifar10_resnet18, digits, nmnist"
+
+MISTAKES = {
+    "learning_rat=0.1": "digits: learning_rat: unknown key; did you mean 'learning_rate'?",
+    "method.neuron.decy=0.5": "digits: method.neuron.decy: unknown key; did you mean 'decay'?",
+    "method.neuron.surrogate.slope=2.0": "digits: method.neuron.surrogate.slope: unknown key; known keys: width",
+    "optimizer.beta1=0.5": ("digits: optimizer.beta1: unknown key; known keys: momentum, nesterov, weight_decay, decay_scope"),
+    "precision=f33": "digits: precision: expected one of f64, f32-ieee, tf32, bf16-mixed, got f33",
+    "optimizer.kind=sdg": "digits: optimizer.kind: expected one of sgd, adam, adamw, got sdg; did you mean 'sgd'?",
+    "optimizer.momentum=1.5": "digits: optimizer.momentum: expected a finite number in [0, 1), got 1.5",
+    "optimizer=3": "digits: optimizer: Expected `object`, got `int`",
+    "learning_rate=fast": "digits: learning_rate: Expected `float`, got `str`",
+    "learning_rate=-1": "digits: learning_rate: expected a finite number > 0, got -1.0",
+    "learning_rate=nan": "digits: learning_rate: expected a finite number > 0, got nan",
+    "learning_rate=1 2": "--set: expected a TOML value after '=', got learning_rate=1 2",
+    "learning_rate": "--set: expected key=value or key.sub=value, got learning_rate",
+    "=3": "--set: expected key=value or key.sub=value, got =3",
+    "seed=-1": "digits: seed: expected a whole number in [0, 2^63), got -1",
+    "seed=1.5": "digits: seed: Expected `int`, got `float`",
+    "width=-1": "digits: width: expected a whole number >= 1, or 0 for the usual one, got -1",
+    "network=": "digits: network and backend: expected names, got an empty string",
+    "name=a/b": "digits: name: expected the name of a folder, got a/b",
+    "training.epochs=0": "digits: training.epochs: expected a whole number >= 1, got 0",
+    "training.batch_size=1": "digits: training.batch_size: expected a whole number >= 2, got 1",
+    "training.log_every=0": "digits: training.log_every: expected a whole number >= 1, got 0",
+    "training.checkpoint_every_seconds=-1": "digits: training.checkpoint_every_seconds: expected seconds >= 0, got -1.0",
+    "method.time_steps=0": "digits: method.time_steps: expected a whole number >= 1, got 0",
+    "method.time_steps.x=1": "--set: expected a table at method.time_steps, got method.time_steps.x=1",
+    "method.neuron={decay=2}": "digits: method.neuron.decay: expected a finite number in [0, 1], got 2.0",
+    "method.factorization.rank=0.0": "digits: method.factorization.rank: expected a finite number in (0, 1), got 0.0",
+    "method.factorization.orthogonality.kind=retrct": (
+        "digits: method.factorization.orthogonality.kind: expected one of none, penalty, retract, got retrct; "
+        "did you mean 'retract'?"
+    ),
+}
+
+
+@pytest.mark.parametrize("override", MISTAKES)
+def test_a_mistake_is_one_line_that_names_the_key(override: str) -> None:
+    with pytest.raises(ts.SpecError) as caught:
+        load_config("digits", [override])
+    assert str(caught.value) == MISTAKES[override]
+
+
+@pytest.mark.parametrize(
+    ("source", "line"),
+    [
+        ("digit", f"config: expected a file, or one of {EMBEDDED}, got digit; did you mean 'digits'?"),
+        ("no.toml", f"config: expected a file, or one of {EMBEDDED}, got no.toml"),
+    ],
+)
+def test_an_unknown_config_is_one_line(source: str, line: str) -> None:
+    with pytest.raises(ts.SpecError) as caught:
+        load_config(source)
+    assert str(caught.value) == line
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        ("a.toml", b"x = ", "expected a readable TOML or JSON file, got Invalid value (at end of document)"),
+        ("a.toml", b"[optimizer]\nmomentun = 0.9", "optimizer.momentun: unknown key; did you mean 'momentum'?"),
+        ("a.toml", b"seed = [1]", "seed: Expected `int`, got `array`"),
+        ("a.json", b"[1]", "expected a table of keys, got list"),
+        ("a.json", b'{"seed":', "expected a readable TOML or JSON file, got Expecting value: line 1 column 9 (char 8)"),
+    ],
+)
+def test_a_broken_file_is_one_line(tmp_path: Path, name: str, content: bytes, line: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ts.SpecError) as caught:
+        load_config(str(path))
+    assert str(caught.value) == f"{path}: {line}"
+
+
+def test_undecodable_bytes_are_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.toml"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ts.SpecError, match=r"^\S+a\.toml: expected a readable TOML or JSON file, got 'utf-8' codec"):
+        load_config(str(path))
+
+
+@pytest.mark.parametrize("name", embedded())
+def test_embedded_configs_load_and_survive_json(tmp_path: Path, name: str) -> None:
+    config = load_config(name)
+    path = tmp_path / "config.json"
+    path.write_text(to_json(config))
+    assert load_config(str(path)) == config
+
+
+def test_the_papers_recipe() -> None:
+    config = load_config("cifar10_resnet18")
+    assert (config.learning_rate, config.training.epochs, config.training.batch_size) == (0.1, 300, 128)
+    assert config.optimizer == ts.SGD(momentum=0.0, weight_decay=5e-4, decay_scope="all")
+    assert config.schedule == ts.Cosine(floor=0.0, unit="epoch")
+    assert config.method == ts.Method()
+    assert config.data.policies() == {"crop", "flip", "autoaugment", "cutout"}
+
+
+def test_overrides_are_toml_values_in_order() -> None:
+    config = load_config("digits", ["seed=1", "seed=2", "compile=true", "method.loss.pairs=['snn1<-ann3']", "backend=numpy"])
+    assert (config.seed, config.compile, config.method.loss.pairs, config.backend) == (2, True, ("snn1<-ann3",), "numpy")
+
+
+def test_a_new_kind_starts_its_table_afresh_and_a_left_out_one_is_the_default() -> None:
+    assert load_config("digits", ["optimizer.kind=adamw"]).optimizer == ts.AdamW()
+    assert load_config("digits", ["method.neuron.surrogate.width=2"]).method.neuron.surrogate == ts.Rectangle(width=2.0)
+
+
+def test_none_is_the_digits() -> None:
+    assert load_config() == load_config("digits")
+    assert set(read_table(Path(__file__).parent / "../training/twinspike_training/configs/digits.toml")) <= set(
+        RunConfig.__struct_fields__
+    )
+
+
+def test_a_network_comes_from_the_zoo_or_a_file_and_must_fit(tmp_path: Path) -> None:
+    from_zoo = build_network(RunConfig(network="digits_cnn", width=2), (1, 8, 8), 10, False)
+    path = tmp_path / "net.json"
+    path.write_text(network_json(from_zoo))
+    assert build_network(RunConfig(network=str(path)), (1, 8, 8), 10, False) == from_zoo
+    with pytest.raises(ts.SpecError, match=r"net\.json: expected input shape \(3, 32, 32\), 10 classes"):
+        build_network(RunConfig(network=str(path)), (3, 32, 32), 10, False)
+    with pytest.raises(ts.SpecError, match="width: expected 0 with a network description"):
+        build_network(RunConfig(network=str(path), width=3), (1, 8, 8), 10, False)
+    with pytest.raises(ts.SpecError, match="got vgg6; did you mean 'vgg16'"):
+        build_network(RunConfig(network="vgg6"), (1, 8, 8), 10, False)
+    with pytest.raises(ts.SpecError, match=r"network: expected a readable \.json file, got none\.json"):
+        build_network(RunConfig(network="none.json"), (1, 8, 8), 10, False)

@@ -1,0 +1,50 @@
+"""One run over several backends: what one wrote, the next continues."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from training_runs import TINY, lines, quiet, train
+
+from twinspike_training import agreement, checkpoint, loop
+from twinspike_training.config import load_config
+from twinspike_training.evaluation import evaluate
+from twinspike_training.run import prepare, read_config
+
+
+def test_a_run_goes_through_three_backends(tmp_path: Path) -> None:
+    step = ("schedule.kind=constant", "precision=f64")
+    folder = train(tmp_path, *step, "backend=torch", "training.epochs=1").folder
+    whole = train(tmp_path / "whole", *step, "backend=numpy", "training.epochs=3").folder
+    for epochs, backend in ((2, "jax"), (3, "numpy")):
+        wanted = load_config(str(folder.config), [f"backend={backend}", f"training.epochs={epochs}"])
+        assert loop.resume(folder, wanted, quiet()).finished
+        header = checkpoint.load(folder.checkpoint("last")).header
+        assert (header.backend, header.epoch) == (backend, epochs)
+    ours, theirs = lines(folder), lines(whole)
+    assert [line["step"] for line in ours] == [line["step"] for line in theirs]
+    # The first loss is that of one forward pass, to which the derived limit of one step applies.
+    limit = agreement.error_limit(header.network, 2, 24)
+    assert abs(ours[0]["loss"] - theirs[0]["loss"]) <= limit * abs(theirs[0]["loss"])
+
+
+def test_each_backend_evaluates_a_checkpoint_alike(tmp_path: Path) -> None:
+    folder = train(tmp_path, "training.epochs=1").folder
+    found = checkpoint.load(folder.checkpoint("last"))
+    results = []
+    for backend in ("numpy", "torch", "jax"):
+        config = load_config(str(folder.config), [f"backend={backend}"])
+        ready = prepare(config, found.header.network)
+        results.append(evaluate(ready, ready.program.load(found.state)))
+    assert read_config(folder).backend == "numpy"
+    for result in results[1:]:
+        assert result.accuracy_exits_snn == results[0].accuracy_exits_snn
+        assert result.accuracy_exits_ann == results[0].accuracy_exits_ann
+        assert result.spike_rates == pytest.approx(results[0].spike_rates, rel=1e-12)
+
+
+@pytest.mark.parametrize("other", ["torch", "jax"])
+def test_backends_agree_with_the_reference(other: str) -> None:
+    rows = agreement.agreement("numpy", other, load_config("digits", [*TINY, f"name={other}"]), steps=2)
+    assert [row for row in rows if not row.agrees] == []

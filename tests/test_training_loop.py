@@ -1,0 +1,205 @@
+"""The loop: what a run leaves behind, and that stopping and going on changes nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from training_runs import assert_equal_runs, lines, quiet, tiny, train
+
+import twinspike as ts
+from twinspike_training import checkpoint, loop, metrics
+from twinspike_training.loop import Outcome
+from twinspike_training.run import create, open_run, prepare, read_config, reconcile
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """An uninterrupted run."""
+    return train(tmp_path_factory.mktemp("whole"), "training.checkpoint_every_steps=3")
+
+
+def test_a_run_leaves_its_config_metrics_and_checkpoints(whole: Outcome) -> None:
+    folder = whole.folder
+    assert folder.path.name == "digits_cnn-001"
+    assert sorted(p.name for p in folder.path.iterdir()) == [
+        "best.safetensors", "config.json", "last.safetensors", "metrics.jsonl"
+    ]  # fmt: skip
+    assert whole.finished
+    assert whole.steps == 8
+    found = lines(folder)
+    assert [line["step"] for line in found if line["kind"] == "step"] == list(range(1, 9))
+    assert [(line["epoch"], line["step"]) for line in found if line["kind"] == "epoch"] == [(1, 4), (2, 8)]
+    header = checkpoint.load(folder.checkpoint("last")).header
+    assert (header.epoch, header.step, header.steps, header.backend) == (2, 0, 8, "numpy")
+    assert header.metrics_bytes == folder.metrics.stat().st_size
+    best = max((line for line in found if line["kind"] == "epoch"), key=lambda line: line["accuracy_snn"])
+    assert header.best is not None
+    assert (header.best.accuracy_snn, header.best.epoch) == (best["accuracy_snn"], best["epoch"])
+    assert checkpoint.load(folder.checkpoint("best")).header.epoch == best["epoch"]
+
+
+def test_the_lines_say_what_the_program_says(whole: Outcome) -> None:
+    config = read_config(whole.folder)
+    ready = prepare(config)
+    state = ready.program.load(ts.initial_state(ready.network, config.method, config.optimizer, seed=config.seed))
+    images, labels = next(iter(ready.dataset.train_batches(config.seed, 0, 24)))
+    _, found = ready.program.gradients(state, images, labels)
+    first = lines(whole.folder)[0]
+    assert first["loss"] == float(found.loss)
+    assert first["accuracy_snn"] == int(found.correct_snn) / 24
+    assert first["learning_rate"] == config.learning_rate
+    last = checkpoint.load(whole.folder.checkpoint("last")).state
+    u, v = last["stem.conv.U"], last["stem.conv.V"]
+    reported = lines(whole.folder)[-1]["deviation"]["stem.conv"]
+    worst = max(np.abs(a - np.eye(a.shape[-1])).max() for a in (np.swapaxes(u, -1, -2) @ u, v @ np.swapaxes(v, -1, -2)))
+    assert reported == worst
+
+
+class Stop(BaseException):
+    """Ends a run where a kill would."""
+
+
+@pytest.mark.parametrize("after", range(8))
+def test_a_run_killed_after_any_step_goes_on_bit_for_bit(
+    whole: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    add, taken = metrics.MetricsLog.add, 0
+
+    def stop(self: Any, pending: Any) -> None:
+        nonlocal taken
+        if taken == after:
+            raise Stop
+        taken += 1
+        add(self, pending)
+
+    monkeypatch.setattr(metrics.MetricsLog, "add", stop)
+    with pytest.raises(Stop):
+        train(tmp_path, "training.checkpoint_every_steps=3")
+    monkeypatch.undo()
+    folder = open_run(tmp_path / "digits_cnn-001")
+    assert checkpoint.load_header(folder.checkpoint("last")).steps == max(after // 3 * 3, after // 4 * 4)
+    assert loop.resume(folder, None, quiet()).finished
+    assert_equal_runs(whole.folder, folder)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_between_steps_with_a_checkpoint(
+    whole: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    add = metrics.MetricsLog.add
+
+    def interrupt(self: Any, pending: Any) -> None:
+        add(self, pending)
+        if pending.step == 2:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(metrics.MetricsLog, "add", interrupt)
+    before = signal.getsignal(number)
+    outcome = train(tmp_path)
+    assert not outcome.finished
+    assert outcome.steps == 2
+    assert signal.getsignal(number) == before
+    assert checkpoint.load(outcome.folder.checkpoint("last")).header.step == 2
+    assert loop.resume(outcome.folder, None, quiet()).finished
+    assert_equal_runs(whole.folder, outcome.folder)
+
+
+def test_a_second_signal_interrupts_at_once() -> None:
+    with loop.StopRequests() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.requested
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_folder_without_checkpoint_starts_from_the_beginning(whole: Outcome, tmp_path: Path) -> None:
+    folder = create(tiny(tmp_path, "training.checkpoint_every_steps=3"))
+    assert loop.resume(folder, None, quiet()).finished
+    assert_equal_runs(whole.folder, folder)
+
+
+def test_a_finished_run_stays_as_it_is_and_more_epochs_extend_it(tmp_path: Path) -> None:
+    short = train(tmp_path, "schedule.kind=constant", "training.epochs=1", "training.evaluate_every=2")
+    content = short.folder.metrics.read_bytes()
+    assert loop.resume(short.folder, None, quiet()).steps == 4
+    assert short.folder.metrics.read_bytes() == content
+    wanted = tiny(tmp_path, "schedule.kind=constant", "training.epochs=2")
+    assert loop.resume(short.folder, wanted, quiet()).steps == 8
+    assert [line["step"] for line in lines(short.folder) if line["kind"] == "step"] == list(range(1, 9))
+    assert read_config(short.folder).training.epochs == 2
+
+
+def test_what_decides_the_numbers_can_not_change_on_resume(whole: Outcome) -> None:
+    stored = read_config(whole.folder)
+    for change, line in {
+        "seed=1": "seed: a resumed run keeps 0, got 1; start a new run to change it",
+        "learning_rate=0.5": "learning_rate: a resumed run keeps 0.1, got 0.5; start a new run to change it",
+        "training.batch_size=8": "training.batch_size: a resumed run keeps 24, got 8; start a new run to change it",
+        "optimizer.kind=adam": "optimizer.beta1: a resumed run keeps None, got 0.9; start a new run to change it",
+    }.items():
+        with pytest.raises(ts.SpecError) as caught:
+            reconcile(stored, tiny(Path(stored.out), "training.checkpoint_every_steps=3", change))
+        assert str(caught.value) == line
+    wanted = tiny(Path(stored.out), "backend=jax", "device=cuda", "training.epochs=9", "data.workers=3")
+    assert reconcile(stored, wanted) == wanted
+
+
+def test_other_data_are_refused_on_resume(tmp_path: Path) -> None:
+    outcome = train(tmp_path, "training.epochs=1")
+    path = outcome.folder.checkpoint("last")
+    found = checkpoint.load(path)
+    checkpoint.save(path, msgspec.structs.replace(found.header, fingerprint="other"), found.state)
+    with pytest.raises(ts.SpecError, match=r"last\.safetensors: expected the data it was trained on \(other\), got "):
+        loop.resume(outcome.folder, None, quiet())
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = metrics.MetricsLog.add
+
+    def spoil(self: Any, pending: Any) -> None:
+        if pending.step == 6:
+            broken = msgspec.structs.replace(pending.metrics, loss=np.float64("nan"))
+            pending = msgspec.structs.replace(pending, metrics=broken)
+        add(self, pending)
+
+    monkeypatch.setattr(metrics.MetricsLog, "add", spoil)
+    with pytest.raises(ts.SpecError) as caught:
+        train(tmp_path, "training.checkpoint_every_steps=1", "training.log_every=100")
+    path = tmp_path / "digits_cnn-001" / "last.safetensors"
+    assert str(caught.value) == (
+        f"loss: expected a finite number, got nan at step 6; {path} keeps step 5; "
+        "lower learning_rate, or raise schedule.warmup_epochs"
+    )
+    assert checkpoint.load(path).header.steps == 5
+    assert [line["step"] for line in lines(open_run(path.parent)) if line["kind"] == "step"] == [1, 2, 3, 4, 5]
+
+
+def test_names_of_runs(tmp_path: Path) -> None:
+    assert [create(tiny(tmp_path)).path.name for _ in range(2)] == ["digits_cnn-001", "digits_cnn-002"]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / ".config.json.part").write_text("{")
+    assert create(tiny(tmp_path, "name=mine")).path == tmp_path / "mine"  # nothing whole is there: free
+    with pytest.raises(ts.SpecError, match=r"^run: expected a name not used before, got \S+/mine; --resume"):
+        create(tiny(tmp_path, "name=mine"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ts.SpecError, match=r"^out: expected a folder that can be written"):
+        create(tiny(tmp_path / "file"))
+    with pytest.raises(ts.SpecError, match=r"^run: expected a run's folder with config\.json, got "):
+        open_run(tmp_path)
+
+
+def test_metrics_survive_a_cut_line_and_refuse_a_foreign_one(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"kind": "step", "step": 1}\n{"kind": "st')
+    assert metrics.read(path) == [{"kind": "step", "step": 1}]
+    path.write_text("[]\n")
+    with pytest.raises(ts.SpecError, match=r"metrics\.jsonl line 1: expected a JSON object with a kind, got \[\]"):
+        metrics.read(path)
