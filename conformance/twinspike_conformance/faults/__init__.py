@@ -1,0 +1,34 @@
+"""The fault corpus: the reference with one thing wrong at a time, by which the suite's strength is measured.
+
+A suite is as good as the faults it finds. Every fault is data: a clause, a line of what is wrong, where it
+was seen, and the changes of the reference's text that make it. Clauses FAC-1, BN-7, ORT-1, INI-*, RND-* and
+SCH-* have none: they bind layouts, initial values, a metric, random streams and schedules, which the
+specification computes itself and no backend answers for. PRE-2 and PRE-3 are named by precision profiles.
+"""
+
+from __future__ import annotations
+
+from twinspike_conformance.faults import (
+    harness,
+    layers,
+    losses,
+    network,
+    neuron,
+    norm,
+    optimizer,
+    precision,
+    sharing,
+    surrogate,
+    weights,
+)
+from twinspike_conformance.faults.base import Fault
+
+FAULTS: tuple[Fault, ...] = tuple(
+    fault
+    for chapter in (neuron, surrogate, weights, layers, norm, losses, optimizer, sharing, network, precision, harness)
+    for fault in chapter.FAULTS
+)
+
+BY_ID: dict[str, Fault] = {fault.id: fault for fault in FAULTS}
+
+__all__ = ["BY_ID", "FAULTS", "Fault"]

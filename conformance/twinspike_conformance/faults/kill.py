@@ -1,0 +1,134 @@
+"""The kill matrix: which tests of the suite find each fault, and after how many examples.
+
+Two different tests must find every fault that is not proved equivalent; one that finds an equivalent
+fault gives a false alarm. Only tests of what the fault touches are run, each on a few examples that
+cover its space and then on random ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import numpy as np
+
+from twinspike.backend import Backend
+from twinspike.precision import PRECISIONS
+from twinspike_conformance.cases import Example
+from twinspike_conformance.checks import CHECKS, Bench, Check
+from twinspike_conformance.faults.backend import fits, mutant
+from twinspike_conformance.faults.base import Fault
+from twinspike_conformance.faults.reach import reach
+from twinspike_conformance.record import KillRow
+
+WANTED = 2
+"""Different tests that must find a fault."""
+
+EXAMPLES = 200
+"""Examples that a test of weight 1 is given by default."""
+
+
+def relevant(fault: Fault, base: Backend, checks: Mapping[str, Check] = CHECKS) -> tuple[Check, ...]:
+    """Checks of what a fault touches, of those that the base's claims let run."""
+    claims = base.capabilities()
+    claimed = claims.operations | ({"networks"} if claims.networks else set())
+    possible = [check for check in checks.values() if check.needs <= claimed]
+    if not fault.edits:
+        return tuple(possible)
+    touched = reach(fault.edits)
+    parts = touched.operations | ({"networks"} if touched.program else set())
+    return tuple(check for check in possible if check.needs & parts)
+
+
+def examples(check: Check, limit: int, seed: int) -> Iterator[Example]:
+    """A check's covering examples, then random ones, `limit` in all (fewer where the check weighs less)."""
+    limit = max(1, round(limit * check.weight))
+    rng = np.random.Generator(np.random.Philox(seed))
+    count = 0
+    for example in check.space.cover():
+        if count == limit:
+            return
+        count += 1
+        yield example
+    for _ in range(limit - count):
+        yield check.space.sample(rng)
+
+
+def first_kill(faulty: Backend, check: Check, precision: str, limit: int, seed: int) -> tuple[int, str] | None:
+    """Number of the first example on which a check fails, and the rung that failed; None if none does.
+
+    The session is opened for this check, so that a fault that remembers something starts without memory.
+    """
+    session = faulty.session(faulty.capabilities().devices[0], precision, False)
+    bench = Bench(faulty, session)
+    for number, example in enumerate(examples(check, limit, seed), start=1):
+        try:
+            found = check.run(bench, example)
+        except Exception:  # a faulty backend may raise anything, and a test that raises has found it
+            return number, "error"
+        wrong = [finding for finding in found if not finding.ok]
+        if wrong:
+            return number, wrong[0].rung
+    return None
+
+
+def kill(
+    fault: Fault,
+    base: Backend,
+    *,
+    precision: str | None = None,
+    limit: int = EXAMPLES,
+    wanted: int = WANTED,
+    seed: int = 0,
+    checks: Mapping[str, Check] = CHECKS,
+) -> KillRow:
+    """What becomes of one fault.
+
+    Args:
+        fault: of the corpus.
+        base: backend that it is put into.
+        precision: of the session; the base's finest if not given.
+        limit: examples per check of weight 1.
+        wanted: killers after which no more checks are run.
+        seed: of the examples beyond the covering ones.
+        checks: of the suite.
+
+    Raises:
+        SpecError: the fault can't be put into the base.
+    """
+    faulty = mutant(fault, base)
+    precision = finest(base) if precision is None else precision
+    killers: list[tuple[int, str, str]] = []
+    for check in relevant(fault, base, checks):
+        killed = first_kill(faulty, check, precision, limit, seed)
+        if killed is not None:
+            killers.append((killed[0], check.id, killed[1]))
+            if len(killers) == wanted:
+                break
+    killers.sort(key=lambda killer: killer[0])
+    return KillRow(
+        fault=fault.id,
+        description=fault.description,
+        origin=fault.origin,
+        clause=fault.clause,
+        base=base.name,
+        killers=tuple(killer[1] for killer in killers),
+        rungs=tuple(killer[2] for killer in killers),
+        examples=tuple(killer[0] for killer in killers),
+        equivalent=fault.equivalent,
+    )
+
+
+def matrix(faults: Iterable[Fault], base: Backend, *, precision: str | None = None, limit: int = EXAMPLES) -> tuple[KillRow, ...]:
+    """The row of every fault that can be put into the base."""
+    precision = finest(base) if precision is None else precision
+    return tuple(kill(fault, base, precision=precision, limit=limit) for fault in faults if fits(fault, base))
+
+
+def finest(base: Backend) -> str:
+    """The base's precision of smallest roundoff."""
+    return min(base.capabilities().precisions, key=lambda name: (PRECISIONS[name].product_roundoff, PRECISIONS[name].roundoff))
+
+
+def survivors(rows: Iterable[KillRow]) -> tuple[KillRow, ...]:
+    """Rows that break the gate: killed by too few tests, or equivalent and killed."""
+    return tuple(row for row in rows if (len(row.killers) > 0 if row.equivalent else len(row.killers) < WANTED))
