@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from twinspike.config import Exit, Loss, distillation_pairs
+from twinspike.config import Loss, distillation_pairs
 
 
 class Terms(NamedTuple):
@@ -106,15 +106,23 @@ def joint_terms(loss: Loss, outputs: Exits, labels: Tensor) -> Terms:
     every_step = labels.repeat(z.shape[0])
     ce_snn = _sum([cross_entropy(z[:, i].flatten(0, 1), every_step) for i in range(exits)])
 
-    def logits(end: Exit) -> Tensor:
-        return a[end.number - 1] if end.twin == "ann" else z[:, end.number - 1]
+    def logits(twin: str, number: int) -> Tensor:
+        return a[number - 1] if twin == "ann" else z[:, number - 1]
 
-    pairs = distillation_pairs(loss, exits)
-    kd = _sum([distillation(loss, logits(student), logits(teacher)) for student, teacher in pairs]) if pairs else a.new_zeros(())
+    pairs = _pairs(loss, exits)
+    kd = (
+        _sum([distillation(loss, logits(*student), logits(*teacher)) for student, teacher in pairs]) if pairs else a.new_zeros(())
+    )
     kd = loss.temperature**2 * kd
     feature = _sum([feature_loss(loss, h, f) for h, f in zip(outputs.features_snn, outputs.features_ann, strict=True)])
     total = (1.0 - loss.alpha) * (ce_ann + ce_snn) + loss.alpha * kd + loss.beta * feature
     return Terms(total, ce_ann.detach(), ce_snn.detach(), kd.detach(), feature.detach())
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # untyped in torch
+def _pairs(loss: Loss, exits: int) -> tuple[tuple[tuple[str, int], tuple[str, int]], ...]:
+    """The (student, teacher) pairs, each end a twin and a number from 1."""
+    return tuple(((s.twin, s.number), (t.twin, t.number)) for s, t in distillation_pairs(loss, exits))
 
 
 def _sum(terms: list[Tensor]) -> Tensor:
