@@ -163,6 +163,19 @@ def series(lines: list[dict[str, Any]], kind: str, name: str) -> tuple[Series, S
     return np.array([line["step"] for line in chosen], float), np.array([line[name] for line in chosen], float)
 
 
+def tensorboard_modules() -> tuple[Any, Any, Any]:
+    """TensorBoard's messages and its writer; SpecError that says what to install where they are missing."""
+    names = ("compat.proto.event_pb2", "compat.proto.summary_pb2", "summary.writer.event_file_writer")
+    try:
+        event, summary, writer = (importlib.import_module(f"tensorboard.{name}") for name in names)
+    except ImportError as error:
+        raise SpecError(
+            f"training.tensorboard: package {error.name or 'tensorboard'!r} is not installed; install it with: "
+            "pip install 'twinspike[tensorboard]', or set training.tensorboard = false"
+        ) from None
+    return event, summary, writer
+
+
 class Board:
     """TensorBoard events of the numbers in each line, without a framework; needs the extra `tensorboard`."""
 
@@ -173,16 +186,7 @@ class Board:
             folder: of the run; events go into `tensorboard` below it.
             step: that the session begins at; TensorBoard forgets what an earlier session wrote beyond it.
         """
-        try:
-            event = importlib.import_module("tensorboard.compat.proto.event_pb2")
-            summary = importlib.import_module("tensorboard.compat.proto.summary_pb2")
-            writer = importlib.import_module("tensorboard.summary.writer.event_file_writer")
-        except ImportError as error:
-            package = error.name or "tensorboard"
-            raise SpecError(
-                f"training.tensorboard: package {package!r} is not installed; install it with: "
-                "pip install 'twinspike[tensorboard]', or set training.tensorboard = false"
-            ) from None
+        event, summary, writer = tensorboard_modules()
         self._event: Any = event.Event
         self._summary: Any = summary.Summary
         self._writer: Any = writer.EventFileWriter(str(folder / "tensorboard"))

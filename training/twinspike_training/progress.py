@@ -54,7 +54,7 @@ class Progress:
         if done:
             self._say(f"resumed after step {done:,} of {self._total:,}")
         if self._console.is_terminal:
-            columns = (TextColumn("{task.fields[head]}"), BarColumn(bar_width=16), TextColumn("{task.fields[text]}"))
+            columns = (TextColumn("{task.fields[head]}"), BarColumn(bar_width=8), TextColumn("{task.fields[text]}"))
             self._bars = Bars(*columns, console=self._console, transient=True)
             self._task = self._bars.add_task("", total=self._total, completed=done, head="", text="")
             self._bars.start()
@@ -66,12 +66,14 @@ class Progress:
         line = lines[-1]
         self._done = line["step"]
         head = f"epoch {line['epoch'] + 1}/{self._epochs}"
-        text = f"{_step_text(lines)}  {_duration(self._left())} left"
+        parts = _step_text(lines)
+        left = f"{_duration(self._left())} left"
         if self._bars is not None:
+            text = "\n".join((*parts[:2], f"{parts[2]}  {left}"))  # three lines, which fit a terminal of 80 columns
             self._bars.update(self._task, completed=self._done, head=head, text=text)
         elif time.monotonic() - self._said >= PLAIN_EVERY:
             self._said = time.monotonic()
-            self._say(f"{head} step {self._done:,}/{self._total:,}  {text}")
+            self._say(f"{head} step {self._done:,}/{self._total:,}  {'  '.join(parts)}  {left}")
 
     def epoch(self, line: dict[str, Any]) -> None:
         """An evaluation was made."""
@@ -100,16 +102,17 @@ class Progress:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def _step_text(lines: list[dict[str, Any]]) -> str:
-    """Means over the steps since the last look; losses as they enter, before their weights."""
+def _step_text(lines: list[dict[str, Any]]) -> tuple[str, str, str]:
+    """Means over the steps since the last look, in three parts; losses before their weights."""
 
     def mean(name: str) -> float:
         return float(sum(line[name] for line in lines) / len(lines))
 
     return (
-        f"loss {mean('loss'):.3f} (ce ann {mean('cross_entropy_ann'):.3f} snn {mean('cross_entropy_snn'):.3f} "
-        f"kd {mean('distillation'):.2f} feature {mean('feature'):.3g})  accuracy ann {mean('accuracy_ann'):.1%} "
-        f"snn {mean('accuracy_snn'):.1%}  spikes {mean('spike_rate'):.3f}  {lines[-1]['images_per_second']:,.0f} images/s"
+        f"loss {mean('loss'):.3f}  cross entropy ann {mean('cross_entropy_ann'):.3f} snn {mean('cross_entropy_snn'):.3f}",
+        f"distillation {mean('distillation'):.2f}  feature {mean('feature'):.3g}  "
+        f"accuracy ann {mean('accuracy_ann'):.1%} snn {mean('accuracy_snn'):.1%}",
+        f"spike rate {mean('spike_rate'):.3f}  {lines[-1]['images_per_second']:,.0f} images/s",
     )
 
 

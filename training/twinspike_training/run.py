@@ -20,6 +20,7 @@ from twinspike_training import checkpoint
 from twinspike_training.config import RunConfig, build_network, load_config, to_json
 from twinspike_training.data import Dataset, open_dataset
 from twinspike_training.files import is_part, write_atomic
+from twinspike_training.metrics import tensorboard_modules
 
 MAY_CHANGE = ("backend", "device", "precision", "compile", "training", "data.path", "data.workers")
 """Keys, or tables, that a resumed run may be given anew: they decide where and how long it computes, not what.
@@ -120,7 +121,7 @@ def prepare(config: RunConfig, network: Network | None = None) -> Ready:
         network: from a checkpoint; None builds the one that the config names.
 
     Raises:
-        SpecError: the backend, device, precision, data or network is not to be had.
+        SpecError: the backend, device, precision, data, network or TensorBoard is not to be had.
     """
     backend = load_backend(config.backend)
     capabilities = backend.capabilities()
@@ -129,6 +130,8 @@ def prepare(config: RunConfig, network: Network | None = None) -> Ready:
     if network is None:
         network = build_network(config, dataset.input_shape, len(dataset.classes), dataset.event)
     dataset.steps_per_epoch(config.training.batch_size)  # refuses a batch that the data can't fill
+    if config.training.tensorboard:
+        tensorboard_modules()
     session = backend.session(config.device, config.precision, config.compile)
     program = session.program(network, config.method, config.optimizer)
     return Ready(config=config, dataset=dataset, network=network, session=session, program=program, capabilities=capabilities)
