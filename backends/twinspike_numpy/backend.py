@@ -129,7 +129,9 @@ class NumpyProgram:
         check_batch(self._network, self._method, images, labels)
         fits = math.isfinite(learning_rate) and learning_rate >= 0
         require(fits, "learning_rate", expected="a finite number >= 0", got=learning_rate)
-        return step.train_step(self._network, self._method, self._optimizer, state, images, labels, learning_rate)
+        after, metrics = step.train_step(self._network, self._method, self._optimizer, state, images, labels, learning_rate)
+        # one memory layout whatever made the array: BLAS rounds differently by layout, and a resumed run must not
+        return {name: _stored(value) for name, value in after.items()}, metrics
 
     def gradients(self, state: State, images: NDArray[Any], labels: NDArray[Any]) -> tuple[Tensors, Metrics]:
         """Gradient for every trained entry, by name; SpecError if the batch does not fit."""

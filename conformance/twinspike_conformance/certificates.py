@@ -7,8 +7,8 @@ no bound grows with T, no flip is masked.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ def _wide(quantity: Any, x: Values) -> Any:
     return q.reshape(-1, *(1,) * (x.ndim - 3)) if q.ndim else q
 
 
-def _quantities(neuron: Neuron, inputs: Named, roundoff: float) -> tuple[Tracked, Tracked]:
+def quantities_of(neuron: Neuron, inputs: Named, roundoff: float) -> tuple[Tracked, Tracked]:
     """decay and threshold, exact where given, rounded to the format where they are constants of the config."""
     x = inputs["x"]
     found = []
@@ -47,11 +47,11 @@ def lif_forward(neuron: Neuron, inputs: Named, out: Named, roundoff: float) -> l
     Args:
         neuron: the config.
         inputs: x (T, B, C, *d), and v, decay, threshold if given.
-        out: the backend's s, u (T, B, C, *d) and final v (B, C, *d).
+        out: the backend's s, u (T, B, C, *d) and, unless it is kept to itself, final v (B, C, *d).
         roundoff: of the potential's format.
     """
     x, s, u = inputs["x"], np.asarray(out["s"], np.float64), np.asarray(out["u"], np.float64)
-    decay, theta = _quantities(neuron, inputs, roundoff)
+    decay, theta = quantities_of(neuron, inputs, roundoff)
     findings = [compare("s is 0 or 1", s, (s == 1.0) * 1.0, 0.0, rung="certificate", clauses=("LIF-2",))]
     before = inputs.get("v", np.zeros_like(x[0]))
     start = Tracked(before, roundoff=roundoff)
@@ -69,6 +69,8 @@ def lif_forward(neuron: Neuron, inputs: Named, out: Named, roundoff: float) -> l
     sure = np.abs(u - theta.value) >= margin
     fired = np.where(sure, (u >= theta.value) * 1.0, s)
     findings.append(compare("s", s, fired, 0.0, rung="certificate", clauses=("LIF-2",)))
+    if "v" not in out:
+        return findings
     final = states[-1]
     findings.append(compare("v", out["v"], final.value, final.error, rung="certificate", clauses=("LIF-3", "LIF-4", "LIF-5")))
     return findings
@@ -108,43 +110,92 @@ def _subtracts_exactly(u: Values, theta: Values, z: Values, roundoff: float) -> 
     return np.asarray(z.astype(form).astype(np.float64) == u - theta)
 
 
+class AdjointTrace(NamedTuple):
+    """The adjoint of a sequence from a backend's own u and s, step by step in order of time."""
+
+    d: list[Tracked]
+    """dL/du[t]."""
+    through_spike: list[Tracked]
+    entering: list[Tracked]
+    """e[t] = dL/dv[t]."""
+    e: Tracked
+    """dL/dv before the first step."""
+
+
+def adjoint_trace(
+    neuron: Neuron,
+    u: Values,
+    s: Values,
+    g: Values,
+    e: Tracked,
+    quantities: tuple[Tracked, Tracked],
+    own_d: Tracked | None = None,
+) -> AdjointTrace:
+    """LIF-6 and LIF-7, each step from its own successor where `own_d` gives the backend's, else from the step before here."""
+    decay, theta = quantities
+    roundoff = e.roundoff
+    soft = neuron.reset == "soft"
+    trace = AdjointTrace([], [], [], e)
+    for t in reversed(range(len(u))):
+        ut = Tracked(u[t], roundoff=roundoff)
+        h = surrogate_at(neuron, u[t], theta, roundoff)
+        r = -theta if soft else neuron.v_reset - ut
+        k = 1.0 if soft else Tracked(1.0 - s[t], roundoff=roundoff)
+        gt = Tracked(g[t], roundoff=roundoff)
+        spike = (gt if neuron.detach_reset else gt + e * r) * h
+        d = spike + e * k
+        trace.d.insert(0, d)
+        trace.through_spike.insert(0, spike)
+        trace.entering.insert(0, e)
+        e = decay * (d if own_d is None else own_d[t])
+    return trace._replace(e=e)
+
+
 def lif_backward(
     neuron: Neuron, inputs: Named, out: Named, cotangents: Named, gradients: Named, roundoff: float
 ) -> list[Finding]:
     """LIF-6 to LIF-10: dL/dx[t] is the adjoint trace itself, so each step is checked from its own successor."""
     x, s, u = inputs["x"], np.asarray(out["s"], np.float64), np.asarray(out["u"], np.float64)
-    decay, theta = _quantities(neuron, inputs, roundoff)
+    decay, theta = quantities_of(neuron, inputs, roundoff)
     gx = np.asarray(gradients["x"], np.float64)
     share = 1.0 - decay if neuron.decay_input else None
     own_d = Tracked(gx, roundoff=roundoff) / share if share is not None else Tracked(gx, roundoff=roundoff)
-    e = Tracked(cotangents["v"], roundoff=roundoff)
-    soft = neuron.reset == "soft"
-    want, through, entering = [], [], []
-    for t in reversed(range(len(x))):
-        ut = Tracked(u[t], roundoff=roundoff)
-        h = surrogate_at(neuron, u[t], theta, roundoff)
-        r = -theta if soft else neuron.v_reset - ut
-        k = 1.0 if soft else Tracked(1.0 - s[t], roundoff=roundoff)
-        g = Tracked(cotangents["s"][t], roundoff=roundoff)
-        spike = (g if neuron.detach_reset else g + e * r) * h
-        d = spike + e * k
-        want.append(d * share if share is not None else d)
-        through.append(spike + e * s[t] if soft else spike)
-        entering.append(e)
-        e = decay * own_d[t]
-    value, error = (np.stack([getattr(w, part) for w in reversed(want)]) for part in ("value", "error"))
-    found = [compare("gradient of x", gx, value, error, rung="certificate", clauses=("LIF-6", "LIF-7", "LIF-8"))]
+    end = Tracked(cotangents["v"], roundoff=roundoff)
+    trace = adjoint_trace(neuron, u, s, cotangents["s"], end, (decay, theta), own_d)
+    want = stack([d * share if share is not None else d for d in trace.d])
+    found = [compare("gradient of x", gx, want.value, want.error, rung="certificate", clauses=("LIF-6", "LIF-7", "LIF-8"))]
     if "v" in inputs:
+        e = trace.e
         found.append(compare("gradient of v", gradients["v"], e.value, e.error, rung="certificate", clauses=("LIF-5", "LIF-8")))
-    if "decay" in inputs:
-        before = _states_before(neuron, inputs, u, s, theta, roundoff)
-        seen = before - Tracked(x, roundoff=roundoff) if neuron.decay_input else before
-        found.append(_shared("decay", own_d * seen, inputs, gradients, "LIF-9"))
-    if "threshold" in inputs:
-        terms = [-1.0 * t for t in reversed(through)]
-        stacked = Tracked(np.stack([t.value for t in terms]), np.stack([t.error for t in terms]), roundoff=roundoff)
-        found.append(_shared("threshold", stacked, inputs, gradients, "LIF-10"))
+    clauses = {"decay": "LIF-9", "threshold": "LIF-10"}
+    for name, total in learned_terms(neuron, inputs, u, s, own_d, trace, (decay, theta)).items():
+        quantity = f"gradient of {name}"
+        found.append(compare(quantity, gradients[name], total.value, total.error, rung="certificate", clauses=(clauses[name],)))
     return found
+
+
+def learned_terms(
+    neuron: Neuron, inputs: Named, u: Values, s: Values, d: Tracked, trace: AdjointTrace, quantities: tuple[Tracked, Tracked]
+) -> dict[str, Tracked]:
+    """LIF-9 and LIF-10: the gradient of each learned quantity among the inputs."""
+    found = {}
+    if "decay" in inputs:
+        before = _states_before(neuron, inputs, u, s, quantities[1], d.roundoff)
+        seen = before - Tracked(inputs["x"], roundoff=d.roundoff) if neuron.decay_input else before
+        found["decay"] = _shared(d * seen, inputs["decay"])
+    if "threshold" in inputs:
+        soft = neuron.reset == "soft"
+        pairs = zip(trace.through_spike, trace.entering, s, strict=True)
+        found["threshold"] = _shared(
+            stack([-1.0 * (spike + e * fired if soft else spike) for spike, e, fired in pairs]), inputs["threshold"]
+        )
+    return found
+
+
+def stack(parts: Sequence[Tracked]) -> Tracked:
+    """Along a new first axis."""
+    values, errors = np.stack([p.value for p in parts]), np.stack([p.error for p in parts])
+    return Tracked(values, errors, roundoff=parts[0].roundoff)
 
 
 def _states_before(neuron: Neuron, inputs: Named, u: Values, s: Values, theta: Tracked, roundoff: float) -> Tracked:
@@ -155,11 +206,10 @@ def _states_before(neuron: Neuron, inputs: Named, u: Values, s: Values, theta: T
     return Tracked(np.stack(values), np.stack(errors), roundoff=roundoff)
 
 
-def _shared(name: str, terms: Tracked, inputs: Named, gradients: Named, clause: str) -> Finding:
-    """A learned quantity's gradient: the sum of the terms of all entries that share it."""
-    axes = tuple(range(terms.ndim)) if np.ndim(inputs[name]) == 0 else (0, 1, *range(3, terms.ndim))
-    total = terms.sum(axis=axes)
-    return compare(f"gradient of {name}", gradients[name], total.value, total.error, rung="certificate", clauses=(clause,))
+def _shared(terms: Tracked, quantity: Any) -> Tracked:
+    """The sum of the terms (T, B, C, *d) of all entries that share a quantity."""
+    axes = tuple(range(terms.ndim)) if np.ndim(quantity) == 0 else (0, 1, *range(3, terms.ndim))
+    return terms.sum(axis=axes)
 
 
 def spike_backward(neuron: Neuron, inputs: Named, cotangents: Named, gradients: Named, roundoff: float) -> list[Finding]:
@@ -206,7 +256,12 @@ def factorize(f: Factorization, inputs: Named, out: Named, roundoff: float) -> l
 
 
 def retract(config: Retract, inputs: Named, out: Named, roundoff: float) -> list[Finding]:
-    """ORT-3: orthonormal factors A = Q R, with R symmetric positive (polar) or upper triangular, positive diagonal (qr)."""
+    """ORT-3: orthonormal factors A = Q R, with R symmetric positive (polar) or upper triangular, positive diagonal (qr).
+
+    With p u |A| the backward error of the decomposition and p u the deviation of its factors from
+    orthonormality, Q = X Y' deviates by the two and its own product, 3 p u; A = Q R by 3 p u |A|; and
+    R - R' by twice the deviation of X and twice the backward error, and the product here, 5 p u |A|.
+    """
     found = []
     for name in ("U", "V"):
         a = np.asarray(inputs[name], np.float64)
@@ -223,9 +278,9 @@ def retract(config: Retract, inputs: Named, out: Named, roundoff: float) -> list
             np.linalg.eigvalsh((r + r.swapaxes(-2, -1)) / 2) if config.by == "polar" else np.diagonal(r, axis1=-2, axis2=-1)
         )
         checks = (
-            (f"{name}: Q'Q - I", q.swapaxes(-2, -1) @ q, eye, unit),
-            (f"{name}: Q R - A", q @ r, a, unit * norm),
-            (f"{name}: form of R", shape, np.zeros_like(shape), unit * norm),
+            (f"{name}: Q'Q - I", q.swapaxes(-2, -1) @ q, eye, 3 * unit),
+            (f"{name}: Q R - A", q @ r, a, 3 * unit * norm),
+            (f"{name}: form of R", shape, np.zeros_like(shape), 5 * unit * norm),
             (f"{name}: sign of R", np.minimum(positive, 0.0), np.zeros_like(positive), 0.0),
         )
         found += [compare(n, got, want, bound, rung="certificate", clauses=("ORT-3",)) for n, got, want, bound in checks]

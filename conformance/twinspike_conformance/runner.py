@@ -6,6 +6,7 @@ The pytest plugin, the command line, the kill matrix and the false-alarm study a
 from __future__ import annotations
 
 import math
+import re
 import time
 import traceback
 from collections import Counter
@@ -113,7 +114,7 @@ def _search(check: Check, profile: Profile, seed: int, judge: Callable[[Example]
     def test(example: Example) -> None:
         judge(example)
 
-    test.__name__ = test.__qualname__ = check.id  # Hypothesis derives derandomized examples from the name
+    test.__name__ = test.__qualname__ = re.sub(r"\W", "_", check.id)  # derandomized examples depend on it
     search = settings(hypothesis.given(strategy)(test))
     if not profile.derandomized:
         search = hypothesis.seed(seed)(search)

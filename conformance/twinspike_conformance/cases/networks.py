@@ -1,0 +1,165 @@
+"""Examples of whole networks: narrow versions of the zoo's structures, every option of the method paired with every other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from twinspike.config import (
+    SGD,
+    Adam,
+    AdamW,
+    BatchNorm,
+    Factorization,
+    Free,
+    Loss,
+    Method,
+    Neuron,
+    Optimizer,
+    Penalty,
+    Rectangle,
+    Retract,
+    Sigmoid,
+    Triangle,
+    decode,
+    encode,
+)
+from twinspike.network import Network
+from twinspike.parameters import State, initial_state
+from twinspike.zoo import network
+from twinspike_conformance.cases.base import Example
+from twinspike_conformance.pairwise import pairwise
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "digits_cnn": {"name": "digits_cnn", "width": 3, "input_shape": (2, 8, 8), "classes": 5},
+    "events": {"name": "digits_cnn", "width": 2, "input_shape": (2, 9, 7), "classes": 3, "event": True},
+    "resnet18": {"name": "resnet18", "width": 2, "input_shape": (3, 8, 8), "classes": 4},
+    "resnet19": {"name": "resnet19", "width": 2, "input_shape": (3, 8, 8), "classes": 4},
+    "vgg16": {"name": "vgg16", "width": 1, "input_shape": (3, 16, 16), "classes": 4},
+}
+"""Name -> arguments of `zoo.network`."""
+
+_METHODS = pairwise(
+    {
+        "time_steps": (3, 1, 4),
+        "time": ("per_step", "folded"),
+        "momentum": (0.3, 0.1),
+        "gamma_init": ("one", "threshold"),
+        "readout": ("sum", "mean"),
+        "reset": ("hard", "soft"),
+        "detach_reset": (False, True),
+        "surrogate": (Rectangle(width=1.0), Triangle(width=2.0), Sigmoid(slope=3.0)),
+        "scopes": (("constant", "constant"), ("layer", "channel"), ("channel", "layer")),
+        "scope": ("all_convs", "no_stem", "backbone", "with_heads", "none"),
+        "view": (("per_position", "permute"), ("per_position", "authors_reshape"), ("out_by_rest", "permute")),
+        "rank": ("full", 2, 0.8),
+        "orthogonality": (Free(), Penalty(weight=0.125), Retract(every=2, by="polar"), Retract(every=1, by="qr")),
+        "loss": (
+            Loss(alpha=0.25, beta=0.01, temperature=2.0),
+            Loss(alpha=0.5, beta=0.1, form="kl", pairs="snn_from_ann", feature_reduction="mean", isolate_ann=True),
+            Loss(alpha=0.25, beta=0.1, per_step=True, detach_teacher=False),
+            Loss(alpha=0.5, beta=0.01, pairs=("snn1<-ann1", "ann1<-ann2"), feature_reduction="batch_mean", per_step=True),
+        ),
+        "optimizer": (
+            SGD(momentum=0.5, weight_decay=0.01),
+            SGD(momentum=0.75, nesterov=True, weight_decay=0.01, decay_scope="no_norm_bias"),
+            SGD(weight_decay=0.01),
+            Adam(weight_decay=0.01),
+            AdamW(weight_decay=0.1, decay_scope="no_norm_bias"),
+        ),
+        "network": ("digits_cnn", "events"),
+    }
+)
+
+
+def _method(row: dict[str, Any]) -> Method:
+    decay_scope, threshold_scope = row["scopes"]
+    matricize, view = row["view"]
+    return Method(
+        time_steps=row["time_steps"],
+        neuron=Neuron(
+            reset=row["reset"],
+            detach_reset=row["detach_reset"],
+            surrogate=row["surrogate"],
+            decay=0.3,
+            decay_scope=decay_scope,
+            threshold_scope=threshold_scope,
+        ),
+        factorization=Factorization(
+            scope=row["scope"], matricize=matricize, view=view, rank=row["rank"], orthogonality=row["orthogonality"]
+        ),
+        batch_norm=BatchNorm(time=row["time"], momentum=row["momentum"], eps=1e-3, gamma_init=row["gamma_init"]),
+        readout=row["readout"],
+        loss=row["loss"],
+    )
+
+
+CONFIGS: tuple[dict[str, Any], ...] = (
+    *({"network": name, "method": encode(Method()), "optimizer": encode(SGD(momentum=0.9))} for name in NETWORKS),
+    *({"network": r["network"], "method": encode(_method(r)), "optimizer": encode(r["optimizer"])} for r in _METHODS),
+)
+"""First every network with the paper's method, then every option with every other."""
+
+BUCKETS: tuple[dict[str, int], ...] = ({"B": 3}, {"B": 5})
+FAMILIES = ("normal", "sparse")
+
+
+class _Wrapped(msgspec.Struct):
+    optimizer: Optimizer
+
+
+class Setting(msgspec.Struct, frozen=True):
+    """One network, method and optimizer with a state and batches."""
+
+    network: Network
+    method: Method
+    optimizer: Optimizer
+    state: State
+    images: tuple[NDArray[Any], ...]
+    labels: tuple[NDArray[np.int64], ...]
+
+
+def setting(example: Example, form: str, batches: int = 1) -> Setting:
+    """The numbers of an example: no parameter at its default, slots filled, floats exact in the storage format."""
+    arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in NETWORKS[example.config["network"]].items()}
+    net = network(**arguments)
+    method = decode(Method, example.config["method"], "method")
+    optimizer = decode(_Wrapped, {"optimizer": example.config["optimizer"]}, "optimizer").optimizer
+    rng = np.random.Generator(np.random.Philox(example.seed))
+    state = initial_state(net, method, optimizer, seed=example.seed % 1000)
+    for name, value in state.items():
+        state[name] = _moved(name, value, rng, form)
+    size = (example.sizes["B"], *net.input_shape)
+    shape = (method.time_steps, *size) if net.event else size
+    images = tuple(_images(rng, shape, example.family, form) for _ in range(batches))
+    labels = tuple(rng.integers(0, net.classes, size[0]) for _ in range(batches))
+    return Setting(net, method, optimizer, state, images, labels)
+
+
+def _images(rng: np.random.Generator, shape: tuple[int, ...], family: str, form: str) -> NDArray[Any]:
+    values = rng.standard_normal(shape)
+    if family == "sparse":
+        values = np.where(rng.random(shape) < 0.7, 0.0, np.round(values * 4) / 4)
+    return values.astype(form)
+
+
+def _moved(name: str, value: NDArray[Any], rng: np.random.Generator, form: str) -> NDArray[Any]:
+    """A value as training might have left it: near where it started, positive where it must be, slots not 0."""
+    if value.dtype.kind == "i":
+        return value + 1
+    noise = rng.standard_normal(value.shape)
+    last = name.rpartition(".")[2]
+    if name.startswith("optimizer/v/"):
+        moved = 1e-4 * (1.0 + np.abs(noise))
+    elif name.startswith("optimizer/"):
+        moved = 1e-2 * noise
+    elif last.startswith("var"):
+        moved = value * np.exp(0.3 * noise)
+    elif last in ("decay", "threshold"):
+        moved = value * np.exp(0.1 * np.clip(noise, -2, 2))
+    else:
+        moved = value + 0.05 * noise
+    return np.asarray(moved, form).astype(np.float64)

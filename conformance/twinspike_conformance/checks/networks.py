@@ -1,0 +1,339 @@
+"""Whole networks: layers and gradients from the backend's own neighbours, the loss, the training step, and the state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from twinspike.backend import Program
+from twinspike.config import SGD, TWINS, Retract, Twin
+from twinspike.network import Norm
+from twinspike.parameters import STEP, check_state, decays, is_factored, layout, slots
+from twinspike.precision import PRECISIONS
+from twinspike_conformance import certificates, taps
+from twinspike_conformance.cases.base import Example
+from twinspike_conformance.cases.networks import BUCKETS, CONFIGS, FAMILIES, Setting, setting
+from twinspike_conformance.checks.base import Bench, Check, Space
+from twinspike_conformance.checks.refusals import refusal
+from twinspike_conformance.finding import Finding, compare
+from twinspike_conformance.judge import roundoff_of
+from twinspike_conformance.tracked import Tracked
+from twinspike_conformance.variant import tracked
+
+Values = NDArray[Any]
+
+
+def _open(bench: Bench, example: Example, batches: int = 1) -> tuple[Setting, Program, Any]:
+    """The example's numbers, a program for it, and its loaded state."""
+    form = PRECISIONS[bench.session.precision].storage
+    s = setting(example, form, batches)
+    program = bench.session.program(s.network, s.method, s.optimizer)
+    return s, program, program.load(s.state)
+
+
+def _taps(bench: Bench, s: Setting, program: Program, state: Any, *, training: bool, labels: bool = False) -> taps.Taps:
+    precision = PRECISIONS[bench.session.precision]
+    trace = program.trace(state, s.images[0], training=training, labels=s.labels[0] if labels else None)
+    return taps.Taps(s.network, s.method, precision, roundoff_of(precision), s.state, s.images[0], training, trace)
+
+
+def _layers(bench: Bench, example: Example) -> list[Finding]:
+    """Every layer of both twins, in training and in evaluation, follows from the backend's own inputs to it."""
+    s, program, state = _open(bench, example)
+    found: list[Finding] = []
+    for training in (True, False):
+        found += taps.forward(_taps(bench, s, program, state, training=training))
+    return found
+
+
+class _Ends(msgspec.Struct):
+    """What the loss sees, from the backend's own taps."""
+
+    logits_ann: Tracked
+    logits_snn: Tracked
+    features_ann: Tracked
+    features_snn: Tracked
+
+
+def _ends(t: taps.Taps) -> _Ends:
+    readout = tracked()["layers"].readout
+
+    def gather(twin: Twin, end: str) -> list[Tracked]:
+        return [t.lift(t.output(twin, getattr(exit_, end))) for exit_ in t.network.exits]
+
+    reduced = [readout(z, t.method.readout) for z in gather("snn", "head")]
+    per_step = t.method.loss.per_step
+    steps = [certificates.stack([z[i] for z in gather("snn", "head")]) for i in range(t.method.time_steps)] if per_step else []
+    return _Ends(
+        logits_ann=certificates.stack([a[0] for a in gather("ann", "head")]),
+        logits_snn=certificates.stack(steps) if per_step else certificates.stack(reduced)[None],
+        features_ann=certificates.stack([f[0] for f in gather("ann", "feature")]),
+        features_snn=certificates.stack([readout(h, t.method.readout) for h in gather("snn", "feature")]),
+    )
+
+
+def _seeds(t: taps.Taps, labels: Values) -> dict[tuple[Twin, str], Tracked]:
+    """What the loss sends into features and heads."""
+    ends, modules = _ends(t), tracked()
+    arrays = (ends.logits_ann, ends.logits_snn, ends.features_ann, ends.features_snn)
+    d_a, d_z, d_f, d_h = modules["losses"].joint_loss_adjoint(t.method.loss, *arrays, labels)
+    back = modules["layers"].readout_adjoint
+    seeds: dict[tuple[Twin, str], Tracked] = {}
+    for i, exit_ in enumerate(t.network.exits):
+        z, h = (t.lift(t.output("snn", end)) for end in (exit_.head, exit_.feature))
+        seeds["ann", exit_.head], seeds["ann", exit_.feature] = d_a[i][None], d_f[i][None]
+        seeds["snn", exit_.head] = d_z[:, i] if t.method.loss.per_step else back(z, d_z[0, i], t.method.readout)
+        seeds["snn", exit_.feature] = back(h, d_h[i], t.method.readout)
+    return seeds
+
+
+def _gradients(bench: Bench, example: Example) -> list[Finding]:
+    """Every gradient, towards each layer's output and each parameter, follows from the backend's own gradients behind it."""
+    s, program, state = _open(bench, example)
+    t = _taps(bench, s, program, state, training=True, labels=True)
+    gradients, _ = program.gradients(state, s.images[0], s.labels[0])
+    wanted = {entry.name for entry in layout(s.network, s.method, s.optimizer) if entry.trained}
+    names = Finding(
+        quantity="names of gradients", rung="property", clauses=("FAC-7",), ok=set(gradients) == wanted,
+        got=str(sorted(set(gradients) ^ wanted)), want="one gradient per trained entry",
+    )  # fmt: skip
+    return [names, *taps.backward(t, gradients, _seeds(t, s.labels[0]))] if names.ok else [names]
+
+
+def _loss(bench: Bench, example: Example) -> list[Finding]:
+    """Loss, its parts, correct predictions and spike rate follow from the backend's own logits, features and spikes."""
+    s, program, state = _open(bench, example)
+    t = _taps(bench, s, program, state, training=True)
+    _, metrics = program.gradients(state, s.images[0], s.labels[0])
+    ends, modules = _ends(t), tracked()
+    arrays = (ends.logits_ann, ends.logits_snn, ends.features_ann, ends.features_snn)
+    terms = modules["losses"].joint_loss(s.method.loss, *arrays, s.labels[0])
+    want: dict[str, Any] = terms._asdict()
+    want["penalty"] = _penalty(t)
+    want["loss"] = want["loss"] + want["penalty"]
+    found = []
+    for name, right in want.items():
+        got = bench.session.to_numpy(getattr(metrics, name))
+        found.append(compare(name, got, right.value, right.error, rung="bound", clauses=("DIS-1", "DIS-4", "DIS-8", "ORT-2")))
+    found += _counts(bench, t, metrics, ends, s.labels[0])
+    return found
+
+
+def _penalty(t: taps.Taps) -> Tracked:
+    orthogonality = t.method.factorization.orthogonality
+    total = t.lift(np.zeros(()))
+    if hasattr(orthogonality, "weight"):
+        for layer in t.network.layers:
+            if is_factored(layer, t.method.factorization):
+                u, v = (t.lift(np.asarray(t.state[f"{layer.name}.{k}"], np.float64)) for k in ("U", "V"))
+                total = total + orthogonality.weight * tracked()["factorization"].penalty(u, v)
+    return total
+
+
+def _counts(bench: Bench, t: taps.Taps, metrics: Any, ends: _Ends, labels: Values) -> list[Finding]:
+    """OUT-3, each prediction that rounding can't turn, and the rate of spikes."""
+    found = []
+    reduced = tracked()["layers"].readout(t.lift(t.output("snn", t.network.exits[-1].head)), t.method.readout)
+    for twin, logits in (("ann", ends.logits_ann[-1]), ("snn", reduced)):
+        right = logits.value[np.arange(len(labels)), labels]
+        slack = logits.error.max(axis=-1) * 2
+        rivals = np.where(np.arange(logits.shape[-1]) == labels[:, None], -np.inf, logits.value).max(axis=-1)
+        sure, open_ = (right > rivals + slack).sum(), (np.abs(right - rivals) <= slack).sum()
+        got = float(bench.session.to_numpy(getattr(metrics, f"correct_{twin}")))
+        found.append(compare(f"correct_{twin}", got, sure + open_ / 2, open_ / 2, rung="certificate", clauses=("OUT-3",)))
+    spikes = [t.trace[name]["snn"] for name in t.network.activations]
+    size = sum(a.size for a in spikes)
+    rate = sum(float(np.asarray(a, np.float64).sum()) for a in spikes) / size
+    got = bench.session.to_numpy(metrics.spike_rate)
+    bound = 4 * len(spikes) * PRECISIONS[bench.session.precision].roundoff * rate
+    found.append(compare("spike_rate", got, rate, bound, rung="bound", clauses=("LIF-2",)))
+    return found
+
+
+def _evaluation(bench: Bench, example: Example) -> list[Finding]:
+    """Evaluation gives the reduced logits of every exit and each layer's spike rate, and changes nothing."""
+    s, program, state = _open(bench, example)
+    t = _taps(bench, s, program, state, training=False)
+    result = program.evaluate(state, s.images[0])
+    readout = tracked()["layers"].readout
+    heads = [exit_.head for exit_ in s.network.exits]
+    snn = certificates.stack([readout(t.lift(t.output("snn", head)), s.method.readout) for head in heads])
+    ann = np.stack([t.output("ann", head)[0] for head in heads])
+    # evaluation may reduce before the head where a trace reduces after it: the head's own bound is added
+    own = certificates.stack([_head_bound(t, head) for head in heads])
+    rates = np.array([np.asarray(t.trace[n]["snn"], np.float64).mean() for n in s.network.activations])
+    found = [
+        compare("logits_ann", bench.session.to_numpy(result.logits_ann), ann, own.error[:, 0], rung="bound", clauses=("OUT-1", "BN-5")),
+        compare(
+            "logits_snn", bench.session.to_numpy(result.logits_snn), snn.value, snn.error + own.error[:, 1], rung="bound",
+            clauses=("OUT-1", "OUT-2", "BN-5"),
+        ),
+        compare(
+            "spike_rates", bench.session.to_numpy(result.spike_rates), rates, 8 * t.roundoff * rates, rung="bound", clauses=("LIF-2",)
+        ),
+    ]  # fmt: skip
+    after = program.dump(state)
+    found += [compare(f"{n} after evaluation", after[n], s.state[n], 0.0, rung="exact", clauses=("BN-5", "PRE-4")) for n in after]
+    return found
+
+
+def _head_bound(t: taps.Taps, head: str) -> Tracked:
+    """The bound of a head's logits, (2, B, K): of the artificial twin, and of the spiking twin summed over time."""
+    layer: Any = t.network.layer(head)
+    bias = t.lift(np.asarray(t.state[f"{head}.bias"], np.float64))
+    both = []
+    for twin in TWINS:
+        x = t.lift(t.output(twin, layer.input))
+        y = tracked()["layers"].linear(taps.folded(x), t.kernel(layer, twin), bias).reshape(len(x), -1, layer.out_features)
+        both.append(tracked()["layers"].readout(y, t.method.readout) if twin == "snn" else y[0])
+    return certificates.stack(both)
+
+
+def _statistics(bench: Bench, example: Example) -> list[Finding]:
+    """Running statistics after a training step follow from the backend's own inputs to each norm."""
+    s, program, state = _open(bench, example)
+    t = _taps(bench, s, program, state, training=True)
+    state, _ = program.train_step(state, s.images[0], s.labels[0], 0.125)
+    after = program.dump(state)
+    found = []
+    for layer in s.network.layers:
+        for twin in TWINS if isinstance(layer, Norm) else ():
+            names = [f"{layer.name}.{q}_{twin}" for q in ("gamma", "beta", "mean", "var")]
+            arrays = [t.lift(np.asarray(s.state[n], np.float64)) for n in names]
+            want = tracked()["norm"].batch_norm_train(s.method.batch_norm, t.operand(twin, layer.input), *arrays)
+            for name, right in ((names[2], want.mean), (names[3], want.var)):
+                found.append(compare(name, after[name], right.value, right.error, rung="bound", clauses=("BN-2", "BN-3", "BN-4", "BN-6")))
+    return found
+
+
+def _update(bench: Bench, example: Example) -> list[Finding]:
+    """The training step moves every parameter once, from the gradients at the state before it; slots and counter follow."""
+    s, program, state = _open(bench, example)
+    gradients, _ = program.gradients(state, s.images[0], s.labels[0])
+    state, _ = program.train_step(state, s.images[0], s.labels[0], 0.125)
+    after = program.dump(state)
+    found = [compare(STEP, after[STEP], s.state[STEP] + 1, 0.0, rung="exact", clauses=("OPT-3",))]
+    unit = roundoff_of(PRECISIONS[bench.session.precision])
+    step = int(s.state[STEP]) + 1
+    orthogonality = s.method.factorization.orthogonality
+    retracted = isinstance(orthogonality, Retract) and step % orthogonality.every == 0
+    for entry in layout(s.network, s.method, s.optimizer):
+        if not entry.trained:
+            continue
+        kept = {slot: Tracked(s.state[f"optimizer/{slot}/{entry.name}"], roundoff=unit) for slot in slots(s.optimizer)}
+        p = Tracked(np.asarray(s.state[entry.name], np.float64), roundoff=unit)
+        g = _used_gradient(s, entry, after, gradients[entry.name], unit)
+        lr = Tracked(np.float64(0.125), roundoff=unit)
+        want, moved = tracked()["optimizer"].optimizer_step(s.optimizer, p, g, lr, step, kept, decays=decays(entry, s.optimizer))
+        rows = [(f"optimizer/{slot}/{entry.name}", moved[slot]) for slot in moved]
+        if not (retracted and entry.kind == "factor"):
+            rows.append((entry.name, want))
+        for name, right in rows:
+            clauses = ("OPT-1", "OPT-2", "OPT-4", "OPT-5", "OPT-6", "OPT-7")
+            found.append(compare(name, after[name], right.value, right.error, rung="bound", clauses=clauses))
+    if retracted:
+        found += _retracted(s, after, unit)
+    return found
+
+
+def _used_gradient(s: Setting, entry: Any, after: Any, reported: Values, unit: float) -> Tracked:
+    """The gradient as `gradients` reports it, with room for its being computed anew in the step.
+
+    Two evaluations by one backend may be compiled differently; their difference is a sum of roundings of
+    the same backward pass, for which its largest element times the roundings of its longest chain stands.
+    """
+    g = np.asarray(reported, np.float64)
+    chain = len(s.network.layers) * s.method.time_steps
+    room = chain * 64 * unit * np.abs(g).max(initial=0.0)
+    return Tracked(g, np.full(g.shape, room), roundoff=unit)
+
+
+def _retracted(s: Setting, after: Any, unit: float) -> list[Finding]:
+    """ORT-3: factors are orthonormal after the step that retracts."""
+    found = []
+    for layer in s.network.layers:
+        if is_factored(layer, s.method.factorization):
+            for name in ("U", "V"):
+                q = np.asarray(after[f"{layer.name}.{name}"], np.float64)
+                q = q.swapaxes(-2, -1) if name == "V" else q
+                gram = q.swapaxes(-2, -1) @ q
+                bound = 3 * sum(q.shape[-2:]) ** 1.5 * unit
+                eye = np.broadcast_to(np.eye(q.shape[-1]), gram.shape)
+                found.append(compare(f"{layer.name}.{name} orthonormal", gram, eye, bound, rung="certificate", clauses=("ORT-3",)))
+    return found
+
+
+def _state(bench: Bench, example: Example) -> list[Finding]:
+    """A state survives load and dump to the bit, three steps in a row equal three steps with dumps between, and states don't mix."""
+    s, program, state = _open(bench, example, batches=3)
+    first = program.dump(state)
+    found = [compare(f"{n} loaded and dumped", first[n], s.state[n], 0.0, rung="exact", clauses=("PRE-4",)) for n in s.state]
+    check_state(first, layout(s.network, s.method, s.optimizer))
+    other, between = program.load(s.state), first
+    for images, labels in zip(s.images, s.labels, strict=True):
+        state, _ = program.train_step(state, images, labels, 0.0625)
+        other, _ = program.train_step(program.load(between), images, labels, 0.0625)
+        between = program.dump(other)
+    straight = program.dump(state)
+    found += [compare(f"{n} after three steps", straight[n], between[n], 0.0, rung="property", clauses=("OPT-2",)) for n in s.state]
+    return found
+
+
+def _refusals(bench: Bench, example: Example) -> list[Finding]:
+    """Batches and states that don't fit are refused in one line."""
+    s, program, state = _open(bench, example)
+    x, y = s.images[0], s.labels[0]
+    broken = x.copy()
+    broken.flat[0] = np.nan
+    calls: dict[str, Callable[[], Any]] = {
+        "images of the wrong shape": lambda: program.gradients(state, x[..., :-1], y),
+        "images with a NaN": lambda: program.evaluate(state, broken),
+        "images of a wrong dtype": lambda: program.evaluate(state, x.astype(np.int64)),
+        "a label out of range": lambda: program.gradients(state, x, y + s.network.classes),
+        "labels of the wrong length": lambda: program.gradients(state, x, y[:-1]),
+        "a state without a parameter": lambda: program.load({k: v for k, v in list(s.state.items())[1:]}),
+        "a state with a NaN": lambda: program.load(s.state | {next(iter(s.state)): np.full_like(next(iter(s.state.values())), np.nan)}),
+        "a state of the wrong shape": lambda: program.load(s.state | {next(iter(s.state)): np.zeros(3)}),
+        "a learning rate that is no number": lambda: program.train_step(program.load(s.state), x, y, float("nan")),
+    }
+    return [refusal(what, call, None) for what, call in calls.items()]
+
+
+_SPACE = Space("network", CONFIGS, BUCKETS, FAMILIES, False)
+_CLAUSES = {
+    "layers": ("LAY-1", "LAY-2", "LAY-3", "LAY-4", "LAY-5", "LIF-1", "LIF-2", "BN-1", "BN-5", "BN-6", "BN-7", "INP-1", "INP-2", "FAC-1", "FAC-6", "FAC-8"),
+    "gradients": ("FAC-7", "DIS-6", "DIS-7", "LIF-6", "LIF-9", "LIF-10", "BN-1", "ORT-2", "OUT-1", "OUT-2"),
+    "loss": ("DIS-1", "DIS-4", "DIS-5", "DIS-8", "OUT-3", "ORT-2"),
+    "evaluation": ("OUT-1", "OUT-2", "BN-5"),
+    "statistics": ("BN-2", "BN-3", "BN-4", "BN-6"),
+    "update": ("OPT-1", "OPT-2", "OPT-3", "OPT-4", "OPT-5", "OPT-6", "OPT-7", "ORT-3", "SCH-3"),
+    "state": ("OPT-2", "PRE-4"),
+    "refusals": (),
+}  # fmt: skip
+
+CHECKS: tuple[Check, ...] = tuple(
+    Check(
+        id=f"network[{name}]",
+        sentence=str(run.__doc__),
+        clauses=_CLAUSES[name],
+        rung=rung,
+        needs=frozenset({"networks"}),
+        space=_SPACE,
+        run=run,
+        weight=weight,
+    )
+    for name, run, rung, weight in (
+        ("layers", _layers, "bound", 0.25),
+        ("gradients", _gradients, "bound", 0.25),
+        ("loss", _loss, "bound", 0.25),
+        ("evaluation", _evaluation, "bound", 0.15),
+        ("statistics", _statistics, "bound", 0.15),
+        ("update", _update, "bound", 0.25),
+        ("state", _state, "property", 0.1),
+        ("refusals", _refusals, "property", 0.05),
+    )
+)  # type: ignore[arg-type]  # rungs are literals

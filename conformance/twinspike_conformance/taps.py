@@ -1,0 +1,315 @@
+"""Whole networks, layer by layer: each is checked from the backend's own inputs to it, forward and backward.
+
+So a ResNet is judged as sharply as one layer, and the first layer that diverges is the one reported.
+`Taps` holds what a program's trace says; every value expected here is made from its neighbours there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from twinspike.config import TWINS, Method, Penalty, Twin
+from twinspike.network import INPUT, Activation, Add, AvgPool, Conv, GlobalPool, Layer, Linear, Network, Norm, inputs_of
+from twinspike.parameters import is_factored, kernel_shape
+from twinspike.precision import Precision
+from twinspike_conformance import certificates
+from twinspike_conformance.finding import Finding, compare
+from twinspike_conformance.tracked import Tracked
+from twinspike_conformance.variant import tracked
+
+Values = NDArray[Any]
+State = Mapping[str, NDArray[Any]]
+
+CLAUSES: dict[type, tuple[str, ...]] = {
+    Conv: ("LAY-1", "FAC-1", "FAC-6", "FAC-8", "INP-1", "INP-2"),
+    Linear: ("LAY-3", "FAC-1"),
+    Norm: ("BN-1", "BN-2", "BN-3", "BN-5", "BN-6"),
+    AvgPool: ("LAY-2",),
+    GlobalPool: ("LAY-2",),
+    Add: ("LAY-5",),
+    Activation: ("LAY-4", "LIF-1", "LIF-2", "LIF-3", "LIF-4", "LIF-5", "LIF-6", "LIF-7", "LIF-8"),
+}
+
+
+class Taps(msgspec.Struct):
+    """One traced batch of one program."""
+
+    network: Network
+    method: Method
+    precision: Precision
+    roundoff: float
+    state: State
+    images: Values
+    training: bool
+    trace: dict[str, dict[str, Values]]
+
+    def output(self, twin: Twin, name: str) -> Values:
+        """A layer's output, (T, B, ...), float64; T is 1 for the artificial twin."""
+        if name == INPUT:
+            return self._input(twin)
+        value = np.asarray(self.trace[name][twin], np.float64)
+        return value[None] if twin == "ann" else value
+
+    def _input(self, twin: Twin) -> Values:
+        images = np.asarray(self.images, np.float64)
+        if self.network.event:
+            return images if twin == "snn" else images.mean(axis=0)[None]
+        return np.stack([images] * (self.method.time_steps if twin == "snn" else 1))
+
+    def gradient(self, twin: Twin, name: str) -> Values:
+        """The gradient towards a layer's output, (T, B, ...), or (1, B, ...) where it is a sum over steps."""
+        value = np.asarray(self.trace[name][f"g_{twin}"], np.float64)
+        return value[None] if twin == "ann" else value
+
+    def lift(self, value: Values) -> Tracked:
+        """What the backend itself reported: exact."""
+        return Tracked(value, roundoff=self.roundoff)
+
+    def operand(self, twin: Twin, name: str) -> Tracked:
+        """A layer's output as its readers get it: the network's input is rounded to the format of activations."""
+        value = self.output(twin, name)
+        rounding = self.cast if name == INPUT else 0.0
+        event_mean = 2 * self.roundoff if name == INPUT and self.network.event and twin == "ann" else 0.0
+        return Tracked(value, (rounding + event_mean) * np.abs(value), roundoff=self.roundoff)
+
+    @property
+    def cast(self) -> float:
+        """Roundoff of what layers hand to one another, 0 where it is the format of everything."""
+        return 2.0**-8 if self.precision.activations == "bfloat16" else 0.0
+
+    def kernel(self, layer: Conv | Linear, twin: Twin) -> Tracked:
+        """The kernel of one twin, composed where it is factored, rounded to the operands' format."""
+        modules = tracked()
+        lifted = {k: self.lift(np.asarray(v, np.float64)) for k, v in self.state.items() if k.startswith(f"{layer.name}.")}
+        x = self.output(twin, layer.input)
+        kernel: Tracked = modules["network"].kernel(layer, self.method, twin, lifted, x)
+        if isinstance(layer, Linear) or not self.cast:
+            return kernel
+        return Tracked(kernel.value, kernel.error + self.cast * np.abs(kernel.value), roundoff=self.roundoff)
+
+
+def folded(x: Any) -> Any:
+    """(T, B, ...) as (T B, ...)."""
+    return x.reshape(-1, *x.shape[2:])
+
+
+def forward(taps: Taps) -> Iterator[Finding]:
+    """Every layer's output from the backend's own inputs to the layer, in the order of the data."""
+    for layer in taps.network.layers:
+        for twin in TWINS:
+            if isinstance(layer, Activation) and twin == "snn":
+                yield from _spiking(taps, layer)
+            else:
+                want = _forward(taps, layer, twin)
+                got = taps.output(twin, layer.name)
+                bound = want.error + 2 * taps.cast * np.abs(want.value)
+                yield compare(
+                    f"{layer.name} ({twin})", got, want.value.reshape(got.shape), bound.reshape(got.shape), rung="bound",
+                    clauses=CLAUSES[type(layer)],
+                )  # fmt: skip
+
+
+def _forward(taps: Taps, layer: Layer, twin: Twin) -> Tracked:
+    modules = tracked()
+    x = taps.operand(twin, layer.input)
+    match layer:
+        case Conv(stride=stride, padding=padding):
+            return modules["layers"].conv2d(folded(x), taps.kernel(layer, twin), stride, padding)  # type: ignore[no-any-return]
+        case Linear():
+            bias = taps.lift(np.asarray(taps.state[f"{layer.name}.bias"], np.float64))
+            return modules["layers"].linear(folded(x), taps.kernel(layer, twin), bias)  # type: ignore[no-any-return]
+        case Norm():
+            arrays = [
+                taps.lift(np.asarray(taps.state[f"{layer.name}.{q}_{twin}"], np.float64)) for q in ("gamma", "beta", "mean", "var")
+            ]
+            if taps.training:
+                return modules["norm"].batch_norm_train(taps.method.batch_norm, x, *arrays).y  # type: ignore[no-any-return]
+            return modules["norm"].batch_norm_eval(taps.method.batch_norm, x, *arrays)  # type: ignore[no-any-return]
+        case Add(other=other):
+            return x + taps.operand(twin, other)  # type: ignore[no-any-return]
+        case AvgPool(kernel=size, stride=stride):
+            return modules["layers"].avg_pool(folded(x), size, stride)  # type: ignore[no-any-return]
+        case GlobalPool():
+            return modules["layers"].global_pool(folded(x))  # type: ignore[no-any-return]
+        case Activation():
+            return modules["layers"].relu(x)  # type: ignore[no-any-return]
+
+
+def neuron_inputs(taps: Taps, layer: Activation) -> dict[str, Values]:
+    """Current and learned quantities of a layer of neurons."""
+    inputs: dict[str, Values] = {"x": taps.output("snn", layer.input)}
+    for quantity in ("decay", "threshold"):
+        if f"{layer.name}.{quantity}" in taps.state:
+            inputs[quantity] = np.asarray(taps.state[f"{layer.name}.{quantity}"], np.float64)
+    return inputs
+
+
+def _spiking(taps: Taps, layer: Activation) -> Iterator[Finding]:
+    tap = taps.trace[layer.name]
+    u, s = np.asarray(tap["u"], np.float64), np.asarray(tap["snn"], np.float64)
+    inputs = neuron_inputs(taps, layer)
+    for finding in certificates.lif_forward(taps.method.neuron, inputs, {"u": u, "s": s}, taps.roundoff):
+        yield msgspec.structs.replace(finding, quantity=f"{layer.name} (snn): {finding.quantity}")
+
+
+# --- backward ----------------------------------------------------------------------------------------
+
+
+def backward(taps: Taps, gradients: State, seeds: Mapping[tuple[Twin, str], Tracked]) -> Iterator[Finding]:
+    """Every gradient from the backend's own gradients behind it.
+
+    Args:
+        taps: of a batch traced with labels.
+        gradients: of the parameters, by name.
+        seeds: what the loss sends into each exit's feature and head, (T, B, ...).
+    """
+    readers: dict[str, list[Layer]] = {layer.name: [] for layer in taps.network.layers}
+    for layer in taps.network.layers:
+        for name in dict.fromkeys(inputs_of(layer)):
+            if name != INPUT:
+                readers[name].append(layer)
+    towards: dict[str, list[Tracked]] = {}
+    for layer in reversed(taps.network.layers):
+        for twin in TWINS:
+            parts = [_adjoint(taps, reader, twin, layer.name, towards) for reader in readers[layer.name]]
+            if (twin, layer.name) in seeds:
+                parts.append(seeds[twin, layer.name])
+            yield _sum_of(taps, layer, twin, parts)
+    for layer in taps.network.layers:
+        for twin in TWINS:
+            _parameters(taps, layer, twin, towards)
+    yield from _totals(taps, gradients, towards)
+
+
+def _sum_of(taps: Taps, layer: Layer, twin: Twin, parts: list[Tracked]) -> Finding:
+    """A gradient against the sum of what the layer's readers send back."""
+    got = taps.gradient(twin, layer.name)
+    whole = []
+    for part in parts:
+        reduced = len(got) == 1 and len(part.value) > 1
+        whole.append(part.sum(axis=0, keepdims=True) if reduced else part)
+    total: Any = whole[0]
+    for part in whole[1:]:
+        total = total + part
+    size = sum(np.abs(part.value) for part in whole)
+    bound = total.error + (1 + len(whole)) * taps.cast * size
+    return compare(
+        f"gradient towards {layer.name} ({twin})", got, total.value, bound, rung="bound", clauses=CLAUSES[type(layer)]
+    )
+
+
+def _step_input(taps: Taps, twin: Twin, name: str, g: Values) -> Tracked:
+    """The input that belongs to a gradient: that of one step where the gradient is a sum over equal steps."""
+    x = taps.operand(twin, name)
+    return x[:1] if len(g) == 1 else x
+
+
+def _adjoint(taps: Taps, reader: Layer, twin: Twin, name: str, towards: dict[str, list[Tracked]]) -> Tracked:
+    """What one reader sends back to the layer `name`."""
+    modules = tracked()
+    g = taps.gradient(twin, reader.name)
+    lifted = taps.lift(g)
+    x = _step_input(taps, twin, reader.input, g)
+    match reader:
+        case Conv(stride=stride, padding=padding):
+            d_x, _ = modules["layers"].conv2d_adjoint(folded(x), taps.kernel(reader, twin), folded(lifted), stride, padding)
+        case Linear():
+            d_x, _, _ = modules["layers"].linear_adjoint(folded(x), taps.kernel(reader, twin), folded(lifted))
+        case Norm():
+            d_x = _norm_adjoint(taps, reader, twin, x, lifted)[0]
+        case Add():
+            return lifted + lifted if reader.input == reader.other else lifted  # type: ignore[no-any-return]
+        case AvgPool(kernel=size, stride=stride):
+            d_x = modules["layers"].avg_pool_adjoint(folded(x), folded(lifted), size, stride)
+        case GlobalPool():
+            d_x = modules["layers"].global_pool_adjoint(folded(x), folded(lifted))
+        case Activation() if twin == "ann":
+            d_x = modules["layers"].relu_adjoint(x, lifted)
+        case Activation():
+            return _neurons_adjoint(taps, reader, g, towards)
+    return d_x.reshape(len(g), -1, *taps.output(twin, name).shape[2:])  # type: ignore[no-any-return]
+
+
+def _norm_adjoint(taps: Taps, layer: Norm, twin: Twin, x: Tracked, g: Tracked) -> tuple[Tracked, Tracked, Tracked]:
+    norm = tracked()["norm"]
+    gamma, mean, var = (
+        taps.lift(np.asarray(taps.state[f"{layer.name}.{q}_{twin}"], np.float64)) for q in ("gamma", "mean", "var")
+    )
+    if taps.training:
+        return norm.batch_norm_train_adjoint(taps.method.batch_norm, x, gamma, g)  # type: ignore[no-any-return]
+    return norm.batch_norm_eval_adjoint(taps.method.batch_norm, x, gamma, mean, var, g)  # type: ignore[no-any-return]
+
+
+def _neurons_adjoint(taps: Taps, layer: Activation, g: Values, towards: dict[str, list[Tracked]]) -> Tracked:
+    """The adjoint of the sequence from the backend's own potentials and spikes; notes learned quantities' gradients."""
+    neuron, inputs = taps.method.neuron, neuron_inputs(taps, layer)
+    u, s = (np.asarray(taps.trace[layer.name][k], np.float64) for k in ("u", "snn"))
+    quantities = certificates.quantities_of(neuron, inputs, taps.roundoff)
+    end = taps.lift(np.zeros_like(u[0]))
+    trace = certificates.adjoint_trace(neuron, u, s, g, end, quantities)
+    d = certificates.stack(trace.d)
+    for quantity, terms in certificates.learned_terms(neuron, inputs, u, s, d, trace, quantities).items():
+        towards[f"{layer.name}.{quantity}"] = [terms]
+    return d * (1.0 - quantities[0]) if neuron.decay_input else d  # type: ignore[no-any-return]
+
+
+def _parameters(taps: Taps, layer: Layer, twin: Twin, towards: dict[str, list[Tracked]]) -> None:
+    """Note what one twin's use of a layer sends to its parameters."""
+    if not isinstance(layer, Conv | Linear | Norm):
+        return
+    modules = tracked()
+    g = taps.gradient(twin, layer.name)
+    x = _step_input(taps, twin, layer.input, g)
+
+    def note(suffix: str, part: Tracked) -> None:
+        isolated = taps.method.loss.isolate_ann and twin == "snn" and suffix in ("U", "V", "bias")
+        if not isolated:
+            towards.setdefault(f"{layer.name}.{suffix}", []).append(part)
+
+    if isinstance(layer, Norm):
+        _, d_gamma, d_beta = _norm_adjoint(taps, layer, twin, x, taps.lift(g))
+        note(f"gamma_{twin}", d_gamma)
+        note(f"beta_{twin}", d_beta)
+        return
+    if isinstance(layer, Conv):
+        kernel = taps.kernel(layer, twin)
+        _, d_kernel = modules["layers"].conv2d_adjoint(folded(x), kernel, folded(taps.lift(g)), layer.stride, layer.padding)
+        d_kernel = Tracked(d_kernel.value, d_kernel.error + 2 * taps.cast * np.abs(d_kernel.value), roundoff=taps.roundoff)
+    else:
+        _, d_kernel, d_bias = modules["layers"].linear_adjoint(folded(x), taps.kernel(layer, twin), folded(taps.lift(g)))
+        note("bias", d_bias)
+    if not is_factored(layer, taps.method.factorization):
+        note(f"weight_{twin}", d_kernel)
+        return
+    names = ("U", f"sigma_{twin}", "V")
+    factors = [taps.lift(np.asarray(taps.state[f"{layer.name}.{n}"], np.float64)) for n in names]
+    assert d_kernel.shape == kernel_shape(layer, taps.output(twin, layer.input).shape[2:])
+    for suffix, part in zip(names, modules["factorization"].compose_adjoint(taps.method.factorization, *factors, d_kernel), strict=True):
+        note(suffix, part)
+
+
+def _totals(taps: Taps, gradients: State, towards: dict[str, list[Tracked]]) -> Iterator[Finding]:
+    """Each parameter's gradient against the sum of what both twins and the penalty send to it (FAC-7, LAY-3, DIS-7, ORT-2)."""
+    orthogonality = taps.method.factorization.orthogonality
+    if isinstance(orthogonality, Penalty):
+        for name in [n.removesuffix(".U") for n in gradients if n.endswith(".U")]:
+            u, v = (taps.lift(np.asarray(taps.state[f"{name}.{k}"], np.float64)) for k in ("U", "V"))
+            for suffix, part in zip("UV", tracked()["factorization"].penalty_adjoint(u, v), strict=True):
+                towards.setdefault(f"{name}.{suffix}", []).append(orthogonality.weight * part)
+    for name, got in gradients.items():
+        if name not in towards:
+            yield compare(f"gradient of {name}", got, np.zeros_like(got), 0.0, rung="exact", clauses=("DIS-7",))
+            continue
+        total: Any = towards[name][0]
+        for part in towards[name][1:]:
+            total = total + part
+        clauses = {"U": ("FAC-7", "DIS-7", "ORT-2"), "V": ("FAC-7", "DIS-7", "ORT-2"), "bias": ("LAY-3", "DIS-7")}
+        suffix = name.rpartition(".")[2]
+        yield compare(
+            f"gradient of {name}", got, total.value, total.error, rung="bound", clauses=clauses.get(suffix, ("FAC-7", "BN-6"))
+        )
