@@ -26,6 +26,8 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     """Python code that shows it with NumPy and the backend alone."""
     suspects: tuple[str, ...] = ()
     """Faults of the corpus that reproduce exactly this output, `ID: description`."""
+    clauses: tuple[str, ...] = ()
+    """Those of the test's clauses that the wrong quantities fulfil, where that is known."""
 
 
 class Waiver(msgspec.Struct, frozen=True, kw_only=True):

@@ -32,7 +32,7 @@ def _ran(record: Record) -> bool:
 
 
 def _status(runs: Runs, i: int, clause: Clause) -> str:
-    return of_clause(runs[i][1], clause.id)[0] or "no test"
+    return "no demand" if clause.level != "MUST" else of_clause(runs[i][1], clause.id)[0] or "no test"
 
 
 def _wall(runs: Runs, i: int) -> Html:
@@ -60,7 +60,7 @@ def _chapter(runs: Runs, name: str, found: list[Clause]) -> Html:
         for clause in found:
             status = _status(runs, i, clause)
             tally[status] = tally.get(status, 0) + 1
-    ordered = [status for status in (*summary.GRAVITY, "no test") if status in tally]
+    ordered = [status for status in (*summary.GRAVITY, "no test", "no demand") if status in tally]
     told = (tag("span", glyph(status), f" {tally[status]} {status}", class_="count") for status in ordered)
     head = join(
         tag("span", CHAPTERS.get(name, name), class_="chapter"), " ", tag("code", name),
@@ -83,13 +83,12 @@ def _rule(clause: Clause) -> Html:
 
 def _cell(runs: Runs, i: int, clause: Clause) -> Html:
     """Status, and on demand the tests."""
-    status, tests = of_clause(runs[i][1], clause.id)
-    if status is None:
-        said = "nothing to test" if clause.level == "UNDEFINED" else "no test"
-        return tag("span", glyph("no test"), f" {said}", class_="muted")
+    status, tests = _status(runs, i, clause), of_clause(runs[i][1], clause.id)[1]
+    if not tests:
+        return tag("span", glyph(status), f" {status}", class_="muted")
     listed = tag("ul", (tag("li", _test(record)) for record in tests), class_="tests")
-    same = sum(record.status == status for record in tests)
     n = len(tests)
+    same = n if status == "no demand" else sum(record.status == status for record in tests)
     counted = summary.of_tests(n) if same == n else f"{same} of {summary.of_tests(n)}"
     return details(join(chip(status), " ", tag("span", counted, class_="muted")), listed)
 

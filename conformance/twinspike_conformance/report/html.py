@@ -35,18 +35,18 @@ def render(reports: Sequence[Report]) -> str:
     require(bool(reports), "reports", expected="at least one", got="none")
     runs = list(zip(summary.labels(reports), reports, strict=True))
     sections = [
-        ("failures", "What failed", failures(runs)),
-        ("runs", "What ran", runs_section(runs)),
-        ("clauses", "Clause by clause", clauses(runs)),
-        ("bounds", "How near to the bounds", bounds(runs)),
-        ("undecided", "What was not shown", undecided(runs)),
-        ("waivers", "Waivers", waivers(runs)),
-        ("faults", "Would a fault be found?", faults(runs)),
-        ("time", "Where the time went", time(runs)),
-        ("tests", "Every test", every_test(runs)),
-        ("environment", "Environment", packages(runs)),
+        ("failures", "Failures", "What failed", failures(runs)),
+        ("runs", "Runs", "What ran", runs_section(runs)),
+        ("clauses", "Clauses", "Clause by clause", clauses(runs)),
+        ("bounds", "Bounds", "How near to the bounds", bounds(runs)),
+        ("undecided", "Not shown", "What was not shown", undecided(runs)),
+        ("waivers", "Waivers", "Waivers", waivers(runs)),
+        ("faults", "Faults", "Would a fault be found?", faults(runs)),
+        ("time", "Time", "Where the time went", time(runs)),
+        ("tests", "Tests", "Every test", every_test(runs)),
+        ("environment", "Environment", "Environment", packages(runs)),
     ]
-    shown = [(name, title, body) for name, title, body in sections if body]
+    shown = [part for part in sections if part[-1]]
     style = files(__package__).joinpath("style.css").read_text(encoding="utf-8")
     title = f"{summary.overall(reports)}: Twinspike conformance, {', '.join(name for name, _ in runs)}"
     head = tag(
@@ -59,8 +59,8 @@ def render(reports: Sequence[Report]) -> str:
         tag("link", rel="icon", href="data:,"),
         tag("style", Html(style)),
     )
-    nav = tag("nav", (tag("a", title, href=f"#{name}") for name, title, _ in shown), aria_label="Parts of this page")
-    parts = (tag("section", tag("h2", title), body, id=name) for name, title, body in shown)
+    nav = tag("nav", (tag("a", short, href=f"#{name}") for name, short, _, _ in shown), aria_label="Parts of this page")
+    parts = (tag("section", tag("h2", title), body, id=name) for name, _, title, body in shown)
     body = tag("body", _hero(runs), nav, tag("main", *parts), _legend())
     return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
 

@@ -27,7 +27,7 @@ def bin_names() -> list[str]:
 
 def histogram(bins: Sequence[int], name: str) -> Html:
     """Comparisons per decade of error/bound, one bar each, with its count; above 1 is wrong, below 1e-3 says little."""
-    wide, high, base, left = 46, 96, 118, 6
+    wide, high, base, left = 46, 84, 118, 6
     most = max(*bins, 1)
     told = ", ".join(f"{bin_}: {n}" for bin_, n in zip(bin_names(), bins, strict=True) if n)
     parts: list[Html] = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from twinspike_conformance.record import Record, Report
 from twinspike_conformance.report import summary
 from twinspike_conformance.report.markup import Html, details, join, table, tag
@@ -31,7 +33,7 @@ def _card(label: str, report: Report, i: int) -> Html:
         "suite": h.suite_version,
         "examples": summary.number(sum(record.examples for record in report.records)),
         "comparisons": summary.number(sum(record.comparisons for record in report.records)),
-        "started": h.started,
+        "started": _clock(h.started),
         "took": summary.duration(h.seconds),
         "Python": h.python,
         "platform": h.platform,
@@ -43,9 +45,21 @@ def _card(label: str, report: Report, i: int) -> Html:
     flags = None
     if h.flags:
         rows = ((tag("code", key), tag("code", value)) for key, value in sorted(h.flags.items()))
-        flags = details("flags, as read back from the framework", table(("flag", "value"), rows, f"Flags of {label}"), open_=True)
+        flags = details(
+            "flags, as read back from the framework",
+            table(("flag", "value"), rows, f"Flags of {label}", class_="flags"),
+            open_=True,
+        )
     head = tag("h3", chip(report.verdict), " ", label)
     return tag("article", head, status_bar(summary.counts(report)), shown, flags, class_="card", id=f"run-{i}")
+
+
+def _clock(text: str) -> str:
+    """A time of ISO 8601 for people; what is none stays as it is."""
+    try:
+        return f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M %Z}".strip()
+    except ValueError:
+        return text
 
 
 def time(runs: Runs) -> Html | None:

@@ -15,7 +15,7 @@ GRAVITY: tuple[Status, ...] = ("error", "fail", "inconclusive", "waived", "pass"
 
 GLYPHS: dict[str, str] = {
     "pass": "✓", "fail": "✗", "error": "!", "inconclusive": "?", "waived": "~", "not supported": "-", "not run": "○",
-    "no test": "·",
+    "no test": "·", "no demand": "◦",
 }  # fmt: skip
 """So that no status is told by colour alone."""
 
@@ -27,7 +27,8 @@ MEANINGS: dict[str, str] = {
     "waived": "fails in a way that a dated expectation accepts",
     "not supported": "the backend does not claim it",
     "not run": "was left out of this run",
-    "no test": "no test of the suite names the clause",
+    "no test": "no test of this run names the clause",
+    "no demand": "the clause permits something or leaves it undefined, so nothing can violate it",
 }
 
 CHAPTERS: dict[str, str] = {

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from textwrap import shorten
 
-from twinspike_conformance.record import Record, Report
+from twinspike_conformance.record import Header, Record, Report
 from twinspike_conformance.report import summary
 
 _COLOURS = {"pass": "32", "fail": "31", "error": "35", "inconclusive": "33", "waived": "34", "not supported": "2", "not run": "2"}
@@ -32,7 +33,7 @@ def render(report: Report, *, width: int = 100, colour: bool = False) -> str:
     lines += _absent(report, width, colour)
     failed = summary.wrong(report)
     if failed:
-        lines += _first(failed[0])
+        lines += _first(failed[0], header)
     close = sorted((record for record in report.records if sum(record.ratios)), key=lambda record: -record.worst_ratio)
     if close:
         parts = [f"{summary.ratio(record.worst_ratio)} {record.id}" for record in close[:3]]
@@ -78,7 +79,7 @@ def _absent(report: Report, width: int, colour: bool) -> list[str]:
     return lines
 
 
-def _first(record: Record) -> list[str]:
+def _first(record: Record, header: Header) -> list[str]:
     """The first failure with all that helps to find its cause."""
     lines = ["", f"First failure: {record.id}", f"  {record.sentence}"]
     if record.reason:
@@ -87,13 +88,15 @@ def _first(record: Record) -> list[str]:
         lines += [f"  {line}" for line in record.failure.sentences]
         lines += [f"  the same output as of fault {suspect}" for suspect in record.failure.suspects]
         if record.failure.digest:
-            lines.append(f"  replay: {replay(record.failure.digest)} --backend ...")
+            lines.append(f"  replay: {replay(record.failure.digest, header)}")
     return [*lines, ""]
 
 
-def replay(digest: str) -> str:
-    """The command that runs an example again."""
-    return f"python -m twinspike_conformance repro {digest}"
+def replay(digest: str, header: Header) -> str:
+    """The command that runs an example again, for a POSIX shell: digests and backends may hold brackets and spaces."""
+    words = ["python", "-m", "twinspike_conformance", "repro", digest]
+    words += ["--backend", header.backend, "--device", header.device, "--precision", header.precision]
+    return shlex.join([*words, "--compiled"] if header.compiled else words)
 
 
 def _paint(text: str, status: str, colour: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from twinspike.clauses import BY_ID
@@ -10,6 +11,9 @@ from twinspike_conformance.report import summary
 from twinspike_conformance.report.markup import Html, details, join, table, tag
 from twinspike_conformance.report.parts import Runs, chip, clause_links, link, with_run
 from twinspike_conformance.report.terminal import replay
+
+FEW = 3
+"""More clauses than these are folded."""
 
 
 def failures(runs: Runs) -> Html | None:
@@ -32,9 +36,6 @@ def _failure(record: Record, header: Header, *, first: bool) -> Html:
     if first:
         parts.append(tag("p", chip(record.status), " ", tag("code", record.id), " came first"))
         parts.append(tag("p", record.sentence, class_="lead"))
-    rules = [
-        join(tag("dt", tag("a", name, href=f"#{name}")), tag("dd", BY_ID[name].text)) for name in record.clauses if name in BY_ID
-    ]
     if record.reason:
         parts.append(tag("p", record.reason, class_="said"))
     failure = record.failure
@@ -44,17 +45,22 @@ def _failure(record: Record, header: Header, *, first: bool) -> Html:
             parts.append(tag("p", "This output is exactly what these faults of the corpus give:"))
             parts.append(tag("ul", (tag("li", line) for line in failure.suspects), class_="suspects"))
         if failure.digest:
-            parts.append(tag("p", "Run it again:"))
-            parts.append(
-                tag("pre", tag("code", f"{replay(failure.digest)} --backend {header.backend}"), tabindex="0", class_="command")
-            )
+            command = tag("code", replay(failure.digest, header))
+            parts += [tag("p", "Run it again:"), tag("pre", command, tabindex="0", class_="command")]
         if failure.reproduction:
-            parts.append(tag("p", "Or with NumPy and the backend alone:"))
-            parts.append(tag("pre", tag("code", failure.reproduction.strip("\n")), tabindex="0"))
-    if rules:
-        parts.append(tag("p", "The clauses that it tests:"))
-        parts.append(tag("dl", rules, class_="rules"))
-    return join(*parts)
+            code = tag("pre", tag("code", failure.reproduction.strip("\n")), tabindex="0")
+            parts += [tag("p", "Or with NumPy and the backend alone:"), code]
+        if failure.clauses:
+            return join(*parts, tag("p", "What was wrong is the matter of:"), _rules(failure.clauses))
+    if len(record.clauses) > FEW:
+        return join(*parts, details(f"The {len(record.clauses)} clauses that it tests", _rules(record.clauses)))
+    return join(*parts, tag("p", "It tests:") if record.clauses else None, _rules(record.clauses))
+
+
+def _rules(ids: Sequence[str]) -> Html:
+    """Clauses with their text."""
+    known = (BY_ID[name] for name in ids if name in BY_ID)
+    return tag("dl", (join(tag("dt", clause_links((c.id,))), tag("dd", c.text)) for c in known), class_="rules")
 
 
 def undecided(runs: Runs) -> Html | None:
