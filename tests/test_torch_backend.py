@@ -462,8 +462,12 @@ def test_refusals_are_one_line() -> None:
 
 def test_switches_of_reduced_products_are_set_and_put_back() -> None:
     found = [getattr(owner, name) for owner, name, *_ in _switches()]
-    with arithmetic("f32-ieee"):
-        assert all(getattr(owner, name) == ieee for owner, name, ieee, _ in _switches())
+    for precision, level in (("f32-ieee", "highest"), ("tf32", "high")):
+        with arithmetic(precision):
+            for owner, name, ieee, tf32 in _switches():
+                assert getattr(owner, name) == (tf32 if precision == "tf32" else ieee)
+            assert torch.get_float32_matmul_precision() == level, "the compiler reads this one"
+    assert torch.get_float32_matmul_precision() == "highest"
     assert [getattr(owner, name) for owner, name, *_ in _switches()] == found
     # 1 + 2^-11 survives float32 and is 1 in TF32
     session = tt.backend.session()
@@ -472,7 +476,7 @@ def test_switches_of_reduced_products_are_set_and_put_back() -> None:
     assert session.forward("linear", Nothing(), {"x": x} | one)["y"].item() == 1 + 2.0**-11
 
 
-def tiny() -> ts.Network:
+def tiny(event: bool = False) -> ts.Network:
     layers = (
         Conv(name="stem.conv", input=INPUT, out_channels=3, kernel=3, padding=1, part="stem"),
         Norm(name="stem.norm", input="stem.conv"),
@@ -481,13 +485,14 @@ def tiny() -> ts.Network:
         Linear(name="main.head", input="main.feature", out_features=4),
     )
     exits = (Branch(feature="main.feature", head="main.head"),)
-    return ts.Network(name="tiny", input_shape=(2, 4, 4), layers=layers, exits=exits)
+    return ts.Network(name="tiny", input_shape=(2, 4, 4), event=event, layers=layers, exits=exits)
 
 
-@pytest.mark.parametrize("case", ["plain", "events, nesterov", "folded, learned neurons, adamw", "isolated, low rank, penalty"])
+@pytest.mark.parametrize("case", ["per-step loss, adam", "folded, learned neurons, adamw", "isolated, low rank, penalty"])
 def test_the_module_traces_as_one_graph(case: str) -> None:
     """Tracing and differentiation ahead of time, without code generation: gradients within 1e-12 of their norm."""
-    network, method, _ = STEPS[case]
+    full, method, _ = STEPS[case]
+    network = tiny(full.event)
     module = tt.build(network, method, dtype=torch.float64)
     images, labels = (torch.from_numpy(a) for a in batch(network, method))
     other = copy.deepcopy(module)
@@ -519,3 +524,14 @@ def test_compiled_equals_eager(precision: str) -> None:
         program.train_step(state, images, labels, 0.1)
     for name, g in gradients[0].items():
         assert np.linalg.norm(gradients[1][name] - g) <= 100 * roundoff * np.linalg.norm(g), name
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not tt.backend.capabilities().compiled, reason="no C++ compiler here")
+def test_compiled_operations_agree_bit_for_bit() -> None:
+    session = tt.backend.session(precision="f64", compiled=True)
+    for case in [case for case in exact_cases() if case[0] in ("lif", "conv2d")][:4]:
+        got, gradients, expected, expected_gradients = both(session, *case)
+        for values, wanted in ((got, expected), (gradients, expected_gradients)):
+            for key in wanted:
+                np.testing.assert_array_equal(values[key], wanted[key], err_msg=key)

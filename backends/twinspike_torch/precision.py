@@ -43,7 +43,11 @@ def _switches() -> list[tuple[Any, str, Any, Any]]:
 def arithmetic(precision: str) -> Iterator[None]:
     """Hold the process to a profile's float32 products; SpecError if torch does not take the setting."""
     found = [(owner, name, getattr(owner, name)) for owner, name, *_ in _switches()]
+    level = torch.get_float32_matmul_precision() if precision == "tf32" else None
     try:
+        if level is not None:
+            # torch's compiler reads the older switch, and fails where it contradicts the newer ones.
+            torch.set_float32_matmul_precision("high")
         for owner, name, ieee, tf32 in _switches():
             wanted = tf32 if precision == "tf32" else ieee
             if getattr(owner, name) != wanted:
@@ -51,6 +55,8 @@ def arithmetic(precision: str) -> Iterator[None]:
             require(getattr(owner, name) == wanted, f"torch's {name}", expected=wanted, got=getattr(owner, name))
         yield
     finally:
+        if level is not None:
+            torch.set_float32_matmul_precision(level)
         for owner, name, value in found:
             if getattr(owner, name) != value:
                 setattr(owner, name, value)
