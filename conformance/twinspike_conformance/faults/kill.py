@@ -7,24 +7,23 @@ cover its space and then on random ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-
-import numpy as np
+from collections.abc import Iterable, Mapping
 
 from twinspike.backend import Backend
 from twinspike.precision import PRECISIONS
-from twinspike_conformance.cases import Example
 from twinspike_conformance.checks import CHECKS, Bench, Check
 from twinspike_conformance.faults.backend import fits, mutant
 from twinspike_conformance.faults.base import Fault
 from twinspike_conformance.faults.reach import reach
+from twinspike_conformance.profiles import PROFILES, Profile
 from twinspike_conformance.record import KillRow
+from twinspike_conformance.runner import covering, examples, try_example
 
 WANTED = 2
 """Different tests that must find a fault."""
 
-EXAMPLES = 200
-"""Examples that a test of weight 1 is given by default."""
+CI = PROFILES["ci"]
+"""The profile within which every fault must be found."""
 
 
 def relevant(fault: Fault, base: Backend, checks: Mapping[str, Check] = CHECKS) -> tuple[Check, ...]:
@@ -39,33 +38,16 @@ def relevant(fault: Fault, base: Backend, checks: Mapping[str, Check] = CHECKS) 
     return tuple(check for check in possible if check.needs & parts)
 
 
-def examples(check: Check, limit: int, seed: int) -> Iterator[Example]:
-    """A check's covering examples, then random ones, `limit` in all (fewer where the check weighs less)."""
-    limit = max(1, round(limit * check.weight))
-    rng = np.random.Generator(np.random.Philox(seed))
-    count = 0
-    for example in check.space.cover():
-        if count == limit:
-            return
-        count += 1
-        yield example
-    for _ in range(limit - count):
-        yield check.space.sample(rng)
-
-
-def first_kill(faulty: Backend, check: Check, precision: str, limit: int, seed: int) -> tuple[int, str] | None:
+def first_kill(faulty: Backend, check: Check, precision: str, profile: Profile, seed: int) -> tuple[int, str] | None:
     """Number of the first example on which a check fails, and the rung that failed; None if none does.
 
     The session is opened for this check, so that a fault that remembers something starts without memory.
     """
     session = faulty.session(faulty.capabilities().devices[0], precision, False)
     bench = Bench(faulty, session)
-    for number, example in enumerate(examples(check, limit, seed), start=1):
-        try:
-            found = check.run(bench, example)
-        except Exception:  # a faulty backend may raise anything, and a test that raises has found it
-            return number, "error"
-        wrong = [finding for finding in found if not finding.ok]
+    count = len(covering(check, profile.cover)) + round(profile.draws * check.weight)
+    for number, example in enumerate(examples(check, seed, count), start=1):
+        wrong = try_example(check, bench, example)
         if wrong:
             return number, wrong[0].rung
     return None
@@ -76,7 +58,7 @@ def kill(
     base: Backend,
     *,
     precision: str | None = None,
-    limit: int = EXAMPLES,
+    profile: Profile = CI,
     wanted: int = WANTED,
     seed: int = 0,
     checks: Mapping[str, Check] = CHECKS,
@@ -87,7 +69,7 @@ def kill(
         fault: of the corpus.
         base: backend that it is put into.
         precision: of the session; the base's finest if not given.
-        limit: examples per check of weight 1.
+        profile: says how many examples each check is given.
         wanted: killers after which no more checks are run.
         seed: of the examples beyond the covering ones.
         checks: of the suite.
@@ -99,7 +81,7 @@ def kill(
     precision = finest(base) if precision is None else precision
     killers: list[tuple[int, str, str]] = []
     for check in relevant(fault, base, checks):
-        killed = first_kill(faulty, check, precision, limit, seed)
+        killed = first_kill(faulty, check, precision, profile, seed)
         if killed is not None:
             killers.append((killed[0], check.id, killed[1]))
             if len(killers) == wanted:
@@ -118,10 +100,10 @@ def kill(
     )
 
 
-def matrix(faults: Iterable[Fault], base: Backend, *, precision: str | None = None, limit: int = EXAMPLES) -> tuple[KillRow, ...]:
+def matrix(faults: Iterable[Fault], base: Backend, *, precision: str | None = None, profile: Profile = CI) -> tuple[KillRow, ...]:
     """The row of every fault that can be put into the base."""
     precision = finest(base) if precision is None else precision
-    return tuple(kill(fault, base, precision=precision, limit=limit) for fault in faults if fits(fault, base))
+    return tuple(kill(fault, base, precision=precision, profile=profile) for fault in faults if fits(fault, base))
 
 
 def finest(base: Backend) -> str:
