@@ -67,33 +67,39 @@ def _chapter(runs: Runs, name: str, found: list[Clause]) -> Html:
         " ", tag("span", *told, class_="counts"),
     )  # fmt: skip
     columns = [label for label, _ in runs] if len(runs) > 1 else ["result"]
-    rows = ((_rule(clause), *(_cell(runs, i, clause) for i in range(len(runs)))) for clause in found)
-    body = table(("clause", *columns), rows, f"Clauses of {CHAPTERS.get(name, name)}", class_="rules")
+    rows = ((_rule(runs, clause), *(_cell(runs, i, clause) for i in range(len(runs)))) for clause in found)
+    style = "rules many" if len(runs) > 1 else "rules"
+    body = table(("clause", *columns), rows, f"Clauses of {CHAPTERS.get(name, name)}", class_=style)
     return details(head, body, open_=bool(_GRAVE & set(tally)), class_="chapter")
 
 
-def _rule(clause: Clause) -> Html:
+def _rule(runs: Runs, clause: Clause) -> Html:
+    """The clause's text and, on demand, its tests."""
+    tests: dict[str, tuple[Record, list[str]]] = {}
+    for _, report in runs:
+        for record in of_clause(report, clause.id)[1]:
+            tests.setdefault(record.id, (record, []))[1].append(record.status)
+    listed = tag("ul", (tag("li", _test(record, statuses)) for record, statuses in tests.values()), class_="tests")
+    level = tag("span", clause.level, class_=f"level {clause.level.lower()}")
     return join(
-        tag(
-            "span", tag("code", clause.id), " ", tag("span", clause.level, class_=f"level {clause.level.lower()}"), class_="rule"
-        ),
+        tag("span", tag("code", clause.id), " ", level, class_="rule"),
         tag("span", clause.text, class_="text", id=clause.id),
+        details(tag("span", summary.of_tests(len(tests)), class_="muted"), listed) if tests else None,
     )
+
+
+def _test(record: Record, statuses: list[str]) -> Html:
+    """A test with its status in each run that has it."""
+    marks = join(*(glyph(status) for status in statuses))
+    said = ", ".join(dict.fromkeys(statuses))
+    return join(marks, " ", tag("code", record.id), " ", tag("span", f"{said}; {record.rung}: {record.sentence}", class_="muted"))
 
 
 def _cell(runs: Runs, i: int, clause: Clause) -> Html:
-    """Status, and on demand the tests."""
+    """The status, and how many tests agree on it."""
     status, tests = _status(runs, i, clause), of_clause(runs[i][1], clause.id)[1]
-    if not tests:
+    if not tests or status == "no demand":
         return tag("span", glyph(status), f" {status}", class_="muted")
-    listed = tag("ul", (tag("li", _test(record)) for record in tests), class_="tests")
-    n = len(tests)
-    same = n if status == "no demand" else sum(record.status == status for record in tests)
-    counted = summary.of_tests(n) if same == n else f"{same} of {summary.of_tests(n)}"
-    return details(join(chip(status), " ", tag("span", counted, class_="muted")), listed)
-
-
-def _test(record: Record) -> Html:
-    return join(
-        glyph(record.status), " ", tag("code", record.id), " ", tag("span", f"{record.rung}: {record.sentence}", class_="muted")
-    )
+    same = sum(record.status == status for record in tests)
+    counted = f"all {same}" if same == len(tests) > 1 else f"{same} of {len(tests)}"
+    return join(chip(status), " ", tag("span", counted, class_="muted number"))

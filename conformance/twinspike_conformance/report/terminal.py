@@ -69,8 +69,8 @@ def _entry(record: Record, width: int, colour: bool) -> list[str]:
 def _absent(report: Report, width: int, colour: bool) -> list[str]:
     """What is not claimed or not run, one line per reason."""
     groups: dict[tuple[str, str], list[str]] = {}
-    for record in report.records:
-        if record.status in ("not supported", "not run"):
+    for status in ("not run", "not supported"):
+        for record in (record for record in report.records if record.status == status):
             groups.setdefault((record.status, record.reason), []).append(record.id)
     lines = []
     for (status, reason), ids in groups.items():

@@ -77,7 +77,7 @@ def undecided(runs: Runs) -> Html | None:
         (
             chip(status),
             *with_run(runs, label),
-            reason,
+            tag("td", reason, class_="reason"),
             str(len(records)),
             join(*(join(tag("code", record.id), " ") for record in records)),
         )
@@ -114,7 +114,7 @@ def waivers(runs: Runs) -> Html | None:
                 tag("code", record.id),
                 *with_run(runs, label),
                 join("would be ", chip(record.waiver.status)),
-                record.reason,
+                tag("td", record.reason, class_="reason"),
                 link(record.waiver.url),
                 join(tag("span", expires, class_="number"), " ", tag("span", _left(header.started, expires), class_="muted")),
                 clause_links(record.clauses),

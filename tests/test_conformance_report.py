@@ -1,0 +1,576 @@
+"""The suite's reports: what is stored can be trusted, every form tells the same story, and the page is safe and readable."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import stat
+from collections.abc import Callable
+from datetime import date
+from html.parser import HTMLParser
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import msgspec
+import pytest
+from conformance_examples import FAILURE, KILLS, header, passing, report
+
+from twinspike.clauses import CLAUSES
+from twinspike.errors import SpecError
+from twinspike_conformance.record import RATIO_BINS, SCHEMA, KillRow, Record, Report
+from twinspike_conformance.report import badge, expectations, html, junit, page, publish, store, summary, terminal
+from twinspike_conformance.report.expectations import Expectation
+
+REPORTS = {"mixed": report(), "passing": passing(), "empty": Report(header=header(), records=())}
+
+
+# --- the JSON ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_a_report_comes_back_as_it_was_written(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "report.json"
+    store.write(REPORTS[name], path)
+    assert store.read(path) == REPORTS[name]
+    raw = msgspec.json.decode(path.read_bytes())
+    assert (raw["schema"], raw["verdict"]) == (SCHEMA, REPORTS[name].verdict)
+
+
+def test_infinite_ratios_survive(tmp_path: Path) -> None:
+    store.write(report(), tmp_path / "r.json")
+    assert math.isinf(max(record.worst_ratio for record in store.read(tmp_path / "r.json").records))
+
+
+def test_nan_is_not_written(tmp_path: Path) -> None:
+    wrong = Report(header=header(seconds=math.nan), records=passing().records)
+    with pytest.raises(SpecError, match=r"report\.header\.seconds"):
+        store.write(wrong, tmp_path / "r.json")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "r.json"
+    store.write(passing(), path)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", stop)
+    with pytest.raises(KeyboardInterrupt):
+        store.write(report(), path)
+    assert [file.name for file in tmp_path.iterdir()] == ["r.json"]
+    assert store.read(path) == passing()
+
+
+def test_files_have_the_mode_that_the_umask_asks_for(tmp_path: Path) -> None:
+    old = os.umask(0o027)
+    try:
+        store.write(passing(), tmp_path / "r.json")
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE((tmp_path / "r.json").stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("name", ["mixed", "passing"])
+def test_a_true_report_is_verified(name: str, tmp_path: Path) -> None:
+    store.write(REPORTS[name], tmp_path / "r.json")
+    assert store.verify(tmp_path / "r.json") == REPORTS[name]
+
+
+Edit = Callable[[dict[str, Any]], object]
+
+
+def _of(raw: dict[str, Any], status: str) -> dict[str, Any]:
+    return next(record for record in raw["records"] if record["status"] == status)
+
+
+LIES: dict[str, tuple[Edit, str]] = {
+    "schema": (lambda r: r.update(schema=SCHEMA + 1), "schema: expected 1, got 2"),
+    "no schema": (lambda r: r.pop("schema"), "schema"),
+    "status": (lambda r: _of(r, "pass").update(status="skipped"), "status of"),
+    "no status": (lambda r: _of(r, "pass").pop("status"), "status of"),
+    "type": (lambda r: _of(r, "pass").update(examples="many"), "report of schema"),
+    "field": (lambda r: r["header"].pop("precision"), "precision"),
+    "no tests": (lambda r: r.update(records=[]), "at least one test"),
+    "verdict": (lambda r: r.update(verdict="pass"), "verdict: expected 'fail'"),
+    "no verdict": (lambda r: r.pop("verdict"), "verdict"),
+    "hidden failure": (lambda r: [_of(r, s).update(status="not run", reason="") for s in ("fail", "error")], "a reason"),
+    "twice": (lambda r: r["records"].append(r["records"][0]), "each test once"),
+    "clause": (lambda r: _of(r, "pass").update(clauses=["LIF-99"]), "got LIF-99"),
+    "fault's clause": (lambda r: r["kills"][0].update(clause="XXX-1"), "got XXX-1"),
+    "killers": (lambda r: r["kills"][0].update(examples=[1]), "a rung and a count per killer"),
+    "equivalent and killed": (lambda r: r["kills"][0].update(equivalent="so"), "killed or equivalent"),
+    "no reason": (lambda r: _of(r, "not supported").update(reason=""), "a reason for 'not supported'"),
+    "no failure": (lambda r: _of(r, "fail").update(failure=None), "what failed"),
+    "no waiver": (lambda r: _of(r, "waived").update(waiver=None), "a waiver"),
+    "stray waiver": (lambda r: _of(r, "waived").update(status="not run"), "a waiver"),
+    "old waiver": (lambda r: _of(r, "waived")["waiver"].update(expires="2026-05-03"), "had not expired"),
+    "no date": (lambda r: r["header"].update(started="yesterday"), "ISO 8601"),
+    "ratio": (lambda r: _of(r, "pass").update(worst_ratio=1.5), "at most 1"),
+    "infinite ratio": (lambda r: _of(r, "pass").update(worst_ratio="inf"), "at most 1"),
+    "bins": (lambda r: _of(r, "pass").update(ratios=[1, 2]), f"{len(RATIO_BINS) + 1} bins"),
+    "last bin": (lambda r: _of(r, "pass").update(ratios=[0] * len(RATIO_BINS) + [1]), "nothing above 1"),
+    "negative": (lambda r: _of(r, "pass").update(examples=-1), "at least 0"),
+    "share": (lambda r: _of(r, "pass").update(ambiguous=1.5), "from 0 to 1"),
+    "sum": (lambda r: _of(r, "pass").update(comparisons=1, ratios=[2] + [0] * len(RATIO_BINS)), "at most the 1 comparisons"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_verify_refuses_in_one_line(lie: str, tmp_path: Path) -> None:
+    edit, words = LIES[lie]
+    raw = msgspec.json.decode(store.dumps(report()))
+    edit(raw)
+    path = tmp_path / "r.json"
+    path.write_bytes(msgspec.json.encode(raw))
+    with pytest.raises(SpecError) as refusal:
+        store.verify(path)
+    assert words in str(refusal.value)
+    assert str(path) in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b'{"schema": 1}', b'{"schema": 1, "records": [3]}', b"null"])
+def test_what_is_no_report_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    path.write_bytes(content)
+    with pytest.raises(SpecError, match="expected"):
+        store.read(path)
+
+
+def test_a_missing_report_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="No such file"):
+        store.verify(tmp_path / "none.json")
+
+
+# --- the words --------------------------------------------------------------------------------------
+
+
+def test_every_verdict_has_its_sentence() -> None:
+    assert summary.sentence(passing()) == "torch 2.13.0 conforms to Twinspike 0.1.0 in f32-ieee on cpu (a CPU <of 2 cores>)."
+    assert "does not conform" in summary.sentence(report())
+    assert "2 of 40 tests failed" in summary.sentence(report())
+    assert "no test ran" in summary.sentence(REPORTS["empty"])
+    undecided = Report(header=header(), records=tuple(r for r in report().records if r.status in ("pass", "inconclusive")))
+    assert "is undecided: 1 test of 33 inconclusive" in summary.sentence(undecided)
+    limited = Report(header=header(), records=tuple(r for r in report().records if r.status in ("pass", "waived", "not run")))
+    assert summary.sentence(limited).endswith("but for 1 test waived and 1 test not claimed or not run.")
+    unsupported = Report(header=header(), records=tuple(r for r in report().records if r.status == "not supported"))
+    assert unsupported.verdict == "fail"
+    assert "no test passed" in summary.sentence(unsupported)
+
+
+def test_several_runs_have_the_gravest_verdict() -> None:
+    assert summary.overall([passing(), report()]) == "fail"
+    assert summary.overall([passing(), passing()]) == "pass"
+    assert summary.overall_sentence([passing(), report()]) == "1 of 2 runs conforms to Twinspike 0.1.0."
+
+
+def test_labels_differ() -> None:
+    assert summary.labels([passing(), passing(precision="f64"), passing()]) == [
+        "torch f32-ieee cpu #1",
+        "torch f64 cpu",
+        "torch f32-ieee cpu #2",
+    ]
+
+
+def test_every_chapter_and_status_has_its_words() -> None:
+    assert set(summary.chapters()) == set(summary.CHAPTERS)
+    assert set(summary.GRAVITY) == set(store.STATUSES)
+    assert set(summary.MEANINGS) == set(summary.GLYPHS) == {*store.STATUSES, "no test", "no demand"}
+    assert len(set(summary.GLYPHS.values())) == len(summary.GLYPHS)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "0 ms"), (0.0854, "85 ms"), (0.9996, "1.0 s"), (59.94, "59.9 s"), (59.96, "1 min 0 s"), (192.4, "3 min 12 s"),
+     (3599.7, "1 h 0 min"), (3900, "1 h 5 min")],
+)  # fmt: skip
+def test_durations(seconds: float, words: str) -> None:
+    assert summary.duration(seconds) == words
+
+
+def test_the_terminal_shows_what_matters_gravest_first() -> None:
+    text = terminal.render(report())
+    order = [
+        "! error",
+        "✗ fail",
+        "? inconclusive",
+        "~ waived",
+        "○ not run",
+        "- not supported",
+        "First failure",
+        "faults:",
+        "tests:",
+    ]
+    places = [text.index(words) for words in order]
+    assert places == sorted(places)
+    assert text.rstrip().endswith(summary.sentence(report()))
+    assert all(sentence in text for sentence in FAILURE.sentences)
+    assert "repro 'operation[lif-exact]:" in text
+    assert "\x1b" not in text
+    assert "\x1b[31m" in terminal.render(report(), colour=True)
+    assert "--compiled" in terminal.render(report(compiled=True))
+
+
+def test_kills_are_counted_without_what_is_equivalent() -> None:
+    told = terminal.summary_of_kills(report())
+    assert told == "faults: 3 of 4 killed, 2 by two tests or more, 1 proved equivalent; survived: opt-late"
+
+
+# --- JUnit ------------------------------------------------------------------------------------------
+
+
+def test_junit_keeps_all_statuses_apart() -> None:
+    root = ET.fromstring(junit.render([report(), passing(precision="f64")]))
+    suites = root.findall("testsuite")
+    assert [suite.get("name") for suite in suites] == ["twinspike 0.1.0 torch f32-ieee cpu", "twinspike 0.1.0 torch f64 cpu"]
+    first = suites[0]
+    assert [first.get(k) for k in ("tests", "failures", "errors", "skipped")] == ["40", "2", "1", "5"]
+    assert [root.get(k) for k in ("tests", "failures", "errors", "skipped")] == ["78", "2", "1", "5"]
+    assert [len(first.findall(f"testcase/{k}")) for k in ("failure", "error", "skipped")] == [2, 1, 5]
+    assert sorted(str(f.get("type")) for f in first.iter("failure")) == ["fail", "inconclusive"]
+    messages = [str(s.get("message")) for s in first.iter("skipped")]
+    assert "not run: the run was limited to -k operation" in messages
+    assert sum(m.startswith("not supported: ") for m in messages) == 3
+    assert (
+        "waived: the accelerator's library uses TF32 in spite of the flag (https://example.org/issues/12, until 2026-06-01)"
+        in messages
+    )
+    text = next(str(f.text) for f in first.iter("failure") if f.get("type") == "fail")
+    assert FAILURE.sentences[0] in text
+    assert "lif-strict" in text
+
+
+def test_junit_survives_characters_that_xml_lacks() -> None:
+    record = Record(id="a\x00b", sentence="\x1b[0m", clauses=(), rung="exact", status="error", reason="\ud800 <&\x08")
+    root = ET.fromstring(junit.render([Report(header=header(), records=(record,))]))
+    assert next(root.iter("error")).get("message") == "\ufffd <&\ufffd"
+
+
+# --- badge ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_a_badge_says_what_was_shown(name: str) -> None:
+    result = REPORTS[name]
+    drawn = ET.fromstring(badge.svg(result))
+    shields = msgspec.json.decode(badge.endpoint(result))
+    told = f"{shields['label']}: {shields['message']}"
+    assert drawn.get("aria-label") == told
+    for words in ("0.1.0", "torch", "f32-ieee", "cpu", "ci", f": {result.verdict}"):
+        assert words in told
+    assert "%" not in told
+    assert shields["schemaVersion"] == 1
+
+
+def test_a_badge_hides_no_waiver() -> None:
+    assert badge.message(report()).endswith(": fail, 1 error, 1 inconclusive, 1 waived, 3 not supported, 1 not run")
+    waived = Report(header=header(compiled=True), records=tuple(r for r in report().records if r.status in ("pass", "waived")))
+    assert badge.message(waived) == "torch · f32-ieee · cpu · compiled · ci: pass, 1 waived"
+
+
+# --- expectations -----------------------------------------------------------------------------------
+
+DAY = date(2026, 5, 4)
+
+
+def _expect(**changes: Any) -> Expectation:
+    fields = {"id": "operation[lif-exact]", "status": "fail", "reason": "known", "url": "https://example.org/1"}
+    return Expectation(**{**fields, "expires": date(2026, 6, 1), **changes})
+
+
+def _plain() -> Report:
+    """A failure, an error, and the rest passed or not run."""
+    records = tuple(r for r in report().records if r.status in ("pass", "fail", "error", "not run", "not supported"))
+    return Report(header=header(), records=records)
+
+
+def _stale(result: Report) -> list[str]:
+    return [record.reason for record in result.records if record.rung == "expectation"]
+
+
+def test_the_example_of_the_module_can_be_loaded(tmp_path: Path) -> None:
+    example = str(expectations.__doc__).partition("\n\n    ")[2]
+    path = tmp_path / "expect.toml"
+    path.write_text(re.sub("^    ", "", "    " + example, flags=re.MULTILINE), encoding="utf-8")
+    (entry,) = expectations.load(path)
+    assert entry.expires == date(2027, 1, 1)
+    assert entry.matches(msgspec.structs.replace(passing().records[0], id="operation[conv2d-exact]"))
+    assert not entry.matches(msgspec.structs.replace(passing().records[0], id="operationc"))
+
+
+def test_an_expected_failure_is_waived_and_remains_visible() -> None:
+    result = expectations.apply([_expect(), _expect(id="operation[opt*-rounded]", status="error")], _plain(), DAY)
+    waived = {record.id: record for record in result.records if record.status == "waived"}
+    assert set(waived) == {"operation[lif-exact]", "operation[optimizer_step-rounded]"}
+    assert waived["operation[lif-exact]"].failure == FAILURE
+    assert waived["operation[lif-exact]"].waiver is not None
+    assert waived["operation[optimizer_step-rounded]"].reason == "known"
+    was = waived["operation[optimizer_step-rounded]"].waiver
+    assert was is not None
+    assert "scalar type" in was.was
+    assert (result.verdict, _stale(result)) == ("pass", [])
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"id": "operation[none]"}, "matches no test"),
+        ({"id": "operation[relu-exact]"}, "got pass from operation[relu-exact];"),
+        ({"id": "operation[*-exact]"}, "and 17 more; remove it or narrow"),
+        ({"status": "inconclusive"}, "expected inconclusive, got fail"),
+        ({"expires": date(2026, 5, 3)}, "expired on 2026-05-03"),
+        ({"id": "operation[retract-exact]"}, "got not supported"),
+    ],
+)
+def test_a_stale_expectation_is_a_failure(changes: dict[str, Any], words: str) -> None:
+    result = expectations.apply([_expect(backend="jax"), _expect(**changes)], _plain(), DAY)
+    (line,) = _stale(result)
+    assert words in line
+    assert line.startswith("expectation 2 (")
+    assert "\n" not in line
+    assert result.verdict == "fail"
+    assert result.records[-1].id == "expectation[2]"
+
+
+def test_the_last_day_still_counts() -> None:
+    assert _stale(expectations.apply([_expect(expires=DAY)], _plain(), DAY)) == []
+
+
+@pytest.mark.parametrize("where", [{"backend": "jax"}, {"device": "cuda*"}, {"precision": "f64"}])
+def test_expectations_of_other_runs_are_left_alone(where: dict[str, str]) -> None:
+    assert expectations.apply([_expect(**where)], _plain(), DAY) == _plain()
+
+
+def test_a_test_that_was_not_run_says_nothing_about_an_expectation() -> None:
+    assert expectations.apply([_expect(id="device[[]cuda]")], _plain(), DAY).verdict == "fail"
+    assert _stale(expectations.apply([_expect(id="device[cuda]")], _plain(), DAY)) == []
+
+
+def test_a_verified_report_may_hold_what_expectations_made(tmp_path: Path) -> None:
+    store.write(expectations.apply([_expect(), _expect(id="none")], _plain(), DAY), tmp_path / "r.json")
+    assert store.verify(tmp_path / "r.json").verdict == "fail"
+
+
+ENTRY = '[[expect]]\nid = "a"\nstatus = "fail"\nreason = "b"\nurl = "https://c"\nexpires = 2027-01-01\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (ENTRY.replace("[[expect]]", "[[expect"), "[[expect]] tables"),
+        (ENTRY + "because = 1\n", "because"),
+        (ENTRY + "[other]\n", "other"),
+        (ENTRY.replace('reason = "b"\n', ""), "reason"),
+        (ENTRY.replace('"b"', '" "'), "a reason"),
+        (ENTRY.replace("https://c", "c"), "http or https"),
+        (ENTRY.replace("2027-01-01", '"soon"'), "expires"),
+        (ENTRY.replace('"fail"', '"pass"'), "pass"),
+    ],
+)
+def test_a_file_of_expectations_is_read_strictly(text: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "e.toml"
+    path.write_text(ENTRY, encoding="utf-8")
+    assert len(expectations.load(path)) == 1
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(SpecError) as refusal:
+        expectations.load(path)
+    assert words in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_missing_file_of_expectations_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="No such file"):
+        expectations.load(tmp_path / "none.toml")
+
+
+# --- the page ---------------------------------------------------------------------------------------
+
+
+class Page(HTMLParser):
+    """What a browser would see: elements with attributes, text; tags must nest."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in ("meta", "link", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.text += data
+
+    def values(self, attribute: str) -> list[str]:
+        return [str(found[attribute]) for _, found in self.elements if attribute in found]
+
+
+MANY = [report(), passing(backend="jax", precision="f64"), passing(precision="bf16-mixed", compiled=True)]
+PAGES = {"mixed": [report()], "passing": [passing()], "many": MANY, "empty": [REPORTS["empty"]]}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_whole_and_asks_for_nothing(name: str) -> None:
+    text = html.render(PAGES[name])
+    seen = Page(text)
+    ids = seen.values("id")
+    assert len(ids) == len(set(ids))
+    assert {href[1:] for href in seen.values("href") if href.startswith("#")} <= set(ids)
+    outside = [
+        (tag, found) for tag, found in seen.elements if "src" in found or tag in ("script", "iframe", "img", "object", "base")
+    ]
+    assert outside == []
+    assert [found["href"] for tag, found in seen.elements if tag == "link"] == ["data:,"]
+    assert "url(" not in text
+    assert "@import" not in text
+
+
+@pytest.mark.parametrize(("name", "verdict"), [("mixed", "fail"), ("passing", "pass"), ("many", "fail"), ("empty", "fail")])
+def test_the_verdict_can_be_read_by_machines(name: str, verdict: str) -> None:
+    (found,) = [attributes for _, attributes in Page(html.render(PAGES[name])).elements if attributes.get("id") == "verdict"]
+    assert found["data-verdict"] == verdict
+
+
+def test_the_page_tells_everything() -> None:
+    seen = Page(html.render([report()]))
+    told = " ".join(seen.text.split())
+    for clause in CLAUSES:
+        assert " ".join(clause.text.split()) in told
+        assert clause.id in seen.values("id")
+    for record in report().records:
+        assert record.id in told
+        assert record.reason in told
+    for words in (*FAILURE.sentences, FAILURE.suspects[0], " ".join(FAILURE.reproduction.split()), summary.sentence(report())):
+        assert words in told
+    for row in KILLS:
+        assert all(words in told for words in (row.fault, row.description, row.origin, row.equivalent, *row.killers))
+    for words in ("highest", "torch==2.13.0", "2026-05-04 10:20 UTC", "28 days after this run", "survived", "one test only"):
+        assert words in told
+    assert "1 test stayed below 0.001 of the bound everywhere" in told
+
+
+def test_several_runs_are_columns_of_the_clauses() -> None:
+    seen = Page(html.render(MANY))
+    for label in summary.labels(MANY):
+        assert seen.text.count(label) >= len(summary.chapters())
+    tiles = [found for tag, found in seen.elements if tag == "a" and "tile" in str(found.get("class"))]
+    assert len(tiles) == len(MANY) * len(CLAUSES)
+
+
+def test_a_clause_that_demands_nothing_does_not_fail() -> None:
+    seen = Page(html.render([report()]))
+    labels = {label for label in seen.values("aria-label") if label.startswith("LIF-")}
+    assert {"LIF-2: fail", "LIF-11: no demand", "LIF-12: no demand"} <= labels
+
+
+def test_no_report_is_refused() -> None:
+    with pytest.raises(SpecError, match="at least one"):
+        html.render([])
+
+
+POISON = "\"'><script>alert(1)</script><img src=x>&lt;"
+
+
+def test_no_text_of_a_report_becomes_markup() -> None:
+    """Every text that a report may hold is markup here, and none of it takes effect."""
+
+    def poisoned(value: Any, key: str = "") -> Any:
+        if isinstance(value, dict):
+            return {k: poisoned(v, k) for k, v in value.items()}
+        if isinstance(value, list | tuple):
+            return [poisoned(v, key) for v in value]
+        return POISON if isinstance(value, str) and key != "status" else value
+
+    wrong = msgspec.convert(poisoned(msgspec.to_builtins(report())), Report)
+    seen = Page(html.render([wrong, wrong]))
+    assert not {"script", "img"} & {tag for tag, _ in seen.elements}
+    assert POISON in seen.text
+    ET.fromstring(badge.svg(wrong))
+    ET.fromstring(junit.render([wrong]))
+
+
+def test_only_addresses_of_the_web_are_links() -> None:
+    (waived,) = [record for record in report().records if record.waiver is not None]
+    assert waived.waiver is not None
+    waiver = msgspec.structs.replace(waived.waiver, url="javascript:alert(1)")
+    changed = Report(header=header(), records=(msgspec.structs.replace(waived, waiver=waiver),))
+    assert not [href for href in Page(html.render([changed])).values("href") if "javascript" in href]
+
+
+def test_a_fault_without_killers_comes_first() -> None:
+    matrix = Page(html.render([report()])).text.partition("killed by")[2]
+    places = [matrix.index(row.fault) for row in sorted(KILLS, key=_weight)]
+    assert places == sorted(places)
+
+
+def _weight(row: KillRow) -> tuple[int, bool]:
+    return bool(row.killers) + 2 * bool(row.equivalent), len(row.killers) > 1
+
+
+def test_everything_is_published(tmp_path: Path) -> None:
+    assert publish(report(), tmp_path / "out") == tmp_path / "out" / "report.html"
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {
+        "report.json", "junit.xml", "report.html", "badge.svg", "badge.json",
+    }  # fmt: skip
+    many = page([store.read(tmp_path / "out" / "report.json"), passing()], tmp_path / "many.html")
+    assert "1 of 2 runs conforms" in many.read_text(encoding="utf-8")
+
+
+# --- colours ----------------------------------------------------------------------------------------
+
+
+def _channels(colour: str) -> tuple[float, float, float]:
+    return tuple(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))  # type: ignore[return-value]
+
+
+def _luminance(colour: tuple[float, float, float]) -> float:
+    """Relative luminance of WCAG 2.2."""
+    r, g, b = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour)
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+
+def _contrast(a: tuple[float, float, float], b: tuple[float, float, float]) -> float:
+    high, low = sorted((_luminance(a), _luminance(b)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def _schemes() -> dict[str, dict[str, str]]:
+    style = files("twinspike_conformance.report").joinpath("style.css").read_text(encoding="utf-8")
+    light, dark = re.findall(r":root \{(.*?)\}", style, flags=re.DOTALL)
+    values = {name: dict(re.findall(r"--([\w-]+): (#\w{6}|\d+%)", text)) for name, text in (("light", light), ("dark", dark))}
+    assert set(values["light"]) == set(values["dark"])
+    return values
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_has_the_contrast_that_people_need(scheme: str) -> None:
+    """WCAG 2.2 asks for 4.5 to 1, on plain ground and on the tint of a status."""
+    values = _schemes()[scheme]
+    tint = int(values["tint"].removesuffix("%")) / 100
+    for ground in ("paper", "card"):
+        under = _channels(values[ground])
+        for ink in ("ink", "muted", "accent"):
+            assert _contrast(_channels(values[ink]), under) >= 4.5, (ground, ink)
+        for status in store.STATUSES:
+            colour = _channels(values[status.replace(" ", "-")])
+            mixed = tuple(tint * c + (1 - tint) * u for c, u in zip(colour, under, strict=True))
+            assert _contrast(colour, mixed) >= 4.5, (ground, status)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("colour", badge.COLOURS.values())
+def test_badges_have_contrast(colour: str) -> None:
+    assert _contrast(_channels(colour), (1.0, 1.0, 1.0)) >= 4.5
