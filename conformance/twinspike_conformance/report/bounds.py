@@ -30,14 +30,16 @@ def bounds(runs: Runs) -> Html | None:
     note = (
         f"{summary.of_tests(flat)} stayed below {summary.LOOSE:g} of the bound everywhere: there the bound says nothing."
         if flat
-        else f"No test stayed below {summary.LOOSE:g} of its bound everywhere: every bound is near enough to say something."
+        else f"No test stayed below {summary.LOOSE:g} of its bound everywhere: where there were errors, the bound says something."
     )
+    equal = sum(record.worst_ratio == 0 for _, record in found)
+    same = f" {summary.of_tests(equal)} had no error at all, which shows nothing about a bound." if equal else None
     rest = rows[SHOWN:]
     folded = (
         details(f"{len(rest)} more, further from their bounds", table(heads, rest, "Other tests with bounds")) if rest else None
     )
     return join(
-        tag("p", "An error is divided by the largest that correct rounding could cause. ", note, class_="lead"),
+        tag("p", "An error is divided by the largest that correct rounding could cause. ", note, same, class_="lead"),
         tag("div", *figures, class_="figures"),
         table(heads, rows[:SHOWN], "Tests whose errors came nearest to their bounds"),
         folded,
@@ -55,7 +57,9 @@ def _by_rung(records: list[Record]) -> dict[str, list[int]]:
 
 def _row(runs: Runs, label: str, record: Record) -> tuple[str, ...]:
     note: Html | None = None
-    if summary.loose(record):
+    if record.worst_ratio == 0:
+        note = tag("span", "no error", class_="muted")
+    elif summary.loose(record):
         note = tag("span", "says nothing", class_="muted")
     elif record.status != "pass":
         note = chip(record.status)

@@ -38,7 +38,8 @@ def _card(label: str, report: Report, i: int) -> Html:
         "Python": h.python,
         "platform": h.platform,
     }
-    versions = {f"{name} version": value for name, value in h.versions.items() if name != h.backend}
+    told = {h.backend, "python", "twinspike"}
+    versions = {f"{name} version": value for name, value in h.versions.items() if name not in told}
     shown = tag(
         "dl", *(tag("div", tag("dt", key), tag("dd", value)) for key, value in (facts | versions).items()), class_="facts"
     )

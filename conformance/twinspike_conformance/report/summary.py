@@ -146,8 +146,8 @@ def chapters() -> dict[str, list[Clause]]:
 
 
 def loose(record: Record) -> bool:
-    """Whether all errors of a test stayed so far below their bounds that these say nothing."""
-    return sum(record.ratios) > 0 and record.worst_ratio < LOOSE
+    """Whether a test's errors, if it had any, all stayed so far below their bounds that these say nothing."""
+    return sum(record.ratios) > 0 and 0 < record.worst_ratio < LOOSE
 
 
 def duration(seconds: float) -> str:
