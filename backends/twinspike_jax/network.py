@@ -128,7 +128,7 @@ def apply(
     ann = run_twin(network, method, "ann", params, statistics, images, training, casts)
     snn = run_twin(network, method, "snn", params, statistics, images, training, casts)
     outputs = Outputs(
-        *_ends(network, method, params, ann, snn, casts),
+        *ends(network, method, params, ann, snn, casts),
         spike_rates=jnp.stack([snn.values[name].mean(dtype=casts.storage) for name in network.activations]),
     )
     return outputs, {**statistics, **ann.statistics, **snn.statistics}
@@ -196,6 +196,7 @@ def run_twin(
     casts: Policy,
     *,
     trace: bool = False,
+    probes: Mapping[str, Array] | None = None,
 ) -> Twinned:
     """One twin's layers in order.
 
@@ -209,6 +210,7 @@ def run_twin(
         training: likewise.
         casts: the precision profile.
         trace: also run the heads step by step and keep potentials.
+        probes: zeros to be added to the layers' outputs, whose gradients are those towards the outputs.
     """
     shapes = infer_shapes(network)
     heads = {exit_.head for exit_ in network.exits}
@@ -260,6 +262,8 @@ def run_twin(
                 )
                 if u is not None:
                     run.potentials[layer.name] = u
+        if probes is not None:
+            values[layer.name] = values[layer.name] + probes[layer.name]
     return run
 
 
@@ -306,10 +310,10 @@ def _norm(
     return y
 
 
-def _ends(
+def ends(
     network: Network, method: Method, params: Params, ann: Twinned, snn: Twinned, casts: Policy
 ) -> tuple[Array, Array, Array, Array]:
-    """Logits and features of both twins, readout before heads."""
+    """Logits and features of both twins, shaped as in `Outputs`; readout before heads, unless the heads were run."""
     constant, steps = constant_layers(network), method.time_steps
     sums = method.readout == "sum"
 
@@ -328,6 +332,10 @@ def _ends(
         head = network.layer(exit_.head)
         if not isinstance(head, Linear):  # the description was validated; this tells the type checker
             raise TypeError(exit_.head)
+        if exit_.head in snn.values:
+            logits[0].append(ann.values[exit_.head])
+            logits[1].append(at_each_step(exit_.head) if method.loss.per_step else over_time(exit_.head)[None])
+            continue
         logits[0].append(_linear(head, "ann", params, ann.values[head.input], method, casts))
         if method.loss.per_step:
             logits[1].append(_linear(head, "snn", params, at_each_step(head.input), method, casts))

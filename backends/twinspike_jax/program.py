@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, final
 
 import jax
 import jax.numpy as jnp
-import msgspec
 import numpy as np
 import optax  # type: ignore[import-untyped]  # it ships no types
 from jax import Array
@@ -20,10 +19,10 @@ from numpy.typing import NDArray
 
 from twinspike.backend import Evaluation, Metrics
 from twinspike.checks import check_batch, check_images
-from twinspike.config import Method, Optimizer, Penalty, Retract, Twin
+from twinspike.config import TWINS, Method, Optimizer, Penalty, Retract, Twin
 from twinspike.errors import require
 from twinspike.network import Network, infer_shapes
-from twinspike.parameters import STEP, Entry, check_state, layout, slots
+from twinspike.parameters import STEP, check_state, layout, slots
 from twinspike_jax import factorization, losses
 from twinspike_jax.network import (
     Outputs,
@@ -32,6 +31,7 @@ from twinspike_jax.network import (
     Twinned,
     apply,
     constant_layers,
+    ends,
     reduced_logits,
     run_twin,
     total_penalty,
@@ -79,6 +79,7 @@ class JaxProgram:
         self._retract = jit(self._retract_by, 0)
         self._evaluate = jit(self._evaluate_by)
         self._run = {mode: jit(partial(self._run_by, mode)) for mode in (False, True)}
+        self._pull = {mode: jit(partial(self._pull_by, mode)) for mode in (False, True)}
 
     # --- state ---------------------------------------------------------------------------------------
 
@@ -88,7 +89,7 @@ class JaxProgram:
         Raises:
             SpecError: a name, shape or value does not fit.
         """
-        entries = self._fitted(values)
+        entries = self._layout
         check_state(values, entries)
         with formats(self._casts.storage):
             params = {e.name: self._put(values[e.name]) for e in entries if e.trained}
@@ -114,22 +115,6 @@ class JaxProgram:
         own = np.array(values, dtype=dtype or self._casts.storage, order="C")
         placed: Array = jax.device_put(own, self._device)
         return placed
-
-    def _fitted(self, values: Mapping[str, Values]) -> tuple[Entry, ...]:
-        """The layout with the ranks that the state has, where these depend on the seed that it was drawn by."""
-        if not isinstance(self._method.factorization.rank, float):
-            return self._layout
-
-        def fitted(entry: Entry) -> Entry:
-            part, u = entry.name.rpartition(".")[2], values.get(f"{entry.layer}.U")
-            if u is None or u.ndim < 2 or part not in ("U", "V", "sigma_ann", "sigma_snn"):
-                return entry
-            axis = -2 if part == "V" else -1
-            shape = list(entry.shape)
-            shape[axis] = u.shape[-1]
-            return msgspec.structs.replace(entry, shape=tuple(shape))
-
-        return tuple(fitted(entry) for entry in self._layout)
 
     # --- training ------------------------------------------------------------------------------------
 
@@ -237,15 +222,25 @@ class JaxProgram:
             "spike_rates": outputs.spike_rates,
         }
 
-    def trace(self, state: TrainState, images: Values, *, training: bool = False) -> dict[str, dict[str, Values]]:
-        """Both twins' inner values by layer, as the protocol says.
+    def trace(
+        self, state: TrainState, images: Values, *, training: bool = False, labels: Values | None = None
+    ) -> dict[str, dict[str, Values]]:
+        """Both twins' inner values by layer, and with labels the gradients towards them, as the protocol says.
 
         Raises:
-            SpecError: the images don't fit.
+            SpecError: the images or labels don't fit.
         """
-        check_images(self._network, self._method, images)
+        if labels is None:
+            check_images(self._network, self._method, images)
+        else:
+            check_batch(self._network, self._method, images, labels)
         with formats(self._casts.storage):
-            ann, snn, u = self._run[training](state.params, state.statistics, self._put(images))
+            given = state.params, state.statistics, self._put(images)
+            towards: tuple[Any, Any] | None = None
+            if labels is None:
+                ann, snn, u = self._run[training](*given)
+            else:
+                towards, (ann, snn, u) = self._pull[training](*given, self._put(labels, "int32"))
             constant = constant_layers(self._network)
             found: dict[str, dict[str, Values]] = {}
             for layer in self._network.layers:
@@ -255,14 +250,33 @@ class JaxProgram:
                 found[name] = {"ann": _host(ann[name]), "snn": spiking}
                 if name in u:
                     found[name]["u"] = _host(u[name])
+                if towards is not None:
+                    g_ann, g_snn = (_host(g[name]) for g in towards)
+                    found[name] |= {"g_ann": g_ann, "g_snn": g_snn[None] if name in constant else g_snn}
             return found
 
-    def _run_by(self, training: bool, params: Params, statistics: Statistics, images: Array) -> Any:
-        def run(twin: Twin) -> Twinned:
-            return run_twin(self._network, self._method, twin, params, statistics, images, training, self._casts, trace=True)
+    def _twin(self, twin: Twin, training: bool, params: Params, statistics: Statistics, images: Array, probes: Any) -> Twinned:
+        given = (self._network, self._method, twin, params, statistics, images, training, self._casts)
+        return run_twin(*given, trace=True, probes=probes)
 
-        ann, snn = run("ann"), run("snn")
+    def _run_by(self, training: bool, params: Params, statistics: Statistics, images: Array) -> Any:
+        ann, snn = (self._twin(twin, training, params, statistics, images, None) for twin in TWINS)
         return ann.values, snn.values, snn.potentials
+
+    def _pull_by(self, training: bool, params: Params, statistics: Statistics, images: Array, labels: Array) -> Any:
+        """Gradients of the loss towards every layer's output, of both twins, and the values."""
+
+        def loss(probes: Any) -> Any:
+            ann, snn = (
+                self._twin(twin, training, params, statistics, images, zeros) for twin, zeros in zip(TWINS, probes, strict=True)
+            )
+            seen = ends(self._network, self._method, params, ann, snn, self._casts)
+            terms = _joint_loss(*seen, labels, config=self._method.loss)
+            return terms.loss, (ann.values, snn.values, snn.potentials)
+
+        shapes = jax.eval_shape(partial(self._run_by, training), params, statistics, images)[:2]
+        zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+        return jax.grad(loss, has_aux=True)(zeros)
 
 
 def _host(value: Array) -> Values:

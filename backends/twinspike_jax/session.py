@@ -100,6 +100,12 @@ class JaxSession:
         self._placed = placed
         self._casts = policy(precision)
 
+    def flags(self) -> dict[str, str]:
+        """The widest format and the precision of products inside this session's entry points."""
+        with formats(self._casts.storage):
+            widest = jax.dtypes.canonicalize_dtype(np.float64).name
+        return {"widest format": widest, "product precision": self._casts.product.name}
+
     def from_numpy(self, values: Values) -> Array:
         """A copy on the device: floats in the storage format, integers as int64, or int32 outside `f64`."""
         values = np.asarray(values)
