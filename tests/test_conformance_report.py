@@ -335,7 +335,9 @@ def test_a_stale_expectation_is_a_failure(changes: dict[str, Any], words: str) -
 
 
 def test_the_last_day_still_counts() -> None:
-    assert _stale(expectations.apply([_expect(expires=DAY)], _plain(), DAY)) == []
+    result = expectations.apply([_expect(expires=DAY)], _plain(), DAY)
+    assert _stale(result) == []
+    assert [record.id for record in result.records if record.status == "waived"] == ["operation[lif-exact]"]
 
 
 @pytest.mark.parametrize("where", [{"backend": "jax"}, {"device": "cuda*"}, {"precision": "f64"}])
