@@ -24,7 +24,8 @@ from twinspike_torch.norm import TwinBatchNorm
 from twinspike_torch.weights import FactorizedConv2d, FactorizedLinear, TwinConv2d, TwinLinear, fold, readout, unfold
 
 Tap = Callable[[str, Twin, Tensor, Tensor | None], None]
-"""Receives a layer's name, the twin, its output (T, B, ...) or (B, ...), and potentials of neurons."""
+"""Receives a layer's name, the twin, its output, and potentials of neurons; the spiking twin's output is
+(T, B, ...), or (B, ...) where it is the same at every step."""
 
 
 class TwinOutput(NamedTuple):
@@ -191,7 +192,7 @@ class TwinNetwork(nn.Module):
             if node.feature:
                 features[node.name] = reduced(y, node.static)
             if tap is not None:
-                tap(node.name, "snn", y.expand(steps, *y.shape) if node.static else y, u)
+                tap(node.name, "snn", y, u)
             values[node.name] = y
             for name in node.last:
                 del values[name]

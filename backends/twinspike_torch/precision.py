@@ -39,6 +39,17 @@ def _switches() -> list[tuple[Any, str, Any, Any]]:
     return [(backends.cuda.matmul, "allow_tf32", False, True), (backends.cudnn, "allow_tf32", False, True)]
 
 
+def flags(precision: str) -> dict[str, str]:
+    """The switches as torch reports them while a profile holds."""
+    with arithmetic(precision):
+        labels: tuple[str, ...] = ("cuda.matmul", "cudnn.conv", "cudnn.rnn", "mkldnn.matmul", "mkldnn.conv")
+        if len(_switches()) == 2:
+            labels = ("cuda.matmul", "cudnn")  # torch before 2.9
+        found = {f"{label}.{name}": getattr(owner, name) for label, (owner, name, *_) in zip(labels, _switches(), strict=True)}
+        found["float32_matmul_precision"] = torch.get_float32_matmul_precision() if precision == "tf32" else "not set"
+    return {name: str(value) for name, value in found.items()} | {"threads": str(torch.get_num_threads())}
+
+
 @contextmanager
 def arithmetic(precision: str) -> Iterator[None]:
     """Hold the process to a profile's float32 products; SpecError if torch does not take the setting."""

@@ -137,22 +137,43 @@ class TorchProgram:
         rates = out.logits_ann.new_zeros(0) if out.spike_rates is None else out.spike_rates
         return Evaluation(logits_ann=out.logits_ann, logits_snn=_reduced(self._method, out), spike_rates=rates)
 
-    def trace(self, state: ProgramState, images: NDArray[Any], *, training: bool = False) -> dict[str, dict[str, NDArray[Any]]]:
-        """Both twins' inner values by layer, never compiled; SpecError if the images don't fit."""
+    def trace(
+        self, state: ProgramState, images: NDArray[Any], *, training: bool = False, labels: NDArray[Any] | None = None
+    ) -> dict[str, dict[str, NDArray[Any]]]:
+        """Both twins' inner values by layer, with labels their gradients too, never compiled; SpecError if the batch does not fit."""
         _check_fresh(state)
-        check_images(self._network, self._method, images)
+        if labels is None:
+            check_images(self._network, self._method, images)
+        else:
+            check_batch(self._network, self._method, images, labels)
         taps: dict[str, dict[str, NDArray[Any]]] = {layer.name: {} for layer in self._network.layers}
+        seen: dict[tuple[str, Twin], Tensor] = {}
+        steps, shapes = self._method.time_steps, infer_shapes(self._network)
+
+        def every_step(layer: str, twin: Twin, y: Tensor) -> bool:
+            """Whether one value serves all steps of the spiking twin."""
+            return twin == "snn" and y.ndim == 1 + len(shapes[layer])
 
         def tap(layer: str, twin: Twin, y: Tensor, u: Tensor | None) -> None:
-            taps[layer][twin] = to_host(y)
+            seen[layer, twin] = y
+            taps[layer][twin] = to_host(y.expand(steps, *y.shape) if every_step(layer, twin, y) else y)
             if u is not None:
                 taps[layer]["u"] = to_host(u)
 
         statistics = {name: value.clone() for name, value in state.statistics.items()}
         body = _Tapped(self._training if training else self._evaluation)
         values = {f"body.{name}": value for name, value in (state.parameters | statistics).items()}
-        with torch.no_grad(), arithmetic(self._precision):
-            functional_call(body, values, (self._images(images), tap))
+        with torch.set_grad_enabled(labels is not None), arithmetic(self._precision):
+            out: TwinOutput = functional_call(body, values, (self._images(images), tap))
+            if labels is not None:
+                y = to_device(labels, self._device, storage(self._precision))
+                loss = losses.joint_terms(self._method.loss, out, y).loss
+                found = torch.autograd.grad(loss, [*seen.values(), *state.parameters.values()])
+                for ((layer, twin), value), g in zip(seen.items(), found, strict=False):
+                    taps[layer][f"g_{twin}"] = to_host(g[None] if every_step(layer, twin, value) else g)
+                for name, g in zip(state.parameters, found[len(seen) :], strict=True):
+                    layer, _, parameter = name.rpartition(".")
+                    taps[layer][f"d_{parameter}"] = to_host(g)
         return taps
 
     def _gradients(

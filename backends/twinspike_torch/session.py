@@ -21,7 +21,7 @@ from twinspike_torch.arrays import to_device, to_host
 from twinspike_torch.compiling import compiled, compiler_warnings_ignored
 from twinspike_torch.network import TwinOutput
 from twinspike_torch.optimizer import update_
-from twinspike_torch.precision import activations, arithmetic, storage
+from twinspike_torch.precision import activations, arithmetic, flags, storage
 from twinspike_torch.program import TorchProgram
 
 Tensors = dict[str, Tensor]
@@ -40,6 +40,10 @@ class TorchSession:
         self.compiled = compiled
         self._device = torch.empty(0, device=device).device
         self._compiled: dict[Any, Callable[[Inputs], Tensors]] = {}
+
+    def flags(self) -> dict[str, str]:
+        """torch's switches of reduced products, read back while the profile holds, and its threads."""
+        return flags(self.precision)
 
     def from_numpy(self, values: NDArray[Any]) -> Tensor:
         """A copy on the device: floats in the storage format, integers as int64."""

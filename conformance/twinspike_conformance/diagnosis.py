@@ -15,7 +15,7 @@ def suspects(bench: Bench, check: Check, example: Example) -> tuple[str, ...]:
         return ()
     from twinspike_conformance.faults import diagnose  # the corpus is large and seldom wanted
 
-    material = materialize(CASES[example.operation], example, PRECISIONS[bench.session.precision].storage)
+    material = materialize(CASES[example.operation], example, PRECISIONS[bench.session.precision].activations)
     try:
         answer = ask(bench.session, OPERATIONS[example.operation], material)
     except Exception:  # noqa: BLE001  # a backend that raises has no output to recognize

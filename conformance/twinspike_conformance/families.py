@@ -108,5 +108,14 @@ class Source:
         return self._round(values)
 
     def _round(self, values: Array) -> Array:
-        """To numbers of the storage format, so that every backend starts from the same inputs."""
-        return np.asarray(values, dtype=self._form).astype(np.float64)
+        """To numbers of the format of activations, so that every backend starts from the same inputs."""
+        return rounded(values, self._form)
+
+
+def rounded(values: Array, form: str) -> Array:
+    """The nearest numbers of a format (`float64`, `float32` or `bfloat16`), ties to even, as float64."""
+    if form != "bfloat16":
+        return np.asarray(values, dtype=form).astype(np.float64)
+    bits = np.asarray(values, dtype=np.float32).view(np.uint32).astype(np.uint64)
+    kept = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
+    return np.asarray(kept.astype(np.uint32).view(np.float32), dtype=np.float64)

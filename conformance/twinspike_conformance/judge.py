@@ -66,7 +66,7 @@ def examine(session: Session, example: Example) -> list[Finding]:
     """All findings of one example on one session."""
     cases, row = CASES[example.operation], OPERATIONS[example.operation]
     precision = PRECISIONS[session.precision]
-    material = materialize(cases, example, precision.storage)
+    material = materialize(cases, example, precision.activations)
     answer = ask(session, row, material)
     return judge(row, example, material, answer, precision)
 
@@ -152,6 +152,7 @@ def _bounded(row: Operation, material: Material, answer: Answer, precision: Prec
     final = 2.0**-8 if precision.activations == "bfloat16" else 0.0
     inputs, rows = track(material.inputs, roundoff), tracked()["rows"]
     want = getattr(rows, row.name)(material.config, inputs)
+    sizes = _magnitudes(row, material) if final else {}
     pairs = [(name + suffix, value, want[name]) for suffix, outputs in _calls(answer) for name, value in outputs.items()]
     if row.adjoint is not None:
         gradients = getattr(rows, f"{row.name}_adjoint")(material.config, inputs, track(material.cotangents, roundoff))
@@ -160,9 +161,23 @@ def _bounded(row: Operation, material: Material, answer: Answer, precision: Prec
     for name, got, right in pairs:
         value, error = (right.value, right.error) if isinstance(right, Tracked) else (np.asarray(right, np.float64), 0.0)
         zero = not np.any(value) and not np.any(error)
-        bound = 0.0 if zero else error + final * np.abs(value)
+        size = sizes.get(name.removesuffix(" beside gradients"), np.abs(value))
+        bound = 0.0 if zero else error + final * np.maximum(np.abs(value), size)
         found.append(compare(name, got, value, bound, rung="exact" if zero else "bound", clauses=row.clauses))
     return found
+
+
+_LINEAR = ("conv2d", "avg_pool", "global_pool", "linear", "readout", "relu")
+
+
+def _magnitudes(row: Operation, material: Material) -> dict[str, Values]:
+    """Of sums of products, the sums of magnitudes, twice: an inner rounding to the format of activations and the last one."""
+    if row.name not in _LINEAR or row.adjoint is None:
+        return {}
+    inputs, cotangents = ({k: np.abs(v) for k, v in values.items()} for values in (material.inputs, material.cotangents))
+    outputs = row.forward(material.config, inputs)
+    gradients = row.adjoint(material.config, inputs, cotangents)
+    return {k: 2 * v for k, v in (outputs | {f"gradient of {k}": v for k, v in gradients.items()}).items()}
 
 
 def _certify_lif(row: Operation, material: Material, answer: Answer, precision: Precision) -> list[Finding]:

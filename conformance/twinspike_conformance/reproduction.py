@@ -27,7 +27,7 @@ def reproduction(bench: Bench, example: Example) -> str:
         return f"# a whole network: replay it with the digest\n# {example.operation} {example.config}"
     session = bench.session
     storage = PRECISIONS[session.precision].storage
-    material = materialize(CASES[example.operation], example, storage)
+    material = materialize(CASES[example.operation], example, PRECISIONS[session.precision].activations)
     row = OPERATIONS[example.operation]
     kind = type(material.config)
     arrays = {f"{n}": v for n, v in material.inputs.items()} | {f"g_{n}": v for n, v in material.cotangents.items()}

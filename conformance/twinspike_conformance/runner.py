@@ -157,6 +157,7 @@ def run_check(check: Check, bench: Bench, profile: Profile, seed: int, suspects:
         small = minimize(check, bench, found)
         failure = Failure(
             digest=f"{check.id}:{small.example.digest()}",
+            clauses=tuple(dict.fromkeys(clause for f in small.findings for clause in f.clauses)),
             sentences=tuple(f.sentence() for f in small.findings[:8]),
             reproduction=reproduction(bench, small.example),
             suspects=suspects(bench, check, small.example) if suspects else (),

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from twinspike.config import TWINS, Method, Penalty, Twin
+from twinspike.config import TWINS, Method, Twin
 from twinspike.network import INPUT, Activation, Add, AvgPool, Conv, GlobalPool, Layer, Linear, Network, Norm, inputs_of
 from twinspike.parameters import is_factored, kernel_shape
 from twinspike.precision import Precision
@@ -160,12 +160,11 @@ def _spiking(taps: Taps, layer: Activation) -> Iterator[Finding]:
 # --- backward ----------------------------------------------------------------------------------------
 
 
-def backward(taps: Taps, gradients: State, seeds: Mapping[tuple[Twin, str], Tracked]) -> Iterator[Finding]:
+def backward(taps: Taps, seeds: Mapping[tuple[Twin, str], Tracked]) -> Iterator[Finding]:
     """Every gradient from the backend's own gradients behind it.
 
     Args:
         taps: of a batch traced with labels.
-        gradients: of the parameters, by name.
         seeds: what the loss sends into each exit's feature and head, (T, B, ...).
     """
     readers: dict[str, list[Layer]] = {layer.name: [] for layer in taps.network.layers}
@@ -183,21 +182,22 @@ def backward(taps: Taps, gradients: State, seeds: Mapping[tuple[Twin, str], Trac
     for layer in taps.network.layers:
         for twin in TWINS:
             _parameters(taps, layer, twin, towards)
-    yield from _totals(taps, gradients, towards)
+    yield from _totals(taps, towards)
 
 
 def _sum_of(taps: Taps, layer: Layer, twin: Twin, parts: list[Tracked]) -> Finding:
     """A gradient against the sum of what the layer's readers send back."""
     got = taps.gradient(twin, layer.name)
-    whole = []
+    whole, size, terms = [], np.zeros_like(got), 1
     for part in parts:
         reduced = len(got) == 1 and len(part.value) > 1
         whole.append(part.sum(axis=0, keepdims=True) if reduced else part)
+        size = size + (np.abs(part.value).sum(axis=0, keepdims=True) if reduced else np.abs(part.value))
+        terms += len(part.value) if reduced else 1
     total: Any = whole[0]
     for part in whole[1:]:
         total = total + part
-    size = sum(np.abs(part.value) for part in whole)
-    bound = total.error + (1 + len(whole)) * taps.cast * size
+    bound = total.error + terms * taps.cast * size
     return compare(
         f"gradient towards {layer.name} ({twin})", got, total.value, bound, rung="bound", clauses=CLAUSES[type(layer)]
     )
@@ -293,23 +293,18 @@ def _parameters(taps: Taps, layer: Layer, twin: Twin, towards: dict[str, list[Tr
         note(suffix, part)
 
 
-def _totals(taps: Taps, gradients: State, towards: dict[str, list[Tracked]]) -> Iterator[Finding]:
-    """Each parameter's gradient against the sum of what both twins and the penalty send to it (FAC-7, LAY-3, DIS-7, ORT-2)."""
-    orthogonality = taps.method.factorization.orthogonality
-    if isinstance(orthogonality, Penalty):
-        for name in [n.removesuffix(".U") for n in gradients if n.endswith(".U")]:
-            u, v = (taps.lift(np.asarray(taps.state[f"{name}.{k}"], np.float64)) for k in ("U", "V"))
-            for suffix, part in zip("UV", tracked()["factorization"].penalty_adjoint(u, v), strict=True):
-                towards.setdefault(f"{name}.{suffix}", []).append(orthogonality.weight * part)
-    for name, got in gradients.items():
-        if name not in towards:
-            yield compare(f"gradient of {name}", got, np.zeros_like(got), 0.0, rung="exact", clauses=("DIS-7",))
-            continue
-        total: Any = towards[name][0]
-        for part in towards[name][1:]:
-            total = total + part
-        clauses = {"U": ("FAC-7", "DIS-7", "ORT-2"), "V": ("FAC-7", "DIS-7", "ORT-2"), "bias": ("LAY-3", "DIS-7")}
-        suffix = name.rpartition(".")[2]
-        yield compare(
-            f"gradient of {name}", got, total.value, total.error, rung="bound", clauses=clauses.get(suffix, ("FAC-7", "BN-6"))
-        )
+def _totals(taps: Taps, towards: dict[str, list[Tracked]]) -> Iterator[Finding]:
+    """Each parameter's gradient against the sum of what both twins send to it (FAC-7, LAY-3, DIS-7)."""
+    clauses = {"U": ("FAC-7", "DIS-7"), "V": ("FAC-7", "DIS-7"), "bias": ("LAY-3", "DIS-7")}
+    for layer, tap in taps.trace.items():
+        for suffix, got in ((key.removeprefix("d_"), value) for key, value in tap.items() if key.startswith("d_")):
+            name = f"{layer}.{suffix}"
+            if name not in towards:
+                yield compare(f"gradient of {name}", got, np.zeros_like(got), 0.0, rung="exact", clauses=("DIS-7",))
+                continue
+            total: Any = towards[name][0]
+            for part in towards[name][1:]:
+                total = total + part
+            yield compare(
+                f"gradient of {name}", got, total.value, total.error, rung="bound", clauses=clauses.get(suffix, ("FAC-7", "BN-6"))
+            )

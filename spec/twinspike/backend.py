@@ -108,7 +108,8 @@ class Program(Protocol):
         Keys of the inner mapping: `ann` (B, ...) and `snn` (T, B, ...), the layer's outputs; for activation
         layers also `u` (T, B, ...), the potential before reset. `training` uses batch statistics.
         With `labels` also `g_ann` and `g_snn`, the gradients of the loss towards these outputs; where a
-        backend computes one value for all steps, `g_snn` may be (1, B, ...), the sum over the steps.
+        backend computes one value for all steps, `g_snn` may be (1, B, ...), the sum over the steps; and
+        for each parameter `LAYER.X` the gradient `d_X`, without that of an orthogonality penalty.
         """
 
 

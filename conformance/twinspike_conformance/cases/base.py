@@ -88,7 +88,7 @@ def config_of(cases: Cases, example: Example) -> Any:
 
 
 def materialize(cases: Cases, example: Example, form: str) -> Material:
-    """The numbers of an example in a storage format (`float32` or `float64`)."""
+    """The numbers of an example in the format of a profile's activations."""
     config = config_of(cases, example)
     source = Source(example.seed, example.family, example.exact, form)
     inputs, cotangents = cases.fill(source, config, example.sizes)

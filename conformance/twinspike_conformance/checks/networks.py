@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinspike.backend import Program
-from twinspike.config import SGD, TWINS, Retract, Twin
+from twinspike.config import TWINS, Penalty, Retract, Twin
 from twinspike.network import Norm
 from twinspike.parameters import STEP, check_state, decays, is_factored, layout, slots
 from twinspike.precision import PRECISIONS
@@ -19,7 +19,7 @@ from twinspike_conformance.cases.base import Example
 from twinspike_conformance.cases.networks import BUCKETS, CONFIGS, FAMILIES, Setting, setting
 from twinspike_conformance.checks.base import Bench, Check, Space
 from twinspike_conformance.checks.refusals import refusal
-from twinspike_conformance.finding import Finding, compare
+from twinspike_conformance.finding import Finding, compare, holds
 from twinspike_conformance.judge import roundoff_of
 from twinspike_conformance.tracked import Tracked
 from twinspike_conformance.variant import tracked
@@ -97,11 +97,42 @@ def _gradients(bench: Bench, example: Example) -> list[Finding]:
     t = _taps(bench, s, program, state, training=True, labels=True)
     gradients, _ = program.gradients(state, s.images[0], s.labels[0])
     wanted = {entry.name for entry in layout(s.network, s.method, s.optimizer) if entry.trained}
-    names = Finding(
-        quantity="names of gradients", rung="property", clauses=("FAC-7",), ok=set(gradients) == wanted,
-        got=str(sorted(set(gradients) ^ wanted)), want="one gradient per trained entry",
-    )  # fmt: skip
-    return [names, *taps.backward(t, gradients, _seeds(t, s.labels[0]))] if names.ok else [names]
+    traced = {f"{layer}.{key[2:]}" for layer, tap in t.trace.items() for key in tap if key.startswith("d_")}
+    found = [
+        holds(f"names of gradients, {what}", names == wanted, got=str(sorted(names ^ wanted)), want="none amiss", clauses=("FAC-7",))
+        for what, names in (("reported", set(gradients)), ("traced", traced))
+    ]
+    if not all(finding.ok for finding in found):
+        return found
+    found += taps.backward(t, _seeds(t, s.labels[0]))
+    for name, got in gradients.items():
+        layer, _, suffix = name.rpartition(".")
+        own = _again(s, t.trace[layer][f"d_{suffix}"], t.roundoff, t.cast)
+        if suffix in ("U", "V"):
+            own = own + _penalty_gradient(t, layer, suffix)
+        found.append(compare(f"gradient of {name}, reported", got, own.value, own.error, rung="bound", clauses=("FAC-7", "ORT-2")))
+    return found
+
+
+def _penalty_gradient(t: taps.Taps, layer: str, suffix: str) -> Tracked:
+    """What an orthogonality penalty adds to a factor's gradient (ORT-2)."""
+    orthogonality = t.method.factorization.orthogonality
+    u, v = (t.lift(np.asarray(t.state[f"{layer}.{k}"], np.float64)) for k in ("U", "V"))
+    weight = orthogonality.weight if isinstance(orthogonality, Penalty) else 0.0
+    both = tracked()["factorization"].penalty_adjoint(u, v)
+    return weight * both["UV".index(suffix)]  # type: ignore[no-any-return]
+
+
+def _again(s: Setting, value: Values, unit: float, cast: float = 0.0) -> Tracked:
+    """A gradient that a backend computes a second time, perhaps compiled in another way.
+
+    Two evaluations of one backward pass differ by the roundings of its longest chain: layers times steps,
+    each a sum of at most some dozens of terms, of the size of the array's largest element.
+    """
+    g = np.asarray(value, np.float64)
+    chain = len(s.network.layers) * s.method.time_steps
+    room = chain * 64 * max(unit, cast / 64) * np.abs(g).max(initial=0.0)
+    return Tracked(g, np.full(g.shape, room), roundoff=unit)
 
 
 def _loss(bench: Bench, example: Example) -> list[Finding]:
@@ -218,6 +249,7 @@ def _update(bench: Bench, example: Example) -> list[Finding]:
     after = program.dump(state)
     found = [compare(STEP, after[STEP], s.state[STEP] + 1, 0.0, rung="exact", clauses=("OPT-3",))]
     unit = roundoff_of(PRECISIONS[bench.session.precision])
+    cast = 2.0**-8 if PRECISIONS[bench.session.precision].activations == "bfloat16" else 0.0
     step = int(s.state[STEP]) + 1
     orthogonality = s.method.factorization.orthogonality
     retracted = isinstance(orthogonality, Retract) and step % orthogonality.every == 0
@@ -226,7 +258,7 @@ def _update(bench: Bench, example: Example) -> list[Finding]:
             continue
         kept = {slot: Tracked(s.state[f"optimizer/{slot}/{entry.name}"], roundoff=unit) for slot in slots(s.optimizer)}
         p = Tracked(np.asarray(s.state[entry.name], np.float64), roundoff=unit)
-        g = _used_gradient(s, entry, after, gradients[entry.name], unit)
+        g = _again(s, gradients[entry.name], unit, cast)
         lr = Tracked(np.float64(0.125), roundoff=unit)
         want, moved = tracked()["optimizer"].optimizer_step(s.optimizer, p, g, lr, step, kept, decays=decays(entry, s.optimizer))
         rows = [(f"optimizer/{slot}/{entry.name}", moved[slot]) for slot in moved]
@@ -238,18 +270,6 @@ def _update(bench: Bench, example: Example) -> list[Finding]:
     if retracted:
         found += _retracted(s, after, unit)
     return found
-
-
-def _used_gradient(s: Setting, entry: Any, after: Any, reported: Values, unit: float) -> Tracked:
-    """The gradient as `gradients` reports it, with room for its being computed anew in the step.
-
-    Two evaluations by one backend may be compiled differently; their difference is a sum of roundings of
-    the same backward pass, for which its largest element times the roundings of its longest chain stands.
-    """
-    g = np.asarray(reported, np.float64)
-    chain = len(s.network.layers) * s.method.time_steps
-    room = chain * 64 * unit * np.abs(g).max(initial=0.0)
-    return Tracked(g, np.full(g.shape, room), roundoff=unit)
 
 
 def _retracted(s: Setting, after: Any, unit: float) -> list[Finding]:

@@ -51,8 +51,8 @@ def _mistakes(inputs: Mapping[str, Values]) -> dict[str, dict[str, Values]]:
 
 def _operation(bench: Bench, example: Example) -> list[Finding]:
     """Inputs that don't fit an operation are refused in the specification's own line."""
-    storage = PRECISIONS[bench.session.precision].storage
-    material = materialize(CASES[example.operation], example, storage)
+    form = PRECISIONS[bench.session.precision].activations
+    material = materialize(CASES[example.operation], example, form)
     found = []
     for what, inputs in _mistakes(material.inputs).items():
         shapes = {k: v.shape for k, v in inputs.items()}

@@ -37,7 +37,7 @@ def answer(session: Session, row: Operation, config: Any, inputs: Mapping[str, V
 
 def _prepare(bench: Bench, example: Example) -> tuple[Operation, Material, bool]:
     precision = PRECISIONS[bench.session.precision]
-    material = materialize(CASES[example.operation], example, precision.storage)
+    material = materialize(CASES[example.operation], example, precision.activations)
     return OPERATIONS[example.operation], material, proved_exact(example, material, precision)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from twinspike.backend import Evaluation, Metrics
-from twinspike.config import Method, Optimizer, Retract
+from twinspike.config import Free, Method, Optimizer, Retract
 from twinspike.network import Network
 from twinspike.parameters import STEP, State, decays, layout, slots
 from twinspike.reference import Array, factorization
@@ -91,17 +92,26 @@ def trace(
 
     Returns:
         Layer -> `ann` (B, ...) and `snn` (T, B, ...), its outputs; for activation layers `u` (T, B, ...),
-        the potential before reset; with labels `g_ann` and `g_snn`, gradients shaped like the outputs.
+        the potential before reset; with labels `g_ann` and `g_snn`, gradients shaped like the outputs,
+        and `d_X` of each parameter X of the layer, without the gradient of an orthogonality penalty.
     """
     tape = forward(network, method, state, images, training=training)
     taps = {layer.name: {"ann": tape.ann.outputs[layer.name][0], "snn": tape.snn.outputs[layer.name]} for layer in network.layers}
     for name, neurons in tape.snn.traces.items():
         taps[name]["u"] = neurons.u
     if labels is not None:
-        _, towards = backward(network, method, state, tape, labels)
+        by_name, towards = backward(network, _unpenalized(method), state, tape, labels)
         for name, tap in taps.items():
             tap |= {"g_ann": towards["ann"][name][0], "g_snn": towards["snn"][name]}
+        for name, g in by_name.items():
+            layer, _, parameter = name.rpartition(".")
+            taps[layer][f"d_{parameter}"] = g
     return taps
+
+
+def _unpenalized(method: Method) -> Method:
+    """The method without an orthogonality penalty."""
+    return replace(method, factorization=replace(method.factorization, orthogonality=Free()))
 
 
 def _metrics(network: Network, method: Method, tape: Tape, labels: Labels, terms: Terms, penalty: Array) -> Metrics:
