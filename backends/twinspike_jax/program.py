@@ -237,10 +237,11 @@ class JaxProgram:
         with formats(self._casts.storage):
             given = state.params, state.statistics, self._put(images)
             towards: tuple[Any, Any] | None = None
+            by_name: dict[str, Array] = {}
             if labels is None:
                 ann, snn, u = self._run[training](*given)
             else:
-                towards, (ann, snn, u) = self._pull[training](*given, self._put(labels, "int32"))
+                (towards, by_name), (ann, snn, u) = self._pull[training](*given, self._put(labels, "int32"))
             constant = constant_layers(self._network)
             found: dict[str, dict[str, Values]] = {}
             for layer in self._network.layers:
@@ -253,6 +254,9 @@ class JaxProgram:
                 if towards is not None:
                     g_ann, g_snn = (_host(g[name]) for g in towards)
                     found[name] |= {"g_ann": g_ann, "g_snn": g_snn[None] if name in constant else g_snn}
+            for name, g in by_name.items():
+                owner, _, parameter = name.rpartition(".")
+                found[owner][f"d_{parameter}"] = _host(g)
             return found
 
     def _twin(self, twin: Twin, training: bool, params: Params, statistics: Statistics, images: Array, probes: Any) -> Twinned:
@@ -264,9 +268,9 @@ class JaxProgram:
         return ann.values, snn.values, snn.potentials
 
     def _pull_by(self, training: bool, params: Params, statistics: Statistics, images: Array, labels: Array) -> Any:
-        """Gradients of the loss towards every layer's output, of both twins, and the values."""
+        """Gradients of the loss towards every layer's output, of both twins, and towards parameters; and the values."""
 
-        def loss(probes: Any) -> Any:
+        def loss(probes: Any, params: Params) -> Any:
             ann, snn = (
                 self._twin(twin, training, params, statistics, images, zeros) for twin, zeros in zip(TWINS, probes, strict=True)
             )
@@ -276,7 +280,7 @@ class JaxProgram:
 
         shapes = jax.eval_shape(partial(self._run_by, training), params, statistics, images)[:2]
         zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
-        return jax.grad(loss, has_aux=True)(zeros)
+        return jax.grad(loss, argnums=(0, 1), has_aux=True)(zeros, params)
 
 
 def _host(value: Array) -> Values:
