@@ -140,7 +140,7 @@ class TorchProgram:
     def trace(
         self, state: ProgramState, images: NDArray[Any], *, training: bool = False, labels: NDArray[Any] | None = None
     ) -> dict[str, dict[str, NDArray[Any]]]:
-        """Both twins' inner values by layer, with labels their gradients too, never compiled; SpecError if the batch does not fit."""
+        """Both twins' inner values by layer, with labels their gradients; never compiled. SpecError if the batch does not fit."""
         _check_fresh(state)
         if labels is None:
             check_images(self._network, self._method, images)

@@ -85,7 +85,7 @@ class Grid:
 
     def __mul__(self, other: Any) -> Grid:
         other = self._lift(other)
-        if self.low == ZERO_LOW or other.low == ZERO_LOW:
+        if ZERO_LOW in (self.low, other.low):
             return self.budget.grid(self.high * other.high, ZERO_LOW)
         return self.budget.grid(self.high * other.high, self.low + other.low)
 

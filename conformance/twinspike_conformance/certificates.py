@@ -155,7 +155,7 @@ def lif_backward(
     neuron: Neuron, inputs: Named, out: Named, cotangents: Named, gradients: Named, roundoff: float
 ) -> list[Finding]:
     """LIF-6 to LIF-10: dL/dx[t] is the adjoint trace itself, so each step is checked from its own successor."""
-    x, s, u = inputs["x"], np.asarray(out["s"], np.float64), np.asarray(out["u"], np.float64)
+    s, u = np.asarray(out["s"], np.float64), np.asarray(out["u"], np.float64)
     decay, theta = quantities_of(neuron, inputs, roundoff)
     gx = np.asarray(gradients["x"], np.float64)
     share = 1.0 - decay if neuron.decay_input else None
@@ -221,7 +221,7 @@ def spike_backward(neuron: Neuron, inputs: Named, cotangents: Named, gradients: 
 
 
 def _norm(a: Values) -> Values:
-    return np.sqrt((a**2).sum(axis=(-2, -1)))
+    return np.asarray(np.sqrt((a**2).sum(axis=(-2, -1))))
 
 
 def factorize(f: Factorization, inputs: Named, out: Named, roundoff: float) -> list[Finding]:

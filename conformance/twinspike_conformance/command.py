@@ -52,7 +52,10 @@ def _run(words: list[str]) -> int:
     parser.add_argument("--only", default="", help="run the checks whose id contains this text")
     given = parser.parse_args(words)
     options = opening.Options(
-        **{name: getattr(given, name) for name in ("backend", "device", "precision", "compiled", "profile", "seed", "expectations")}
+        **{
+            name: getattr(given, name)
+            for name in ("backend", "device", "precision", "compiled", "profile", "seed", "expectations")
+        }
     )
     bench, chosen, started = opening.bench(options), profile(options.profile), time.time()
     print("\n".join(opening.lines(bench, options)), flush=True)

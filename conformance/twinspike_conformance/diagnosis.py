@@ -13,11 +13,11 @@ def suspects(bench: Bench, check: Check, example: Example) -> tuple[str, ...]:
     """Faults that reproduce the backend's answer to the example, `ID: description`; none if it gives no answer."""
     if not check.id.startswith("operation["):
         return ()
-    from twinspike_conformance.faults import diagnose  # the corpus is large and seldom wanted
+    from twinspike_conformance.faults import diagnose  # noqa: PLC0415  # the corpus is large and seldom wanted
 
     material = materialize(CASES[example.operation], example, PRECISIONS[bench.session.precision].activations)
     try:
         answer = ask(bench.session, OPERATIONS[example.operation], material)
-    except Exception:  # noqa: BLE001  # a backend that raises has no output to recognize
+    except Exception:  # a backend that raises has no output to recognize
         return ()
     return diagnose.described(diagnose.suspects(example, material, answer))

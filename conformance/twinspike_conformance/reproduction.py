@@ -41,7 +41,8 @@ def reproduction(bench: Bench, example: Example) -> str:
         f"h, FORM = float.fromhex, np.{storage}",
         f"config = decode({kind.__name__}, {example.config!r})",
         *(_array(name, value) for name, value in arrays.items()),
-        f"session = twinspike.load({bench.backend.name!r}).session({session.device!r}, {session.precision!r}, {session.compiled})",
+        f"backend = twinspike.load({bench.backend.name!r})",
+        f"session = backend.session({session.device!r}, {session.precision!r}, {session.compiled})",
         "t = session.from_numpy",
         f"inputs = {{{', '.join(f'{n!r}: {n}' for n in material.inputs)}}}",
         f"row = twinspike.OPERATIONS[{row.name!r}]",
@@ -58,6 +59,7 @@ def reproduction(bench: Bench, example: Example) -> str:
             f"got, gradients = session.vjp({row.name!r}, config, {tensors}, {{k: t(v) for k, v in g.items()}})",
             "f64 = lambda d: {k: v.astype(np.float64) if v.dtype.kind == 'f' else v for k, v in d.items()}",
             "for k, v in row.forward(config, f64(inputs)).items(): print(k, session.to_numpy(got[k]), v)",
-            "for k, v in row.adjoint(config, f64(inputs), f64(g)).items(): print('gradient of', k, session.to_numpy(gradients[k]), v)",
+            "right = row.adjoint(config, f64(inputs), f64(g))",
+            "for k, v in right.items(): print('gradient of', k, session.to_numpy(gradients[k]), v)",
         ]
     return "\n".join(lines)

@@ -28,7 +28,7 @@ Suspects = Callable[[Bench, Check, Example], tuple[str, ...]]
 """Finds faults of the corpus that reproduce an output; the corpus is not loaded unless a test fails."""
 
 
-class Failed(Exception):
+class FailedError(Exception):
     """An example with findings that are not ok."""
 
     def __init__(self, example: Example, findings: list[Finding]) -> None:
@@ -48,6 +48,7 @@ class Tally:
         self.clauses: Counter[str] = Counter()
 
     def add(self, findings: Iterable[Finding], seconds: float) -> None:
+        """Count one example's findings, and the seconds that it took."""
         self.examples += 1
         self.slowest.append(seconds)
         for finding in findings:
@@ -63,7 +64,7 @@ def try_example(check: Check, bench: Bench, example: Example, tally: Tally | Non
     started = time.perf_counter()
     try:
         findings = check.run(bench, example)
-    except Exception as error:  # noqa: BLE001  # whatever the implementation raises is its answer
+    except Exception as error:  # whatever the implementation raises is its answer
         place = traceback.extract_tb(error.__traceback__)[-1]
         text = f"{type(error).__name__}: {error} ({place.name}, line {place.lineno})"
         findings = [
@@ -121,7 +122,7 @@ def _search(check: Check, profile: Profile, seed: int, judge: Callable[[Example]
     search()
 
 
-def minimize(check: Check, bench: Bench, failed: Failed) -> Failed:
+def minimize(check: Check, bench: Bench, failed: FailedError) -> FailedError:
     """A failing example with the same config, as small and simple as a short search finds."""
     buckets = sorted(check.space.buckets, key=lambda sizes: math.prod(max(1, n) for n in sizes.values()))
     for sizes, family, seed in product(buckets, check.space.families, range(2)):
@@ -130,7 +131,7 @@ def minimize(check: Check, bench: Bench, failed: Failed) -> Failed:
             break
         findings = try_example(check, bench, small)
         if findings:
-            return Failed(small, findings)
+            return FailedError(small, findings)
     return failed
 
 
@@ -146,14 +147,14 @@ def run_check(check: Check, bench: Bench, profile: Profile, seed: int, suspects:
     def judge(example: Example) -> None:
         findings = try_example(check, bench, example, tally)
         if findings:
-            raise Failed(example, findings)
+            raise FailedError(example, findings)
 
     failure = None
     try:
         for example in covering(check, profile.cover):
             judge(example)
         _search(check, profile, seed, judge)
-    except Failed as found:
+    except FailedError as found:
         small = minimize(check, bench, found)
         failure = Failure(
             digest=f"{check.id}:{small.example.digest()}",

@@ -48,7 +48,7 @@ def load(name: str) -> Backend:
             raise refuse(name, expected="the key backend, a string", got=data.get("backend"))
         name = data["backend"]
     if name.startswith("mutant:"):
-        from twinspike_conformance.faults.backend import load_mutant  # the corpus is large and seldom wanted
+        from twinspike_conformance.faults.backend import load_mutant  # noqa: PLC0415  # the corpus is large and seldom wanted
 
         return load_mutant(name)
     return twinspike.load(name)

@@ -125,7 +125,8 @@ def _forward(taps: Taps, layer: Layer, twin: Twin) -> Tracked:
             return modules["layers"].linear(folded(x), taps.kernel(layer, twin), bias)  # type: ignore[no-any-return]
         case Norm():
             arrays = [
-                taps.lift(np.asarray(taps.state[f"{layer.name}.{q}_{twin}"], np.float64)) for q in ("gamma", "beta", "mean", "var")
+                taps.lift(np.asarray(taps.state[f"{layer.name}.{q}_{twin}"], np.float64))
+                for q in ("gamma", "beta", "mean", "var")
             ]
             if taps.training:
                 return modules["norm"].batch_norm_train(taps.method.batch_norm, x, *arrays).y  # type: ignore[no-any-return]
@@ -198,9 +199,7 @@ def _sum_of(taps: Taps, layer: Layer, twin: Twin, parts: list[Tracked]) -> Findi
     for part in whole[1:]:
         total = total + part
     bound = total.error + terms * taps.cast * size
-    return compare(
-        f"gradient towards {layer.name} ({twin})", got, total.value, bound, rung="bound", clauses=CLAUSES[type(layer)]
-    )
+    return compare(f"gradient towards {layer.name} ({twin})", got, total.value, bound, rung="bound", clauses=CLAUSES[type(layer)])
 
 
 def _step_input(taps: Taps, twin: Twin, name: str, g: Values) -> Tracked:
@@ -223,7 +222,7 @@ def _adjoint(taps: Taps, reader: Layer, twin: Twin, name: str, towards: dict[str
         case Norm():
             d_x = _norm_adjoint(taps, reader, twin, x, lifted)[0]
         case Add():
-            return lifted + lifted if reader.input == reader.other else lifted  # type: ignore[no-any-return]
+            return lifted + lifted if reader.input == reader.other else lifted
         case AvgPool(kernel=size, stride=stride):
             d_x = modules["layers"].avg_pool_adjoint(folded(x), folded(lifted), size, stride)
         case GlobalPool():
@@ -255,7 +254,7 @@ def _neurons_adjoint(taps: Taps, layer: Activation, g: Values, towards: dict[str
     d = certificates.stack(trace.d)
     for quantity, terms in certificates.learned_terms(neuron, inputs, u, s, d, trace, quantities).items():
         towards[f"{layer.name}.{quantity}"] = [terms]
-    return d * (1.0 - quantities[0]) if neuron.decay_input else d  # type: ignore[no-any-return]
+    return d * (1.0 - quantities[0]) if neuron.decay_input else d
 
 
 def _parameters(taps: Taps, layer: Layer, twin: Twin, towards: dict[str, list[Tracked]]) -> None:
@@ -289,7 +288,9 @@ def _parameters(taps: Taps, layer: Layer, twin: Twin, towards: dict[str, list[Tr
     names = ("U", f"sigma_{twin}", "V")
     factors = [taps.lift(np.asarray(taps.state[f"{layer.name}.{n}"], np.float64)) for n in names]
     assert d_kernel.shape == kernel_shape(layer, taps.output(twin, layer.input).shape[2:])
-    for suffix, part in zip(names, modules["factorization"].compose_adjoint(taps.method.factorization, *factors, d_kernel), strict=True):
+    for suffix, part in zip(
+        names, modules["factorization"].compose_adjoint(taps.method.factorization, *factors, d_kernel), strict=True
+    ):
         note(suffix, part)
 
 

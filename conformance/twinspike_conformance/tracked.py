@@ -32,6 +32,11 @@ def gamma(n: float, roundoff: float) -> float:
     return n * roundoff / (1.0 - n * roundoff) if n * roundoff < 1.0 else np.inf
 
 
+def _apply(ufunc: Any, *operands: Any) -> Any:
+    """A ufunc of Tracked operands: NumPy's stubs don't know that `__array_ufunc__` answers."""
+    return ufunc(*operands)
+
+
 class Tracked:
     """Values with error bounds; behaves as an ndarray towards the functions that the reference uses."""
 
@@ -83,22 +88,27 @@ class Tracked:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Of the values."""
         return self.value.shape
 
     @property
     def ndim(self) -> int:
+        """Number of axes."""
         return self.value.ndim
 
     @property
     def size(self) -> int:
+        """Number of elements."""
         return self.value.size
 
     @property
     def dtype(self) -> np.dtype[Any]:
+        """Of the values: float64."""
         return self.value.dtype
 
     @property
     def T(self) -> Tracked:  # noqa: N802  # ndarray's own name
+        """Axes reversed."""
         return self._view(self.value.T, self.error.T)
 
     def __len__(self) -> int:
@@ -115,24 +125,31 @@ class Tracked:
         raise TypeError("a tracked number can't become a plain one: its error bound would be lost")
 
     def astype(self, dtype: Any, copy: bool = True) -> Tracked:
+        """Itself: values stay float64, whatever format the bounds are of."""
         return self
 
     def copy(self) -> Tracked:
+        """Values and bounds of its own."""
         return self._view(self.value.copy(), self.error.copy())
 
     def reshape(self, *shape: Any, **kw: Any) -> Tracked:
+        """As ndarray's."""
         return self._view(self.value.reshape(*shape, **kw), self.error.reshape(*shape, **kw))
 
     def transpose(self, *axes: Any) -> Tracked:
+        """As ndarray's."""
         return self._view(self.value.transpose(*axes), self.error.transpose(*axes))
 
     def swapaxes(self, a: int, b: int) -> Tracked:
+        """As ndarray's."""
         return self._view(self.value.swapaxes(a, b), self.error.swapaxes(a, b))
 
     def sum(self, axis: Any = None, keepdims: bool = False) -> Tracked:
+        """With the bound of any order of summation."""
         return _sum(self, axis, keepdims)
 
     def mean(self, axis: Any = None, keepdims: bool = False) -> Tracked:
+        """The sum over the count."""
         return _mean(self, axis, keepdims)
 
     def argmax(self, axis: Any = None) -> Any:
@@ -140,64 +157,65 @@ class Tracked:
         return self.value.argmax(axis=axis)
 
     def max(self, axis: Any = None, keepdims: bool = False) -> Tracked:
+        """With the largest of the bounds."""
         return _extreme(self, axis, keepdims)
 
     def __add__(self, o: Any) -> Any:
-        return np.add(self, o)
+        return _apply(np.add, self, o)
 
     def __radd__(self, o: Any) -> Any:
-        return np.add(o, self)
+        return _apply(np.add, o, self)
 
     def __sub__(self, o: Any) -> Any:
-        return np.subtract(self, o)
+        return _apply(np.subtract, self, o)
 
     def __rsub__(self, o: Any) -> Any:
-        return np.subtract(o, self)
+        return _apply(np.subtract, o, self)
 
     def __mul__(self, o: Any) -> Any:
-        return np.multiply(self, o)
+        return _apply(np.multiply, self, o)
 
     def __rmul__(self, o: Any) -> Any:
-        return np.multiply(o, self)
+        return _apply(np.multiply, o, self)
 
     def __truediv__(self, o: Any) -> Any:
-        return np.divide(self, o)
+        return _apply(np.divide, self, o)
 
     def __rtruediv__(self, o: Any) -> Any:
-        return np.divide(o, self)
+        return _apply(np.divide, o, self)
 
     def __matmul__(self, o: Any) -> Any:
-        return np.matmul(self, o)
+        return _apply(np.matmul, self, o)
 
     def __rmatmul__(self, o: Any) -> Any:
-        return np.matmul(o, self)
+        return _apply(np.matmul, o, self)
 
     def __pow__(self, o: Any) -> Any:
-        return np.power(self, o)
+        return _apply(np.power, self, o)
 
     def __neg__(self) -> Any:
-        return np.negative(self)
+        return _apply(np.negative, self)
 
     def __abs__(self) -> Any:
-        return np.absolute(self)
+        return _apply(np.absolute, self)
 
     def __lt__(self, o: Any) -> Any:
-        return np.less(self, o)
+        return _apply(np.less, self, o)
 
     def __le__(self, o: Any) -> Any:
-        return np.less_equal(self, o)
+        return _apply(np.less_equal, self, o)
 
     def __gt__(self, o: Any) -> Any:
-        return np.greater(self, o)
+        return _apply(np.greater, self, o)
 
     def __ge__(self, o: Any) -> Any:
-        return np.greater_equal(self, o)
+        return _apply(np.greater_equal, self, o)
 
     def __eq__(self, o: object) -> Any:
-        return np.equal(self, o)  # type: ignore[call-overload]
+        return _apply(np.equal, self, o)
 
     def __ne__(self, o: object) -> Any:
-        return np.not_equal(self, o)  # type: ignore[call-overload]
+        return _apply(np.not_equal, self, o)
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -310,7 +328,8 @@ def _sum(x: Tracked, axis: Any = None, keepdims: bool = False) -> Tracked:
 
 
 def _mean(x: Tracked, axis: Any = None, keepdims: bool = False) -> Tracked:
-    return _sum(x, axis, keepdims) / _count(x, axis)
+    mean: Tracked = _sum(x, axis, keepdims) / _count(x, axis)
+    return mean
 
 
 def _extreme(x: Tracked, axis: Any = None, keepdims: bool = False) -> Tracked:

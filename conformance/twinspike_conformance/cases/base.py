@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
-import numpy as np
 from numpy.typing import NDArray
 
 from twinspike.config import decode, encode
@@ -16,7 +15,7 @@ from twinspike.errors import SpecError, refuse
 from twinspike_conformance.budget import Budget
 from twinspike_conformance.families import EXACT, ROUNDED, Source
 
-Arrays = dict[str, NDArray[np.generic]]
+Arrays = dict[str, NDArray[Any]]
 Sizes = Mapping[str, int]
 
 

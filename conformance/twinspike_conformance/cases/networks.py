@@ -124,7 +124,9 @@ class Setting(msgspec.Struct, frozen=True):
 
 def setting(example: Example, form: str, batches: int = 1) -> Setting:
     """The numbers of an example: no parameter at its default, slots filled, floats exact in the storage format."""
-    arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in NETWORKS[example.config["network"]].items()}
+    arguments: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in NETWORKS[example.config["network"]].items()
+    }
     net = network(**arguments)
     method = decode(Method, example.config["method"], "method")
     optimizer = decode(_Wrapped, {"optimizer": example.config["optimizer"]}, "optimizer").optimizer

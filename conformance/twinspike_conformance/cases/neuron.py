@@ -81,7 +81,7 @@ def _budget(b: Budget, neuron: Neuron, inputs: Arrays, cotangents: Arrays) -> No
     theta = np.asarray(inputs.get("threshold", neuron.threshold))
     theta = theta.reshape(like) if theta.ndim else theta
     share = 1.0 - decay if neuron.decay_input else np.ones(())
-    trace = lif(neuron, x, *(inputs.get(k) for k in ("v", "decay", "threshold")))  # type: ignore[arg-type]
+    trace = lif(neuron, x, *(inputs.get(k) for k in ("v", "decay", "threshold")))
     before = inputs.get("v", np.zeros_like(x[0]))
     g, e = cotangents["s"], b.each(cotangents["v"])
     for u, v, current in zip(trace.u, [before, *trace.v[:-1]], x, strict=True):

@@ -19,9 +19,11 @@ def _fill(source: Source, config: BatchNorm, n: Sizes) -> tuple[Arrays, Arrays]:
     return inputs, {"y": source.coarse(*shape)}
 
 
-_CONFIGS = tuple(
-    BatchNorm(time=time, momentum=momentum, eps=eps)
-    for time, momentum, eps in (("per_step", 0.3, 1e-3), ("folded", 0.3, 1e-3), ("per_step", 0.1, 1e-5), ("folded", 0.9, 1e-2))
+_CONFIGS = (
+    BatchNorm(time="per_step", momentum=0.3, eps=1e-3),
+    BatchNorm(time="folded", momentum=0.3, eps=1e-3),
+    BatchNorm(time="per_step", momentum=0.1, eps=1e-5),
+    BatchNorm(time="folded", momentum=0.9, eps=1e-2),
 )
 
 _BUCKETS = (

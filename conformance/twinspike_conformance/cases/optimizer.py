@@ -12,7 +12,7 @@ from twinspike_conformance.families import Source
 
 def _fill(source: Source, config: Optimizer, n: Sizes) -> tuple[Arrays, Arrays]:
     shape = (n["m"], n["n"])
-    inputs: Arrays = {"p": source.main(*shape), "g": source.plain(*shape), "lr": source._round(np.float64(0.1))}
+    inputs: Arrays = {"p": source.main(*shape), "g": source.plain(*shape), "lr": source._round(np.asarray(0.1))}
     inputs["step"] = np.asarray(n["step"], dtype=np.int64)
     for slot in slots(config):
         inputs[slot] = source.positive(*shape) if slot == "v" else source.plain(*shape)

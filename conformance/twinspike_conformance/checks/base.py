@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from twinspike.backend import Backend, Session
 from twinspike.config import encode
 from twinspike_conformance.cases import CASES, Example
-
 from twinspike_conformance.finding import Finding, Rung
 
 
@@ -88,6 +87,3 @@ def space_of(operation: str, exact: bool) -> Space | None:
         return None
     families = cases.exact_families if exact else cases.families
     return Space(operation, tuple(encode(c) for c in configs), cases.buckets, families, exact)
-
-
-

@@ -19,7 +19,7 @@ from twinspike_conformance.cases.base import Example
 from twinspike_conformance.cases.networks import BUCKETS, CONFIGS, FAMILIES, Setting, setting
 from twinspike_conformance.checks.base import Bench, Check, Space
 from twinspike_conformance.checks.refusals import refusal
-from twinspike_conformance.finding import Finding, compare, holds
+from twinspike_conformance.finding import Finding, Rung, compare, holds
 from twinspike_conformance.judge import roundoff_of
 from twinspike_conformance.tracked import Tracked
 from twinspike_conformance.variant import tracked
@@ -99,7 +99,9 @@ def _gradients(bench: Bench, example: Example) -> list[Finding]:
     wanted = {entry.name for entry in layout(s.network, s.method, s.optimizer) if entry.trained}
     traced = {f"{layer}.{key[2:]}" for layer, tap in t.trace.items() for key in tap if key.startswith("d_")}
     found = [
-        holds(f"names of gradients, {what}", names == wanted, got=str(sorted(names ^ wanted)), want="none amiss", clauses=("FAC-7",))
+        holds(
+            f"names of gradients, {what}", names == wanted, got=str(sorted(names ^ wanted)), want="none amiss", clauses=("FAC-7",)
+        )
         for what, names in (("reported", set(gradients)), ("traced", traced))
     ]
     if not all(finding.ok for finding in found):
@@ -110,7 +112,9 @@ def _gradients(bench: Bench, example: Example) -> list[Finding]:
         own = _again(s, t.trace[layer][f"d_{suffix}"], t.roundoff, t.cast)
         if suffix in ("U", "V"):
             own = own + _penalty_gradient(t, layer, suffix)
-        found.append(compare(f"gradient of {name}, reported", got, own.value, own.error, rung="bound", clauses=("FAC-7", "ORT-2")))
+        found.append(
+            compare(f"gradient of {name}, reported", got, own.value, own.error, rung="bound", clauses=("FAC-7", "ORT-2"))
+        )
     return found
 
 
@@ -179,9 +183,9 @@ def _counts(bench: Bench, t: taps.Taps, metrics: Any, ends: _Ends, labels: Value
     spikes = [t.trace[name]["snn"] for name in t.network.activations]
     size = sum(a.size for a in spikes)
     rate = sum(float(np.asarray(a, np.float64).sum()) for a in spikes) / size
-    got = bench.session.to_numpy(metrics.spike_rate)
+    share = bench.session.to_numpy(metrics.spike_rate)
     bound = 4 * len(spikes) * PRECISIONS[bench.session.precision].roundoff * rate
-    found.append(compare("spike_rate", got, rate, bound, rung="bound", clauses=("LIF-2",)))
+    found.append(compare("spike_rate", share, rate, bound, rung="bound", clauses=("LIF-2",)))
     return found
 
 
@@ -198,18 +202,16 @@ def _evaluation(bench: Bench, example: Example) -> list[Finding]:
     own = certificates.stack([_head_bound(t, head) for head in heads])
     rates = np.array([np.asarray(t.trace[n]["snn"], np.float64).mean() for n in s.network.activations])
     found = [
-        compare("logits_ann", bench.session.to_numpy(result.logits_ann), ann, own.error[:, 0], rung="bound", clauses=("OUT-1", "BN-5")),
-        compare(
-            "logits_snn", bench.session.to_numpy(result.logits_snn), snn.value, snn.error + own.error[:, 1], rung="bound",
-            clauses=("OUT-1", "OUT-2", "BN-5"),
-        ),
-        compare(
-            "spike_rates", bench.session.to_numpy(result.spike_rates), rates, 8 * t.roundoff * rates, rung="bound", clauses=("LIF-2",)
-        ),
-    ]  # fmt: skip
+        compare(name, bench.session.to_numpy(getattr(result, name)), want, bound, rung="bound", clauses=clauses)
+        for name, want, bound, clauses in (
+            ("logits_ann", ann, own.error[:, 0], ("OUT-1", "BN-5")),
+            ("logits_snn", snn.value, snn.error + own.error[:, 1], ("OUT-1", "OUT-2", "BN-5")),
+            ("spike_rates", rates, 8 * t.roundoff * rates, ("LIF-2",)),
+        )
+    ]
     after = program.dump(state)
-    found += [compare(f"{n} after evaluation", after[n], s.state[n], 0.0, rung="exact", clauses=("BN-5", "PRE-4")) for n in after]
-    return found
+    unchanged = ("BN-5", "PRE-4")
+    return found + [compare(f"{n} after evaluation", after[n], s.state[n], 0.0, rung="exact", clauses=unchanged) for n in after]
 
 
 def _head_bound(t: taps.Taps, head: str) -> Tracked:
@@ -237,7 +239,9 @@ def _statistics(bench: Bench, example: Example) -> list[Finding]:
             arrays = [t.lift(np.asarray(s.state[n], np.float64)) for n in names]
             want = tracked()["norm"].batch_norm_train(s.method.batch_norm, t.operand(twin, layer.input), *arrays)
             for name, right in ((names[2], want.mean), (names[3], want.var)):
-                found.append(compare(name, after[name], right.value, right.error, rung="bound", clauses=("BN-2", "BN-3", "BN-4", "BN-6")))
+                found.append(
+                    compare(name, after[name], right.value, right.error, rung="bound", clauses=("BN-2", "BN-3", "BN-4", "BN-6"))
+                )
     return found
 
 
@@ -283,12 +287,14 @@ def _retracted(s: Setting, after: Any, unit: float) -> list[Finding]:
                 gram = q.swapaxes(-2, -1) @ q
                 bound = 3 * sum(q.shape[-2:]) ** 1.5 * unit
                 eye = np.broadcast_to(np.eye(q.shape[-1]), gram.shape)
-                found.append(compare(f"{layer.name}.{name} orthonormal", gram, eye, bound, rung="certificate", clauses=("ORT-3",)))
+                found.append(
+                    compare(f"{layer.name}.{name} orthonormal", gram, eye, bound, rung="certificate", clauses=("ORT-3",))
+                )
     return found
 
 
 def _state(bench: Bench, example: Example) -> list[Finding]:
-    """A state survives load and dump to the bit, three steps in a row equal three steps with dumps between, and states don't mix."""
+    """A state survives load and dump to the bit, three steps in a row equal three with dumps between, and states don't mix."""
     s, program, state = _open(bench, example, batches=3)
     first = program.dump(state)
     found = [compare(f"{n} loaded and dumped", first[n], s.state[n], 0.0, rung="exact", clauses=("PRE-4",)) for n in s.state]
@@ -299,7 +305,9 @@ def _state(bench: Bench, example: Example) -> list[Finding]:
         other, _ = program.train_step(program.load(between), images, labels, 0.0625)
         between = program.dump(other)
     straight = program.dump(state)
-    found += [compare(f"{n} after three steps", straight[n], between[n], 0.0, rung="property", clauses=("OPT-2",)) for n in s.state]
+    found += [
+        compare(f"{n} after three steps", straight[n], between[n], 0.0, rung="property", clauses=("OPT-2",)) for n in s.state
+    ]
     return found
 
 
@@ -309,15 +317,16 @@ def _refusals(bench: Bench, example: Example) -> list[Finding]:
     x, y = s.images[0], s.labels[0]
     broken = x.copy()
     broken.flat[0] = np.nan
+    first = next(iter(s.state))
     calls: dict[str, Callable[[], Any]] = {
         "images of the wrong shape": lambda: program.gradients(state, x[..., :-1], y),
         "images with a NaN": lambda: program.evaluate(state, broken),
         "images of a wrong dtype": lambda: program.evaluate(state, x.astype(np.int64)),
         "a label out of range": lambda: program.gradients(state, x, y + s.network.classes),
         "labels of the wrong length": lambda: program.gradients(state, x, y[:-1]),
-        "a state without a parameter": lambda: program.load({k: v for k, v in list(s.state.items())[1:]}),
-        "a state with a NaN": lambda: program.load(s.state | {next(iter(s.state)): np.full_like(next(iter(s.state.values())), np.nan)}),
-        "a state of the wrong shape": lambda: program.load(s.state | {next(iter(s.state)): np.zeros(3)}),
+        "a state without a parameter": lambda: program.load(dict(list(s.state.items())[1:])),
+        "a state with a NaN": lambda: program.load(s.state | {first: np.full_like(s.state[first], np.nan)}),
+        "a state of the wrong shape": lambda: program.load(s.state | {first: np.zeros(3)}),
         "a learning rate that is no number": lambda: program.train_step(program.load(s.state), x, y, float("nan")),
     }
     return [refusal(what, call, None) for what, call in calls.items()]
@@ -325,7 +334,10 @@ def _refusals(bench: Bench, example: Example) -> list[Finding]:
 
 _SPACE = Space("network", CONFIGS, BUCKETS, FAMILIES, False)
 _CLAUSES = {
-    "layers": ("LAY-1", "LAY-2", "LAY-3", "LAY-4", "LAY-5", "LIF-1", "LIF-2", "BN-1", "BN-5", "BN-6", "BN-7", "INP-1", "INP-2", "FAC-1", "FAC-6", "FAC-8"),
+    "layers": (
+        "LAY-1", "LAY-2", "LAY-3", "LAY-4", "LAY-5", "LIF-1", "LIF-2", "BN-1", "BN-5", "BN-6", "BN-7",
+        "INP-1", "INP-2", "FAC-1", "FAC-6", "FAC-8",
+    ),
     "gradients": ("FAC-7", "DIS-6", "DIS-7", "LIF-6", "LIF-9", "LIF-10", "BN-1", "ORT-2", "OUT-1", "OUT-2"),
     "loss": ("DIS-1", "DIS-4", "DIS-5", "DIS-8", "OUT-3", "ORT-2"),
     "evaluation": ("OUT-1", "OUT-2", "BN-5"),
@@ -334,6 +346,18 @@ _CLAUSES = {
     "state": ("OPT-2", "PRE-4"),
     "refusals": (),
 }  # fmt: skip
+
+_RUNS: tuple[tuple[str, Callable[[Bench, Example], list[Finding]], Rung, float], ...] = (
+    ("layers", _layers, "bound", 0.25),
+    ("gradients", _gradients, "bound", 0.25),
+    ("loss", _loss, "bound", 0.25),
+    ("evaluation", _evaluation, "bound", 0.15),
+    ("statistics", _statistics, "bound", 0.15),
+    ("update", _update, "bound", 0.25),
+    ("state", _state, "property", 0.1),
+    ("refusals", _refusals, "property", 0.05),
+)
+"""Name, judge, rung and share of the profile's examples."""
 
 CHECKS: tuple[Check, ...] = tuple(
     Check(
@@ -346,14 +370,5 @@ CHECKS: tuple[Check, ...] = tuple(
         run=run,
         weight=weight,
     )
-    for name, run, rung, weight in (
-        ("layers", _layers, "bound", 0.25),
-        ("gradients", _gradients, "bound", 0.25),
-        ("loss", _loss, "bound", 0.25),
-        ("evaluation", _evaluation, "bound", 0.15),
-        ("statistics", _statistics, "bound", 0.15),
-        ("update", _update, "bound", 0.25),
-        ("state", _state, "property", 0.1),
-        ("refusals", _refusals, "property", 0.05),
-    )
-)  # type: ignore[arg-type]  # rungs are literals
+    for name, run, rung, weight in _RUNS
+)

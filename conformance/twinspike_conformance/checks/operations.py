@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from twinspike.operations import TABLE, Operation
+from twinspike_conformance.cases import Example
 from twinspike_conformance.checks.base import Bench, Check, space_of
 from twinspike_conformance.finding import Finding
-from twinspike_conformance.cases import Example
 from twinspike_conformance.judge import examine
 
 _SENTENCES = {

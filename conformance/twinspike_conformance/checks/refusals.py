@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,12 +27,18 @@ def refusal(what: str, call: Callable[[], Any], want: str | None) -> Finding:
     except SpecError as error:
         ok = want is None or str(error) == want
         ok, got = ok and "\n" not in str(error), str(error)
-    except Exception as error:  # noqa: BLE001  # whatever a backend raises instead is the finding
+    except Exception as error:  # whatever a backend raises instead is the finding
         ok, got = False, f"{type(error).__name__}: {error}"
     else:
         ok, got = False, "an answer"
     return Finding(
-        quantity=what, rung="property", clauses=(), ok=ok, ratio=0.0 if ok else np.inf, got=got, want=want or "a SpecError of one line"
+        quantity=what,
+        rung="property",
+        clauses=(),
+        ok=ok,
+        ratio=0.0 if ok else np.inf,
+        got=got,
+        want=want or "a SpecError of one line",
     )
 
 
@@ -43,7 +50,9 @@ def _mistakes(inputs: Mapping[str, Values]) -> dict[str, dict[str, Values]]:
     return {
         "a missing input": rest,
         "an unknown input": {**inputs, "colour": value},
-        "one axis too many": {**inputs, first: value[None, None, None, None, None]} if value.ndim else {**inputs, first: value[None]},
+        "one axis too many": {**inputs, first: value[None, None, None, None, None]}
+        if value.ndim
+        else {**inputs, first: value[None]},
         "an integer dtype": {**inputs, first: value.astype(np.int64)},
         "an empty axis": {**inputs, first: value[:0]} if value.ndim else rest,
     }
@@ -61,9 +70,8 @@ def _operation(bench: Bench, example: Example) -> list[Finding]:
             check_operation(example.operation, material.config, shapes, floating)
         except SpecError as error:
             tensors = {k: bench.session.from_numpy(v) for k, v in inputs.items()}
-            found.append(
-                refusal(what, lambda t=tensors: bench.session.forward(example.operation, material.config, t), str(error))  # type: ignore[misc]
-            )
+            call = partial(bench.session.forward, example.operation, material.config, tensors)
+            found.append(refusal(what, call, str(error)))
     tensors = {k: bench.session.from_numpy(v) for k, v in material.inputs.items()}
     found.append(refusal("a config of the wrong type", lambda: bench.session.forward(example.operation, object(), tensors), None))
     return found
@@ -74,14 +82,16 @@ def _claims(bench: Bench, example: Example) -> list[Finding]:
     backend, session = bench.backend, bench.session
     claims = backend.capabilities()
     found = [refusal("an unknown operation", lambda: session.forward("no_such_operation", object(), {}), None)]
+    calls: dict[str, Callable[[], Any]] = {}
     for name in sorted(set(OPERATIONS) - claims.operations):
-        found.append(refusal(f"{name}, not claimed", lambda n=name: session.forward(n, CASES[n].configs[0], {}), None))  # type: ignore[misc]
-    for name in sorted(set(PRECISIONS) - claims.precisions) + ["f31"]:
-        found.append(refusal(f"precision {name}, not claimed", lambda n=name: backend.session(session.device, n, False), None))  # type: ignore[misc]
+        calls[f"{name}, not claimed"] = partial(session.forward, name, CASES[name].configs[0], {})
+    for name in (*sorted(set(PRECISIONS) - claims.precisions), "f31"):
+        calls[f"precision {name}, not claimed"] = partial(backend.session, session.device, name, False)
     for name in sorted({"cpu", "cuda", "abacus"} - {d.partition(":")[0] for d in claims.devices}):
-        found.append(refusal(f"device {name}, not there", lambda n=name: backend.session(n, session.precision, False), None))  # type: ignore[misc]
+        calls[f"device {name}, not there"] = partial(backend.session, name, session.precision, False)
     if not claims.compiled:
-        found.append(refusal("compiled mode, not claimed", lambda: backend.session(session.device, session.precision, True), None))
+        calls["compiled mode, not claimed"] = partial(backend.session, session.device, session.precision, True)
+    found += [refusal(what, call, None) for what, call in calls.items()]
     for name in sorted(claims.precisions):
         opened = backend.session(session.device, name, False)
         ok = opened.precision == name and opened.device == session.device

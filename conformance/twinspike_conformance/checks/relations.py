@@ -24,7 +24,9 @@ Values = NDArray[Any]
 Named = dict[str, Values]
 
 
-def answer(session: Session, row: Operation, config: Any, inputs: Mapping[str, Values], cotangents: Mapping[str, Values]) -> Named:
+def answer(
+    session: Session, row: Operation, config: Any, inputs: Mapping[str, Values], cotangents: Mapping[str, Values]
+) -> Named:
     """Outputs and, as `gradient of NAME`, gradients of one call."""
     tensors = {name: session.from_numpy(value) for name, value in inputs.items()}
     if row.adjoint is None:
@@ -66,6 +68,7 @@ def _batch(bench: Bench, example: Example) -> list[Finding]:
     size = next(v.shape[axes[k]] for k, v in material.inputs.items() if axes[k] is not None)  # type: ignore[index]
     parts = []
     for i in range(size):
+
         def one(values: Mapping[str, Values], i: int = i) -> Named:
             return {k: v if axes[k] is None else v.take([i], axis=axes[k]) for k, v in values.items()}
 
@@ -149,7 +152,9 @@ def _rescaled_neuron(bench: Bench, example: Example) -> list[Finding]:
     """Currents, threshold, reset and width times 4 give the same spikes, and potentials times 4."""
     row, material, _ = _prepare(bench, example)
     config: Neuron = material.config
-    scale = {"width": config.surrogate.width * 4.0} if hasattr(config.surrogate, "width") else {"slope": config.surrogate.slope / 4.0}
+    scale = (
+        {"width": config.surrogate.width * 4.0} if hasattr(config.surrogate, "width") else {"slope": config.surrogate.slope / 4.0}
+    )
     fields = {f: getattr(config, f) for f in config.__struct_fields__}
     fields |= {"threshold": config.threshold * 4.0, "v_reset": config.v_reset * 4.0, "surrogate": type(config.surrogate)(**scale)}
     inputs = {k: v * (1.0 if k == "decay" else 4.0) for k, v in material.inputs.items()}
@@ -250,7 +255,11 @@ _EXACT = tuple(name for name in CASES if space_of(name, True) is not None)
 _OPTIONS = ("lif", "spike", "readout", "feature_loss")
 
 CHECKS: tuple[Check, ...] = (
-    *(_check("batch", name, str(_batch.__doc__), _batch, space_of(name, True) is not None, 0.5) for name in _PER_SAMPLE if name in _EXACT),
+    *(
+        _check("batch", name, str(_batch.__doc__), _batch, space_of(name, True) is not None, 0.5)
+        for name in _PER_SAMPLE
+        if name in _EXACT
+    ),
     *(_check("strided", name, str(_strided.__doc__), _strided, True, 0.5) for name in _EXACT),
     *(_check("modes", name, str(_modes.__doc__), _modes, True, 0.15) for name in _EXACT),
     *(_check("doubled", name, str(_doubled.__doc__), _doubled, False, 0.5) for name in _LINEAR),
