@@ -18,6 +18,7 @@ NEEDS: dict[str, frozenset[str]] = {
     "cross": frozenset({"torch", "jax"}),
     "training": frozenset({"train"}),
     "data": frozenset({"train"}),
+    "browser": frozenset({"browser"}),
 }
 """Word in a test file's name -> what must be installed for it: `test_cross_training.py` needs all three."""
 
@@ -32,18 +33,23 @@ def needs(path: Path) -> frozenset[str]:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("twinspike")
+    words = sorted(frozenset[str]().union(*NEEDS.values()))
     group.addoption(
         "--without",
         action="append",
         default=[],
-        choices=sorted(frozenset[str]().union(*NEEDS.values())),
+        choices=words,
         help="leave out the test files that need this (repeatable)",
     )
+    group.addoption("--only", choices=words, help="run the test files that need this, and no others")
     group.addoption("--device", default="cpu", help="device on which backends are tested, such as cpu or cuda")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    return True if needs(collection_path) & set(config.getoption("without")) else None
+    needed, only = needs(collection_path), config.getoption("only")
+    left_out = bool(needed & set(config.getoption("without")))
+    other = only is not None and collection_path.suffix == ".py" and only not in needed
+    return True if left_out or other else None
 
 
 @pytest.fixture(scope="session")

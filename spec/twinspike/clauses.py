@@ -134,15 +134,16 @@ CLAUSES: tuple[Clause, ...] = (
     ),
     *_chapter(
         "RND",
-        ("MUST", "A stream is Philox 4x64 with key (seed, purpose) and counter (0, 0, epoch, index), purposes init 1, order 2, augment 3, split 4."),
+        ("MUST", "A stream is Philox 4x64 with key (seed, purpose) and a counter that starts at (0, 0, epoch, index), lowest word first, and grows by one before each block of four words, so that the first block is that of (1, 0, epoch, index); purposes init 1, order 2, augment 3, split 4."),
         ("MUST", "uniform = floor(word/2^11) 2^-53; integers below n = floor(uniform n); permutation = stable order of raw words; normal = Box-Muller, cosines before sines."),
     ),
     *_chapter(
         "PRE",
         ("MUST", "f64 and f32-ieee: every operation in that format, products included (no TF32)."),
-        ("MUST", "bf16-mixed: operands and results of convolutions and what layers hand on are bfloat16, accumulated in float32; parameters, composed kernels before their cast, statistics, norms, potentials, readout, heads, losses, gradients of parameters and the optimizer are float32."),
+        ("MUST", "bf16-mixed: operands and results of convolutions and what layers hand on are bfloat16, accumulated in float32; parameters, composed kernels before their cast, statistics, norms, potentials, readout, heads, losses, gradients of parameters and the optimizer are float32. A network's input, pooled features and hidden linear layers count as handed on; an operation asked for by itself rounds the operands and the result of convolutions and follows its input's format else."),
         ("MUST", "tf32: as f32-ieee, but operands of products may be rounded to 11 significant bits."),
         ("MUST", "Results are on the device asked for; inputs are never modified."),
+        ("MAY", "bf16-mixed: the gradient of a composed kernel may be rounded to bfloat16 where it leaves a convolution."),
     ),
 )
 

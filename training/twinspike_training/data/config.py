@@ -47,7 +47,7 @@ class DataConfig(Config, frozen=True, kw_only=True):
     limit: int = 0
     """Use only the first this many training samples, for trials; 0 uses all."""
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         names = get_args(DatasetName)
         require(self.name in names, "data.name", expected=f"one of {', '.join(names)}", got=self.name)
         if self.name == "digits":
