@@ -185,7 +185,7 @@ def study(count: int, seed: int, names: Sequence[str] = tuple(VARIANTS)) -> Stud
     chosen, number = checks(), seed
     total = sum(min(1.0, check.weight) for check in chosen)
     for check in chosen:
-        share = max(1, round(count * min(1.0, check.weight) / total))
+        share = math.ceil(count * min(1.0, check.weight) / total)
         for example in examples(check, seed, share):
             name = names[number % len(names)]
             number += 1
