@@ -61,6 +61,11 @@ def _cancelling(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
     return flat.reshape(shape)
 
 
+def _far(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    """Values of either sign up to some thousands: exponentials of them overflow every format."""
+    return np.ldexp(rng.uniform(-1.0, 1.0, shape), rng.integers(0, 14, shape))
+
+
 EXACT: dict[str, Fill] = {"dyadic": _dyadic, "boundary": _boundary, "sparse": _sparse, "ties": _ties}
 """Families whose values are dyadic with few bits."""
 
@@ -73,8 +78,12 @@ ROUNDED: dict[str, Fill] = {
     "cancelling": _cancelling,
     "sparse": _sparse,
     "boundary": _boundary,
+    "far": _far,
 }
 """Families for bounds and certificates."""
+
+COMMON = tuple(family for family in ROUNDED if family != "far")
+"""Those that every operation is given; far values are about what has an exponential in it."""
 
 
 class Source:

@@ -91,6 +91,8 @@ class _TrackedNumpy:
 
     @staticmethod
     def array(x: Any, dtype: Any = None) -> Any:
+        if isinstance(x, list) and any(isinstance(part, Tracked) for part in x):
+            return np.stack(x)
         return x.copy() if isinstance(x, Tracked) else np.array(x, dtype)
 
     @staticmethod

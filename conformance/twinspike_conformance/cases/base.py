@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from twinspike.config import decode, encode
 from twinspike.errors import SpecError, refuse
 from twinspike_conformance.budget import Budget
-from twinspike_conformance.families import EXACT, ROUNDED, Source
+from twinspike_conformance.families import COMMON, EXACT, Source
 
 Arrays = dict[str, NDArray[Any]]
 Sizes = Mapping[str, int]
@@ -41,7 +41,7 @@ class Cases(msgspec.Struct, frozen=True, kw_only=True):
     """Which configs the exact lane covers."""
     budget: Callable[[Budget, Any, Arrays, Arrays], None] | None = None
     """Runs the operation's formulas, forward and backward, on grids; None: no exact lane."""
-    families: tuple[str, ...] = tuple(ROUNDED)
+    families: tuple[str, ...] = COMMON
     exact_families: tuple[str, ...] = tuple(EXACT)
 
 

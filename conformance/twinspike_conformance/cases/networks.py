@@ -27,8 +27,8 @@ from twinspike.config import (
     decode,
     encode,
 )
-from twinspike.network import Network
-from twinspike.parameters import State, initial_state
+from twinspike.network import Activation, Add, AvgPool, Branch, Conv, GlobalPool, Linear, Network, Norm
+from twinspike.parameters import STEP, State, initial_state
 from twinspike.zoo import network
 from twinspike_conformance.cases.base import Example
 from twinspike_conformance.pairwise import pairwise
@@ -41,6 +41,42 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "vgg16": {"name": "vgg16", "width": 1, "input_shape": (3, 16, 16), "classes": 4},
 }
 """Name -> arguments of `zoo.network`."""
+
+BLOCK = Network(
+    name="block",
+    input_shape=(2, 4, 6),
+    layers=(
+        Conv(name="stem", input="input", out_channels=3, kernel=3, padding=1, part="stem"),
+        Norm(name="stem.norm", input="stem"),
+        Activation(name="stem.act", input="stem.norm"),
+        Conv(name="body", input="stem.act", out_channels=3, kernel=3, padding=1),
+        Norm(name="body.norm", input="body"),
+        Add(name="add", input="body.norm", other="stem.act"),
+        Activation(name="add.act", input="add"),
+        AvgPool(name="pool", input="add.act", kernel=2, stride=2),
+        GlobalPool(name="side.feature", input="pool"),
+        Linear(name="side.head", input="side.feature", out_features=3),
+        Conv(name="last", input="pool", out_channels=3, kernel=1),
+        Norm(name="last.norm", input="last"),
+        Activation(name="last.act", input="last.norm"),
+        GlobalPool(name="feature", input="last.act"),
+        Linear(name="head", input="feature", out_features=3),
+    ),
+    exits=(Branch(feature="side.feature", head="side.head"), Branch(feature="feature", head="head")),
+)
+"""One residual block, a pool and two exits: every kind of layer, shallow enough for bounds over the whole of it."""
+
+NARROW = ("digits_cnn", "events", "block")
+"""Networks that are shallow enough for that."""
+
+
+def build(name: str) -> Network:
+    """A network by its name here."""
+    if name == BLOCK.name:
+        return BLOCK
+    arguments: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in NETWORKS[name].items()}
+    return network(**arguments)
+
 
 _METHODS = pairwise(
     {
@@ -70,7 +106,7 @@ _METHODS = pairwise(
             Adam(weight_decay=0.01),
             AdamW(weight_decay=0.1, decay_scope="no_norm_bias"),
         ),
-        "network": ("digits_cnn", "events"),
+        "network": NARROW,
     }
 )
 
@@ -98,13 +134,14 @@ def _method(row: dict[str, Any]) -> Method:
 
 
 CONFIGS: tuple[dict[str, Any], ...] = (
-    *({"network": name, "method": encode(Method()), "optimizer": encode(SGD(momentum=0.9))} for name in NETWORKS),
+    *({"network": name, "method": encode(Method()), "optimizer": encode(SGD(momentum=0.9))} for name in (*NETWORKS, BLOCK.name)),
     *({"network": r["network"], "method": encode(_method(r)), "optimizer": encode(r["optimizer"])} for r in _METHODS),
 )
 """First every network with the paper's method, then every option with every other."""
 
 BUCKETS: tuple[dict[str, int], ...] = ({"B": 3}, {"B": 5})
-FAMILIES = ("normal", "sparse")
+FAMILIES = ("normal", "sparse", "ties")
+"""Of the images; with `ties` heads are 0, so that all logits are equal."""
 
 
 class _Wrapped(msgspec.Struct):
@@ -124,16 +161,17 @@ class Setting(msgspec.Struct, frozen=True):
 
 def setting(example: Example, form: str, batches: int = 1) -> Setting:
     """The numbers of an example: no parameter at its default, slots filled, floats exact in the storage format."""
-    arguments: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in NETWORKS[example.config["network"]].items()
-    }
-    net = network(**arguments)
+    net = build(example.config["network"])
     method = decode(Method, example.config["method"], "method")
     optimizer = decode(_Wrapped, {"optimizer": example.config["optimizer"]}, "optimizer").optimizer
     rng = np.random.Generator(np.random.Philox(example.seed))
     state = initial_state(net, method, optimizer, seed=example.seed % 1000)
+    heads = tuple(f"{exit_.head}." for exit_ in net.exits)
     for name, value in state.items():
-        state[name] = _moved(name, value, rng, form)
+        state[name] = _moved(name, value, rng, form, heads)
+        if example.family == "ties" and name.startswith(heads) and name.rpartition(".")[2] not in ("U", "V"):
+            state[name] = np.zeros_like(value)
+    state[STEP] = np.asarray(example.seed % 4, dtype=np.int64)
     size = (example.sizes["B"], *net.input_shape)
     shape = (method.time_steps, *size) if net.event else size
     images = tuple(_images(rng, shape, example.family, form) for _ in range(batches))
@@ -143,15 +181,15 @@ def setting(example: Example, form: str, batches: int = 1) -> Setting:
 
 def _images(rng: np.random.Generator, shape: tuple[int, ...], family: str, form: str) -> NDArray[Any]:
     values = rng.standard_normal(shape)
-    if family == "sparse":
+    if family != "normal":
         values = np.where(rng.random(shape) < 0.7, 0.0, np.round(values * 4) / 4)
     return values.astype(form)
 
 
-def _moved(name: str, value: NDArray[Any], rng: np.random.Generator, form: str) -> NDArray[Any]:
-    """A value as training might have left it: near where it started, positive where it must be, slots not 0."""
+def _moved(name: str, value: NDArray[Any], rng: np.random.Generator, form: str, heads: tuple[str, ...]) -> NDArray[Any]:
+    """A value as training might have left it: near where it started, positive where it must be, slots not 0, heads decided."""
     if value.dtype.kind == "i":
-        return value + 1
+        return value
     noise = rng.standard_normal(value.shape)
     last = name.rpartition(".")[2]
     if name.startswith("optimizer/v/"):
@@ -163,5 +201,5 @@ def _moved(name: str, value: NDArray[Any], rng: np.random.Generator, form: str) 
     elif last in ("decay", "threshold"):
         moved = value * np.exp(0.1 * np.clip(noise, -2, 2))
     else:
-        moved = value + 0.05 * noise
+        moved = value + (0.5 if name.startswith(heads) else 0.05) * noise
     return np.asarray(moved, form).astype(np.float64)

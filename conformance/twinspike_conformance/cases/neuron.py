@@ -11,7 +11,7 @@ from twinspike.reference.neuron import lif
 from twinspike.reference.surrogate import derivative
 from twinspike_conformance.budget import Budget, Grid
 from twinspike_conformance.cases.base import Arrays, Cases, Sizes
-from twinspike_conformance.families import Source
+from twinspike_conformance.families import ROUNDED, Source
 from twinspike_conformance.pairwise import pairwise
 
 SURROGATES = (
@@ -128,6 +128,7 @@ CASES = (
         ),
         fill=_fill,
         exact=_windowed,
+        families=tuple(ROUNDED),
         budget=_budget,
     ),
     Cases(
@@ -136,6 +137,7 @@ CASES = (
         buckets=({"B": 3, "C": 7}, {"B": 1, "C": 1}, {"B": 33, "C": 129}),
         fill=_spike_fill,
         exact=_windowed,
+        families=tuple(ROUNDED),
         budget=_spike_budget,
     ),
 )

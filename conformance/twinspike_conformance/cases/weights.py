@@ -64,6 +64,8 @@ def _near_orthonormal(source: Source, config: Retract, n: Sizes) -> tuple[Arrays
     u = np.linalg.qr(source.rng.standard_normal((n["p"], n["m"], n["r"])))[0]
     v = np.linalg.qr(source.rng.standard_normal((n["p"], n["n"], n["r"])))[0].swapaxes(-2, -1)
     u, v = (a + drift * source.rng.standard_normal(a.shape) / np.sqrt(n["m"]) for a in (u, v))
+    u *= source.rng.choice((-1.0, 1.0), (n["p"], 1, n["r"]))  # a library's Q has signs of its own, which these need not be
+    v *= source.rng.choice((-1.0, 1.0), (n["p"], n["r"], 1))
     return {"U": source._round(u), "V": source._round(v)}, {}
 
 

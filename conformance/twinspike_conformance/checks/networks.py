@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from twinspike.backend import Program
 from twinspike.config import TWINS, Penalty, Retract, Twin
 from twinspike.network import Norm
 from twinspike.parameters import STEP, check_state, decays, is_factored, layout, slots
 from twinspike.precision import PRECISIONS
 from twinspike_conformance import certificates, taps
 from twinspike_conformance.cases.base import Example
-from twinspike_conformance.cases.networks import BUCKETS, CONFIGS, FAMILIES, Setting, setting
+from twinspike_conformance.cases.networks import BUCKETS, CONFIGS, FAMILIES, Setting
 from twinspike_conformance.checks.base import Bench, Check, Space
+from twinspike_conformance.checks.programs import counts, ends_of, opened, taps_of
 from twinspike_conformance.checks.refusals import refusal
 from twinspike_conformance.finding import Finding, Rung, compare, holds
 from twinspike_conformance.judge import roundoff_of
@@ -27,58 +26,18 @@ from twinspike_conformance.variant import tracked
 Values = NDArray[Any]
 
 
-def _open(bench: Bench, example: Example, batches: int = 1) -> tuple[Setting, Program, Any]:
-    """The example's numbers, a program for it, and its loaded state."""
-    form = PRECISIONS[bench.session.precision].storage
-    s = setting(example, form, batches)
-    program = bench.session.program(s.network, s.method, s.optimizer)
-    return s, program, program.load(s.state)
-
-
-def _taps(bench: Bench, s: Setting, program: Program, state: Any, *, training: bool, labels: bool = False) -> taps.Taps:
-    precision = PRECISIONS[bench.session.precision]
-    trace = program.trace(state, s.images[0], training=training, labels=s.labels[0] if labels else None)
-    return taps.Taps(s.network, s.method, precision, roundoff_of(precision), s.state, s.images[0], training, trace)
-
-
 def _layers(bench: Bench, example: Example) -> list[Finding]:
     """Every layer of both twins, in training and in evaluation, follows from the backend's own inputs to it."""
-    s, program, state = _open(bench, example)
+    s, program, state = opened(bench, example)
     found: list[Finding] = []
     for training in (True, False):
-        found += taps.forward(_taps(bench, s, program, state, training=training))
+        found += taps.forward(taps_of(bench, s, program, state, training=training))
     return found
-
-
-class _Ends(msgspec.Struct):
-    """What the loss sees, from the backend's own taps."""
-
-    logits_ann: Tracked
-    logits_snn: Tracked
-    features_ann: Tracked
-    features_snn: Tracked
-
-
-def _ends(t: taps.Taps) -> _Ends:
-    readout = tracked()["layers"].readout
-
-    def gather(twin: Twin, end: str) -> list[Tracked]:
-        return [t.lift(t.output(twin, getattr(exit_, end))) for exit_ in t.network.exits]
-
-    reduced = [readout(z, t.method.readout) for z in gather("snn", "head")]
-    per_step = t.method.loss.per_step
-    steps = [certificates.stack([z[i] for z in gather("snn", "head")]) for i in range(t.method.time_steps)] if per_step else []
-    return _Ends(
-        logits_ann=certificates.stack([a[0] for a in gather("ann", "head")]),
-        logits_snn=certificates.stack(steps) if per_step else certificates.stack(reduced)[None],
-        features_ann=certificates.stack([f[0] for f in gather("ann", "feature")]),
-        features_snn=certificates.stack([readout(h, t.method.readout) for h in gather("snn", "feature")]),
-    )
 
 
 def _seeds(t: taps.Taps, labels: Values) -> dict[tuple[Twin, str], Tracked]:
     """What the loss sends into features and heads."""
-    ends, modules = _ends(t), tracked()
+    ends, modules = ends_of(t), tracked()
     arrays = (ends.logits_ann, ends.logits_snn, ends.features_ann, ends.features_snn)
     d_a, d_z, d_f, d_h = modules["losses"].joint_loss_adjoint(t.method.loss, *arrays, labels)
     back = modules["layers"].readout_adjoint
@@ -93,8 +52,8 @@ def _seeds(t: taps.Taps, labels: Values) -> dict[tuple[Twin, str], Tracked]:
 
 def _gradients(bench: Bench, example: Example) -> list[Finding]:
     """Every gradient, towards each layer's output and each parameter, follows from the backend's own gradients behind it."""
-    s, program, state = _open(bench, example)
-    t = _taps(bench, s, program, state, training=True, labels=True)
+    s, program, state = opened(bench, example)
+    t = taps_of(bench, s, program, state, training=True, labels=True)
     gradients, _ = program.gradients(state, s.images[0], s.labels[0])
     wanted = {entry.name for entry in layout(s.network, s.method, s.optimizer) if entry.trained}
     traced = {f"{layer}.{key[2:]}" for layer, tap in t.trace.items() for key in tap if key.startswith("d_")}
@@ -141,10 +100,10 @@ def _again(s: Setting, value: Values, unit: float, cast: float = 0.0) -> Tracked
 
 def _loss(bench: Bench, example: Example) -> list[Finding]:
     """Loss, its parts, correct predictions and spike rate follow from the backend's own logits, features and spikes."""
-    s, program, state = _open(bench, example)
-    t = _taps(bench, s, program, state, training=True)
+    s, program, state = opened(bench, example)
+    t = taps_of(bench, s, program, state, training=True)
     _, metrics = program.gradients(state, s.images[0], s.labels[0])
-    ends, modules = _ends(t), tracked()
+    ends, modules = ends_of(t), tracked()
     arrays = (ends.logits_ann, ends.logits_snn, ends.features_ann, ends.features_snn)
     terms = modules["losses"].joint_loss(s.method.loss, *arrays, s.labels[0])
     want: dict[str, Any] = terms._asdict()
@@ -154,7 +113,7 @@ def _loss(bench: Bench, example: Example) -> list[Finding]:
     for name, right in want.items():
         got = bench.session.to_numpy(getattr(metrics, name))
         found.append(compare(name, got, right.value, right.error, rung="bound", clauses=("DIS-1", "DIS-4", "DIS-8", "ORT-2")))
-    found += _counts(bench, t, metrics, ends, s.labels[0])
+    found += counts(bench, t, metrics, ends, s.labels[0])
     return found
 
 
@@ -169,30 +128,10 @@ def _penalty(t: taps.Taps) -> Tracked:
     return total
 
 
-def _counts(bench: Bench, t: taps.Taps, metrics: Any, ends: _Ends, labels: Values) -> list[Finding]:
-    """OUT-3, each prediction that rounding can't turn, and the rate of spikes."""
-    found = []
-    reduced = tracked()["layers"].readout(t.lift(t.output("snn", t.network.exits[-1].head)), t.method.readout)
-    for twin, logits in (("ann", ends.logits_ann[-1]), ("snn", reduced)):
-        right = logits.value[np.arange(len(labels)), labels]
-        slack = logits.error.max(axis=-1) * 2
-        rivals = np.where(np.arange(logits.shape[-1]) == labels[:, None], -np.inf, logits.value).max(axis=-1)
-        sure, open_ = (right > rivals + slack).sum(), (np.abs(right - rivals) <= slack).sum()
-        got = float(bench.session.to_numpy(getattr(metrics, f"correct_{twin}")))
-        found.append(compare(f"correct_{twin}", got, sure + open_ / 2, open_ / 2, rung="certificate", clauses=("OUT-3",)))
-    spikes = [t.trace[name]["snn"] for name in t.network.activations]
-    size = sum(a.size for a in spikes)
-    rate = sum(float(np.asarray(a, np.float64).sum()) for a in spikes) / size
-    share = bench.session.to_numpy(metrics.spike_rate)
-    bound = 4 * len(spikes) * PRECISIONS[bench.session.precision].roundoff * rate
-    found.append(compare("spike_rate", share, rate, bound, rung="bound", clauses=("LIF-2",)))
-    return found
-
-
 def _evaluation(bench: Bench, example: Example) -> list[Finding]:
     """Evaluation gives the reduced logits of every exit and each layer's spike rate, and changes nothing."""
-    s, program, state = _open(bench, example)
-    t = _taps(bench, s, program, state, training=False)
+    s, program, state = opened(bench, example)
+    t = taps_of(bench, s, program, state, training=False)
     result = program.evaluate(state, s.images[0])
     readout = tracked()["layers"].readout
     heads = [exit_.head for exit_ in s.network.exits]
@@ -228,8 +167,8 @@ def _head_bound(t: taps.Taps, head: str) -> Tracked:
 
 def _statistics(bench: Bench, example: Example) -> list[Finding]:
     """Running statistics after a training step follow from the backend's own inputs to each norm."""
-    s, program, state = _open(bench, example)
-    t = _taps(bench, s, program, state, training=True)
+    s, program, state = opened(bench, example)
+    t = taps_of(bench, s, program, state, training=True)
     state, _ = program.train_step(state, s.images[0], s.labels[0], 0.125)
     after = program.dump(state)
     found = []
@@ -247,7 +186,7 @@ def _statistics(bench: Bench, example: Example) -> list[Finding]:
 
 def _update(bench: Bench, example: Example) -> list[Finding]:
     """The training step moves every parameter once, from the gradients at the state before it; slots and counter follow."""
-    s, program, state = _open(bench, example)
+    s, program, state = opened(bench, example)
     gradients, _ = program.gradients(state, s.images[0], s.labels[0])
     state, _ = program.train_step(state, s.images[0], s.labels[0], 0.125)
     after = program.dump(state)
@@ -295,7 +234,7 @@ def _retracted(s: Setting, after: Any, unit: float) -> list[Finding]:
 
 def _state(bench: Bench, example: Example) -> list[Finding]:
     """A state survives load and dump to the bit, three steps in a row equal three with dumps between, and states don't mix."""
-    s, program, state = _open(bench, example, batches=3)
+    s, program, state = opened(bench, example, batches=3)
     first = program.dump(state)
     found = [compare(f"{n} loaded and dumped", first[n], s.state[n], 0.0, rung="exact", clauses=("PRE-4",)) for n in s.state]
     check_state(first, layout(s.network, s.method, s.optimizer))
@@ -313,7 +252,7 @@ def _state(bench: Bench, example: Example) -> list[Finding]:
 
 def _refusals(bench: Bench, example: Example) -> list[Finding]:
     """Batches and states that don't fit are refused in one line."""
-    s, program, state = _open(bench, example)
+    s, program, state = opened(bench, example)
     x, y = s.images[0], s.labels[0]
     broken = x.copy()
     broken.flat[0] = np.nan

@@ -1,0 +1,95 @@
+"""What checks of whole networks share: a program opened on an example, its taps, what the loss sees, predictions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from twinspike.backend import Program
+from twinspike.config import Twin
+from twinspike.precision import PRECISIONS
+from twinspike_conformance import certificates, taps
+from twinspike_conformance.cases.base import Example
+from twinspike_conformance.cases.networks import Setting, setting
+from twinspike_conformance.checks.base import Bench
+from twinspike_conformance.finding import Finding, compare
+from twinspike_conformance.judge import roundoff_of
+from twinspike_conformance.tracked import Tracked
+from twinspike_conformance.variant import tracked
+
+Values = NDArray[Any]
+
+
+def opened(bench: Bench, example: Example, batches: int = 1) -> tuple[Setting, Program, Any]:
+    """The example's numbers, a program for it, and its loaded state."""
+    form = PRECISIONS[bench.session.precision].storage
+    s = setting(example, form, batches)
+    program = bench.session.program(s.network, s.method, s.optimizer)
+    return s, program, program.load(s.state)
+
+
+def taps_of(bench: Bench, s: Setting, program: Program, state: Any, *, training: bool, labels: bool = False) -> taps.Taps:
+    """The program's trace of the first batch, with gradients if asked for."""
+    precision = PRECISIONS[bench.session.precision]
+    trace = program.trace(state, s.images[0], training=training, labels=s.labels[0] if labels else None)
+    return taps.Taps(s.network, s.method, precision, roundoff_of(precision), s.state, s.images[0], training, trace)
+
+
+class Ends(msgspec.Struct):
+    """What the loss sees, from the backend's own taps."""
+
+    logits_ann: Tracked
+    logits_snn: Tracked
+    features_ann: Tracked
+    features_snn: Tracked
+
+
+def ends_of(t: taps.Taps) -> Ends:
+    """What the loss sees, with the bounds of the readout's own roundings."""
+    readout = tracked()["layers"].readout
+
+    def gather(twin: Twin, end: str) -> list[Tracked]:
+        return [t.lift(t.output(twin, getattr(exit_, end))) for exit_ in t.network.exits]
+
+    reduced = [readout(z, t.method.readout) for z in gather("snn", "head")]
+    per_step = t.method.loss.per_step
+    steps = [certificates.stack([z[i] for z in gather("snn", "head")]) for i in range(t.method.time_steps)] if per_step else []
+    return Ends(
+        logits_ann=certificates.stack([a[0] for a in gather("ann", "head")]),
+        logits_snn=certificates.stack(steps) if per_step else certificates.stack(reduced)[None],
+        features_ann=certificates.stack([f[0] for f in gather("ann", "feature")]),
+        features_snn=certificates.stack([readout(h, t.method.readout) for h in gather("snn", "feature")]),
+    )
+
+
+def counts(bench: Bench, t: taps.Taps, metrics: Any, ends: Ends, labels: Values) -> list[Finding]:
+    """OUT-3, each prediction that rounding can't turn, and the rate of spikes."""
+    found = []
+    reduced = tracked()["layers"].readout(t.lift(t.output("snn", t.network.exits[-1].head)), t.method.readout)
+    found.append(predicted(bench, metrics, "ann", ends.logits_ann[-1], labels))
+    found.append(predicted(bench, metrics, "snn", reduced, labels))
+    spikes = [t.trace[name]["snn"] for name in t.network.activations]
+    size = sum(a.size for a in spikes)
+    rate = sum(float(np.asarray(a, np.float64).sum()) for a in spikes) / size
+    share = bench.session.to_numpy(metrics.spike_rate)
+    bound = 4 * len(spikes) * PRECISIONS[bench.session.precision].roundoff * rate
+    found.append(compare("spike_rate", share, rate, bound, rung="bound", clauses=("LIF-2",)))
+    return found
+
+
+def predicted(bench: Bench, metrics: Any, twin: Twin, logits: Tracked, labels: Values) -> Finding:
+    """OUT-3: hits counted from logits (B, K) with their bounds; where rounding can turn a prediction, either is right.
+
+    Logits that are all exactly 0 come from a head of zeros, whose sums no rounding touches: there the first of equals wins.
+    """
+    right = logits.value[np.arange(len(labels)), labels]
+    rivals = np.where(np.arange(logits.shape[-1]) == labels[:, None], -np.inf, logits.value).max(axis=-1)
+    slack = logits.error.max(axis=-1) * 2
+    zero = ~logits.value.any(axis=-1)
+    sure = np.where(zero, labels == 0, right > rivals + slack).sum()
+    unsure = (~zero & (np.abs(right - rivals) <= slack)).sum()
+    got = float(bench.session.to_numpy(getattr(metrics, f"correct_{twin}")))
+    return compare(f"correct_{twin}", got, sure + unsure / 2, unsure / 2, rung="certificate", clauses=("OUT-3",))
