@@ -11,6 +11,13 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from jaxtyping import install_import_hook
+
+# Before anything of it is imported: in tests, and in tests only, calls check their annotations. Modules whose
+# quantities may be scalars are left out, since NumPy turns arrays of shape () into numbers that are no arrays.
+install_import_hook(
+    [f"twinspike.reference.{name}" for name in ("factorization", "layers", "losses", "norm")], "beartype.beartype"
+)
 
 NEEDS: dict[str, frozenset[str]] = {
     "torch": frozenset({"torch"}),

@@ -96,7 +96,7 @@ LIES: dict[str, tuple[Edit, str]] = {
     "no verdict": (lambda r: r.pop("verdict"), "verdict"),
     "hidden failure": (lambda r: [_of(r, s).update(status="not run", reason="") for s in ("fail", "error")], "a reason"),
     "twice": (lambda r: r["records"].append(r["records"][0]), "each test once"),
-    "clause": (lambda r: _of(r, "pass").update(clauses=["LIF-99"]), "got LIF-99"),
+    "clause": (lambda r: _of(r, "pass").update(clauses=[f"LIF-{99}"]), f"got LIF-{99}"),
     "fault's clause": (lambda r: r["kills"][0].update(clause="XXX-1"), "got XXX-1"),
     "killers": (lambda r: r["kills"][0].update(examples=[1]), "a rung and a count per killer"),
     "equivalent and killed": (lambda r: r["kills"][0].update(equivalent="so"), "killed or equivalent"),
