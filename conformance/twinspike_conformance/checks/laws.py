@@ -53,9 +53,9 @@ def _bounds(row: Operation, precision: Precision, config: Any, inputs: Mapping[s
 
 
 def _scaled_norm(bench: Bench, example: Example) -> list[Finding]:
-    """Values times 4, statistics and eps to match, are normalized to the same bits, and their gradient is a quarter."""
+    """Values times 4, statistics and eps to match, gamma and beta times 2: twice the result, half the gradient, exactly."""
     row, material, _ = _prepare(bench, example)
-    factors = {"x": 4.0, "mean": 4.0, "var": 16.0, "gradient of x": 0.25}
+    factors = {"x": 4.0, "mean": 4.0, "var": 16.0, "gamma": 2.0, "beta": 2.0, "y": 2.0, "gradient of x": 0.5}
     config = msgspec.structs.replace(material.config, eps=16.0 * material.config.eps)
     inputs = {k: v * factors.get(k, 1.0) for k, v in material.inputs.items()}
     plain = answer(bench.session, row, material.config, material.inputs, material.cotangents)
@@ -86,6 +86,18 @@ def _scaled_optimizer(bench: Bench, example: Example) -> list[Finding]:
     found = [compare(f"{k}, called again", again[k], plain[k], 0.0, rung="property", clauses=("PRE-4",)) for k in plain]
     want = {k: v * factors.get(k, 1.0) for k, v in plain.items()}
     return found + [compare(k, moved[k], want[k], 0.0, rung="property", clauses=row.clauses) for k in want]
+
+
+def _even(bench: Bench, example: Example) -> list[Finding]:
+    """Surrogates are even: on both sides of the threshold, near it and far from it, gradients are the same to the bit."""
+    row, material, precision = _prepare(bench, example)
+    if precision.activations == "bfloat16":
+        return []  # its 8 bits leave no room beside a threshold
+    z = _gridded(material.inputs["u"], 8192.0)
+    threshold = material.config.threshold
+    above, below = (answer(bench.session, row, material.config, {"u": threshold + side}, material.cotangents) for side in (z, -z))
+    name = "gradient of u"
+    return [compare(name, below[name], above[name], 0.0, rung="property", clauses=row.clauses)]
 
 
 # --- shifts that cancel ------------------------------------------------------------------------------
@@ -222,6 +234,7 @@ def _known(bench: Bench, example: Example) -> list[Finding]:
 
 
 _LAWS: tuple[tuple[str, str, Callable[[Bench, Example], list[Finding]], float], ...] = (
+    ("even", "spike", _even, 1.0),
     ("rescaled", "batch_norm_train", _scaled_norm, 0.5),
     ("rescaled", "batch_norm_eval", _scaled_norm, 0.5),
     ("rescaled", "optimizer_step", _scaled_optimizer, 1.0),
