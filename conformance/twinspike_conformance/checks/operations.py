@@ -28,7 +28,7 @@ def _checks(row: Operation) -> Iterator[Check]:
             yield Check(
                 id=f"operation[{row.name}-{'exact' if exact else 'rounded'}]",
                 sentence=_SENTENCES[exact].format(name=row.name),
-                clauses=row.clauses,
+                clauses=(*row.clauses, "PRE-1", "PRE-4"),
                 rung="exact" if exact else "certificate" if row.exactness == "certified" or row.name == "lif" else "bound",
                 needs=frozenset({row.name}),
                 space=space,
