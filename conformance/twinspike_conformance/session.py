@@ -82,7 +82,7 @@ def report(opened: Bench, options: Options, records: Sequence[Record], started: 
         suite_version=twinspike.__version__,
         spec_version=twinspike.__version__,
         backend=opened.backend.name,
-        versions=claims.versions,
+        versions={name: str(version) for name, version in claims.versions.items()},
         device=opened.session.device,
         device_name=claims.versions.get(opened.session.device.partition(":")[0], platform.processor() or platform.machine()),
         precision=opened.session.precision,

@@ -41,7 +41,7 @@ CLAUSES: tuple[Clause, ...] = (
     ),
     *_chapter(
         "SUR",
-        ("MUST", "A surrogate h is a function of z = u - threshold, even, >= 0, and integrates to 1 over z."),
+        ("MUST", "A surrogate h is a function of z = u - threshold, even, >= 0, and integrates to 1 over z; it is computed to a few roundings of its own value, also where it is small."),
         ("MUST", "rectangle: h = 1/width where |z| < width/2, strictly, and 0 elsewhere."),
         ("MUST", "triangle: h = max(0, 1 - |z|/width)/width."),
         ("MUST", "sigmoid: h = slope q (1 - q), q = 1/(1 + exp(-slope z)); no overflow at any finite z."),
