@@ -171,6 +171,11 @@ def run_check(check: Check, bench: Bench, profile: Profile, seed: int, suspects:
     return _record(check, tally, "pass", seconds)
 
 
+def left_out(check: Check, reason: str) -> Record:
+    """The record of a check that was not run, so that no report looks whole which is not."""
+    return _record(check, Tally(), "not run", 0.0, reason=reason)
+
+
 def _record(
     check: Check, tally: Tally, status: Status, seconds: float, reason: str = "", failure: Failure | None = None
 ) -> Record:
