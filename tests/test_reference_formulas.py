@@ -7,32 +7,14 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from differences import U, by_kind, dyadic, normal, slope_at_zero
 
 import twinspike as ts
 from twinspike.operations import OPERATIONS
 from twinspike.reference import factorization, layers, losses, neuron, norm, surrogate
 
-U = 2.0**-53
 T, B, C, H, W, K, N, F = 3, 4, 2, 6, 5, 7, 3, 5
 SMOOTH = ts.Sigmoid(slope=2.0)
-SURROGATES = [ts.Rectangle(width=0.8), ts.Triangle(width=0.6), ts.Sigmoid(slope=4.0), ts.Arctan(slope=3.0)]
-SURROGATES += [ts.FastSigmoid(slope=5.0), ts.Tanh(slope=1.5)]
-by_kind = {"argvalues": SURROGATES, "ids": lambda s: type(s).__name__}
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng((seed, *shape)).standard_normal(shape)
-
-
-def dyadic(*shape, seed=0, bits=3):
-    return np.random.default_rng((seed, *shape)).integers(-15, 16, shape) / 2.0**bits
-
-
-def slope_at_zero(f, scale, operations=1e3, h=2.0**-11):
-    """df/dt at 0 and a bound on the error of that; `scale` bounds the magnitudes summed in f."""
-    coarse = (f(h) - f(-h)) / (2 * h)
-    fine = (f(h / 2) - f(-h / 2)) / h
-    return fine, abs(fine - coarse) + 2 * operations * U * scale / h
 
 
 def norm_inputs():

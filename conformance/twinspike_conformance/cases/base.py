@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from numpy.typing import NDArray
 
-from twinspike.config import decode, encode
+from twinspike.config import decode
 from twinspike.errors import SpecError, refuse
 from twinspike_conformance.budget import Budget
 from twinspike_conformance.families import COMMON, EXACT, Source
@@ -68,11 +68,6 @@ def from_digest(text: str) -> Example:
         return msgspec.json.decode(zlib.decompress(packed), type=Example)
     except (ValueError, zlib.error, msgspec.DecodeError):
         raise refuse("digest", expected="the digest of an example, as a report shows it", got=text) from None
-
-
-def make(cases: Cases, config: Any, sizes: Sizes, family: str, exact: bool, seed: int) -> Example:
-    """Describe one example."""
-    return Example(cases.operation, encode(config), dict(sizes), family, exact, seed)
 
 
 def config_of(cases: Cases, example: Example) -> Any:
