@@ -41,6 +41,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """Whether `compiled=True` is offered."""
     versions: dict[str, str]
     """Package -> version, and what else identifies the installation."""
+    kernels: dict[str, str] = {}
+    """Case, such as `lif on cpu` -> the kernel that serves it here, and for a fallback also why it serves."""
 
 
 class Metrics(msgspec.Struct, frozen=True, kw_only=True):

@@ -40,6 +40,8 @@ def show_backends(console: Console, found: Sequence[Availability]) -> None:
         table.add_row(backend.name, versions, devices, precisions, yes_no[0], str(len(able.operations)), yes_no[1])
     console.print(table, markup=False)
     for backend in found:
+        for case, kernel in backend.capabilities.kernels.items() if backend.capabilities else ():
+            _say(console, f"{backend.name}, {case}: {kernel}")
         if backend.problem is not None:
             _say(console, backend.problem)
 
