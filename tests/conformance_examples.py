@@ -39,6 +39,7 @@ def header(**changes: Any) -> Header:
         suite_version="0.1.0",
         spec_version="0.1.0",
         backend="torch",
+        given="torch",
         versions={"torch": "2.13.0", "numpy": "2.3.1"},
         device="cpu",
         device_name="a CPU <of 2 cores>",

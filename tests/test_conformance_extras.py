@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
+import twinspike
 from twinspike.operations import OPERATIONS
 from twinspike.precision import PRECISIONS
 from twinspike_conformance import false_alarms, golden
@@ -18,7 +19,9 @@ from twinspike_conformance.checks import CHECKS, Bench
 from twinspike_conformance.checks.base import space_of
 from twinspike_conformance.command import main as suite
 from twinspike_conformance.diagnosis import suspects
+from twinspike_conformance.faults import diagnose
 from twinspike_conformance.innocent import InnocentNumpy, Rules, innocent
+from twinspike_conformance.judge import ask
 from twinspike_conformance.profiles import PROFILES
 from twinspike_conformance.report import read
 from twinspike_conformance.runner import run_check
@@ -74,6 +77,18 @@ def test_a_fault_in_the_template_is_found_and_named(right: str, wrong: str, susp
     assert record.status == "fail"
     assert record.failure is not None
     assert any(line.startswith(f"{suspect}:") for line in record.failure.suspects), record.failure.suspects
+
+
+@pytest.mark.parametrize(("precision", "wrong"), [("f64", "float32"), ("f32-ieee", "float64")])
+@pytest.mark.parametrize("lane", ["exact", "rounded"])
+def test_a_wrong_format_alone_has_no_suspects(precision: str, wrong: str, lane: str) -> None:
+    space = CHECKS[f"operation[lif-{lane}]"].space
+    example = space.at(1, 0, 0, 5)
+    material = materialize(CASES["lif"], example, PRECISIONS[precision].activations)
+    answer = ask(twinspike.load("numpy").session("cpu", "f64"), OPERATIONS["lif"], material)
+    for named in (answer.outputs, answer.gradients):
+        named |= {name: value.astype(wrong) for name, value in named.items()}
+    assert diagnose.suspects(example, material, answer) == ()
 
 
 # --- false alarms ------------------------------------------------------------------------------------

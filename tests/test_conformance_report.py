@@ -14,7 +14,7 @@ from xml.etree import ElementTree as ET
 
 import msgspec
 import pytest
-from conformance_examples import FAILURE, header, passing, report
+from conformance_examples import FAILURE, KILLS, header, passing, report
 
 from twinspike.errors import SpecError
 from twinspike_conformance.record import RATIO_BINS, SCHEMA, Record, Report
@@ -85,7 +85,7 @@ def _of(raw: dict[str, Any], status: str) -> dict[str, Any]:
 
 
 LIES: dict[str, tuple[Edit, str]] = {
-    "schema": (lambda r: r.update(schema=SCHEMA + 1), "schema: expected 1, got 2"),
+    "schema": (lambda r: r.update(schema=SCHEMA + 1), f"schema: expected {SCHEMA}, got {SCHEMA + 1}"),
     "no schema": (lambda r: r.pop("schema"), "schema"),
     "status": (lambda r: _of(r, "pass").update(status="skipped"), "status of"),
     "no status": (lambda r: _of(r, "pass").pop("status"), "status of"),
@@ -158,6 +158,26 @@ def test_every_verdict_has_its_sentence() -> None:
     unsupported = Report(header=header(), records=tuple(r for r in report().records if r.status == "not supported"))
     assert unsupported.verdict == "fail"
     assert "no test passed" in summary.sentence(unsupported)
+
+
+def test_a_fault_that_breaks_the_gate_is_no_pass() -> None:
+    kept = [row for row in KILLS if not row.breaks_gate]
+    assert [row.fault for row in KILLS if row.breaks_gate] == ["sur-closed", "opt-late"]
+    killed_though_equivalent = msgspec.structs.replace(KILLS[0], equivalent="proof")
+    for kills, verdict in ((kept, "pass"), (KILLS, "fail"), ((killed_though_equivalent,), "fail")):
+        result = msgspec.structs.replace(passing(), kills=tuple(kills))
+        assert result.verdict == verdict
+        assert ("too weak" in summary.sentence(result)) == (verdict == "fail")
+        assert ("gate" in badge.message(result)) == (verdict == "fail")
+    weak = summary.sentence(msgspec.structs.replace(passing(), kills=KILLS))
+    assert weak.startswith("The suite is too weak for Twinspike 0.1.0 in f32-ieee on cpu")
+    assert weak.endswith("2 of 5 faults in torch break its gate.")
+
+
+def test_a_replay_asks_for_what_the_user_gave() -> None:
+    words = terminal.replay("operation[lif-exact]:eN", header(backend="my backend", given="my.module:made.backend"))
+    assert "--backend my.module:made.backend --device cpu" in words
+    assert "my backend" not in words
 
 
 def test_several_runs_have_the_gravest_verdict() -> None:
@@ -265,7 +285,9 @@ def test_a_badge_says_what_was_shown(name: str) -> None:
 
 
 def test_a_badge_hides_no_waiver() -> None:
-    assert badge.message(report()).endswith(": fail, 1 error, 1 inconclusive, 1 waived, 3 not supported, 1 not run")
+    assert badge.message(report()).endswith(
+        ": fail, 1 error, 1 inconclusive, 1 waived, 3 not supported, 1 not run, 2 faults break the gate"
+    )
     waived = Report(header=header(compiled=True), records=tuple(r for r in report().records if r.status in ("pass", "waived")))
     assert badge.message(waived) == "torch · f32-ieee · cpu · compiled · ci: pass, 1 waived"
 

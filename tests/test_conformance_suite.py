@@ -71,7 +71,7 @@ def test_failing_example_is_replayed_and_its_fault_named(tmp_path, capsys):
     told = capsys.readouterr().out
     assert record.failure.sentences[0] in told
     assert "suspect: lif-fire-strict:" in told
-    assert "twinspike.load(" in told
+    assert f"from twinspike_conformance.session import load\nsession = load({backend!r})" in told
     assert suite(["repro", record.failure.digest, "--backend", "numpy", "--precision", "f64"]) == 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -10,6 +10,14 @@ from numpy.typing import NDArray
 
 Rung = Literal["exact", "accept_set", "bound", "certificate", "property"]
 Array = NDArray[np.float64]
+
+
+class Compared(NamedTuple):
+    """The arrays of a comparison, of one shape."""
+
+    got: Array
+    want: Array
+    bound: Array
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,9 +35,15 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     got: float | str = 0.0
     want: float | str = 0.0
     bound: float = 0.0
+    told: str = ""
+    """The finding in words of its own, where it is not about one answer and what was expected."""
+    compared: Compared | None = None
+    """What was compared; None for a property, and where shapes differ."""
 
     def sentence(self) -> str:
         """The finding in words, numbers in hexadecimal."""
+        if self.told:
+            return self.told
         if isinstance(self.got, str) or isinstance(self.want, str):
             return f"{self.quantity}: expected {self.want}, got {self.got}"
         place = f"[{', '.join(map(str, self.index))}]" if self.index else ""
@@ -61,14 +75,15 @@ def compare(quantity: str, got: Any, want: Any, bound: Any, *, rung: Rung, claus
         ratio = np.where(got == want, 0.0, np.where(bound > 0, error / bound, np.inf))
     ratio = np.where(np.isfinite(got) | (got == want), ratio, np.inf)
     ratio = np.where(np.isnan(ratio), np.inf, ratio)
+    arrays = Compared(got, want, bound)
     if ratio.size == 0:
-        return Finding(quantity=quantity, rung=rung, clauses=clauses, ok=True)
+        return Finding(quantity=quantity, rung=rung, clauses=clauses, ok=True, compared=arrays)
     wrong = np.flatnonzero(ratio.ravel() > 1.0)
     flat = int(wrong[0]) if wrong.size else int(ratio.argmax())
     at = tuple(int(i) for i in np.unravel_index(flat, ratio.shape))
     return Finding(
         quantity=quantity, rung=rung, clauses=clauses, ok=not wrong.size, ratio=float(ratio.max()),
-        index=at, got=float(got[at]), want=float(want[at]), bound=float(bound[at]),
+        index=at, got=float(got[at]), want=float(want[at]), bound=float(bound[at]), compared=arrays,
     )  # fmt: skip
 
 

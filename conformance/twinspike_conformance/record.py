@@ -6,8 +6,14 @@ from typing import Literal
 
 import msgspec
 
-SCHEMA = 1
-"""Version of this structure; a reader refuses others."""
+SCHEMA = 2
+"""Version of this structure; a reader refuses others.
+
+2: the header says what was given as backend and, of a cross run, the second backend; a verdict counts faults.
+"""
+
+WANTED = 2
+"""Different tests that must find a fault."""
 
 Status = Literal["pass", "fail", "error", "not supported", "waived", "inconclusive", "not run"]
 
@@ -70,12 +76,27 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """Set where the status is `waived`; the reason is then the waiver's."""
 
 
+class Side(msgspec.Struct, frozen=True, kw_only=True):
+    """The second backend of a cross run; precision, profile, machine and packages are those of the header."""
+
+    backend: str
+    given: str
+    versions: dict[str, str]
+    device: str
+    device_name: str
+    compiled: bool
+    flags: dict[str, str]
+
+
 class Header(msgspec.Struct, frozen=True, kw_only=True):
     """What was run, where and how."""
 
     suite_version: str
     spec_version: str
     backend: str
+    """Its own name."""
+    given: str
+    """What the user gave for it: a name, `module:object`, `mutant:ID` or a TOML file; replays use this."""
     versions: dict[str, str]
     device: str
     device_name: str
@@ -92,6 +113,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     started: str
     """UTC, ISO 8601."""
     seconds: float
+    against: Side | None = None
+    """The backend that this one was held against, where that is what the run was about."""
 
 
 class KillRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,6 +135,11 @@ class KillRow(msgspec.Struct, frozen=True, kw_only=True):
     equivalent: str = ""
     """Proof that it computes the same, where it does."""
 
+    @property
+    def breaks_gate(self) -> bool:
+        """Whether too few tests killed the fault, or any killed one that is proved equivalent."""
+        return len(self.killers) > 0 if self.equivalent else len(self.killers) < WANTED
+
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Everything of one run."""
@@ -123,8 +151,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def verdict(self) -> Status:
-        """fail if any test failed or erred, or none ran; inconclusive before pass."""
+        """fail if any test failed or erred, or none ran, or a fault breaks the gate; inconclusive before pass."""
         statuses = {record.status for record in self.records}
-        if not statuses & {"pass", "waived"} or statuses & {"fail", "error"}:
+        if not statuses & {"pass", "waived"} or statuses & {"fail", "error"} or any(row.breaks_gate for row in self.kills):
             return "fail"
         return "inconclusive" if "inconclusive" in statuses else "pass"

@@ -17,7 +17,7 @@ from twinspike.backend import Backend
 from twinspike.errors import SpecError, refuse
 from twinspike_conformance.checks import Bench
 from twinspike_conformance.profiles import profile
-from twinspike_conformance.record import Header, Record, Report
+from twinspike_conformance.record import Header, Record, Report, Side
 from twinspike_conformance.report import expectations, publish
 
 
@@ -58,11 +58,16 @@ def bench(options: Options) -> Bench:
     """Open the session that a run is about; SpecError if anything of it is not there."""
     profile(options.profile)
     backend = load(options.backend)
-    return Bench(backend, backend.session(options.device, options.precision, options.compiled))
+    return Bench(backend, backend.session(options.device, options.precision, options.compiled), options.backend)
 
 
-def lines(opened: Bench, options: Options) -> list[str]:
-    """The header of a run."""
+def lines(opened: Bench, options: Options, against: Bench | None = None) -> list[str]:
+    """The header of a run, of one backend or of one against another."""
+    found = [line for bench in (opened, against) if bench is not None for line in _lines_of(bench)]
+    return [*found, f"profile {options.profile}, seed {options.seed}"]
+
+
+def _lines_of(opened: Bench) -> list[str]:
     session, claims = opened.session, opened.backend.capabilities()
     versions = ", ".join(f"{name} {version}" for name, version in claims.versions.items())
     mode = "compiled" if session.compiled else "eager"
@@ -70,24 +75,31 @@ def lines(opened: Bench, options: Options) -> list[str]:
     return [
         f"twinspike {twinspike.__version__} conformance: backend {opened.backend.name} ({versions})",
         f"device {session.device}, precision {session.precision}, {mode}, flags read back: {flags}",
-        f"profile {options.profile}, seed {options.seed}",
     ]
 
 
-def report(opened: Bench, options: Options, records: Sequence[Record], started: float) -> Report:
-    """The report of a finished run, expectations applied."""
-    claims = opened.backend.capabilities()
+def _side(opened: Bench) -> Side:
+    """What a report says about one backend."""
+    claims, session = opened.backend.capabilities(), opened.session
+    return Side(
+        backend=opened.backend.name,
+        given=opened.given or opened.backend.name,
+        versions={name: str(version) for name, version in claims.versions.items()},
+        device=session.device,
+        device_name=claims.versions.get(session.device.partition(":")[0], platform.processor() or platform.machine()),
+        compiled=session.compiled,
+        flags=session.flags(),
+    )
+
+
+def report(opened: Bench, options: Options, records: Sequence[Record], started: float, against: Bench | None = None) -> Report:
+    """The report of a finished run, expectations applied; `against` is the second backend of a cross run."""
     packages = sorted(f"{d.metadata['Name']}=={d.version}" for d in distributions())
     header = Header(
+        **msgspec.structs.asdict(_side(opened)),
         suite_version=twinspike.__version__,
         spec_version=twinspike.__version__,
-        backend=opened.backend.name,
-        versions={name: str(version) for name, version in claims.versions.items()},
-        device=opened.session.device,
-        device_name=claims.versions.get(opened.session.device.partition(":")[0], platform.processor() or platform.machine()),
         precision=opened.session.precision,
-        compiled=opened.session.compiled,
-        flags=opened.session.flags(),
         profile=options.profile,
         seed=options.seed,
         python=platform.python_version(),
@@ -95,6 +107,7 @@ def report(opened: Bench, options: Options, records: Sequence[Record], started: 
         packages=tuple(packages),
         started=datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
         seconds=time.time() - started,
+        against=None if against is None else _side(against),
     )
     result = Report(header=header, records=tuple(records))
     if options.expectations is None:

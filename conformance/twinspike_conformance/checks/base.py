@@ -20,6 +20,8 @@ class Bench(msgspec.Struct, frozen=True):
 
     backend: Backend
     session: Session
+    given: str = ""
+    """What the user gave for the backend, from which `session.load` finds it again; empty where nothing was given."""
 
 
 class Space(msgspec.Struct, frozen=True):

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinspike.operations import OPERATIONS
+from twinspike.reference import rows
 from twinspike_conformance.cases import Example, Material
 from twinspike_conformance.faults import FAULTS
 from twinspike_conformance.faults.backend import modules
@@ -36,17 +37,23 @@ def suspects(example: Example, material: Material, answer: Answered) -> tuple[st
 
     Bit for bit on dyadic data; on other data, and for faults that leave the dyadic numbers, within
     n u max|value| for n numbers that go in, a bound on what another order of the same steps can do.
+    What the right reference gives as well, in the format of the answer, is no sign of any fault.
 
     Args:
         example: that failed.
         material: its numbers.
         answer: the backend's, wrong.
     """
+    right = _run(rows, example.operation, material, answer)
+    if right is not None and _agree(right, answer, 0.0):
+        return ()
     runs = list(_runs(example.operation, material, answer))
     equal = tuple(fault.id for fault, found in runs if _agree(found, answer, 0.0))
     if equal:
         return equal
     numbers = sum(np.size(value) for value in (*material.inputs.values(), *material.cotangents.values()))
+    if right is not None and _agree(right, answer, FREEDOM * numbers):
+        return ()
     return tuple(fault.id for fault, found in runs if _agree(found, answer, FREEDOM * numbers))
 
 
@@ -68,18 +75,24 @@ def _modules(fault: Fault) -> dict[str, ModuleType]:
 
 def _runs(operation: str, material: Material, answer: Answered) -> Iterator[tuple[Fault, tuple[Named, Named]]]:
     """What each fault that touches the operation answers, in the format of the answer; those that raise are left out."""
-    form = next((v.dtype for v in answer.outputs.values() if v.dtype.kind == "f"), np.dtype(np.float64))
-    backward = OPERATIONS[operation].adjoint is not None
     for fault in _touching(operation):
-        rows = _modules(fault)["rows"]
-        inputs, cotangents = _copies(material.inputs, form), _copies(material.cotangents, form)
-        try:
-            with np.errstate(all="ignore"):
-                outputs = getattr(rows, operation)(material.config, inputs)
-                gradients = getattr(rows, f"{operation}_adjoint")(material.config, inputs, cotangents) if backward else {}
-        except Exception:  # a fault may break on any shape; then it did not give this answer
-            continue
-        yield fault, (outputs, gradients)
+        found = _run(_modules(fault)["rows"], operation, material, answer)
+        if found is not None:
+            yield fault, found
+
+
+def _run(module: ModuleType, operation: str, material: Material, answer: Answered) -> tuple[Named, Named] | None:
+    """Outputs and gradients by a reference, right or faulty, in the format of the answer; None if it raises."""
+    form = next((v.dtype for v in answer.outputs.values() if v.dtype.kind == "f"), np.dtype(np.float64))
+    inputs, cotangents = _copies(material.inputs, form), _copies(material.cotangents, form)
+    try:
+        with np.errstate(all="ignore"):
+            outputs = getattr(module, operation)(material.config, inputs)
+            if OPERATIONS[operation].adjoint is None:
+                return outputs, {}
+            return outputs, getattr(module, f"{operation}_adjoint")(material.config, inputs, cotangents)
+    except Exception:  # a fault may break on any shape; then it did not give this answer
+        return None
 
 
 def _copies(values: Named, form: np.dtype[Any]) -> Named:

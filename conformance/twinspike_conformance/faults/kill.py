@@ -16,11 +16,8 @@ from twinspike_conformance.faults.backend import fits, mutant
 from twinspike_conformance.faults.base import Fault
 from twinspike_conformance.faults.reach import reach
 from twinspike_conformance.profiles import PROFILES, Profile
-from twinspike_conformance.record import KillRow
+from twinspike_conformance.record import WANTED, KillRow
 from twinspike_conformance.runner import covering, examples, try_example
-
-WANTED = 2
-"""Different tests that must find a fault."""
 
 QUICK = "network[step]"
 """The check that sees most faults of networks, tried first of theirs to save time."""
@@ -117,4 +114,4 @@ def finest(base: Backend) -> str:
 
 def survivors(rows: Iterable[KillRow]) -> tuple[KillRow, ...]:
     """Rows that break the gate: killed by too few tests, or equivalent and killed."""
-    return tuple(row for row in rows if (len(row.killers) > 0 if row.equivalent else len(row.killers) < WANTED))
+    return tuple(row for row in rows if row.breaks_gate)

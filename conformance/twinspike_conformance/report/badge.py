@@ -7,7 +7,7 @@ from html import escape
 import msgspec
 
 from twinspike_conformance.record import Report
-from twinspike_conformance.report.summary import counts
+from twinspike_conformance.report.summary import counts, session
 
 COLOURS = {"pass": "#1a7f4b", "inconclusive": "#8a5a00", "fail": "#b3263a"}
 """Each dark enough for white text (contrast of at least 4.5)."""
@@ -23,9 +23,11 @@ def label(report: Report) -> str:
 def message(report: Report) -> str:
     """The right half: who, how, where, and what came of it."""
     header, found = report.header, counts(report)
-    how = [header.backend, header.precision, header.device, *(["compiled"] if header.compiled else []), header.profile]
+    how = [*session(header), header.profile]
     shown = ("fail", "error", "inconclusive", "waived", "not supported", "not run")
     rest = [f"{found[status]} {status}" for status in shown if status in found and status != report.verdict]
+    weak = sum(row.breaks_gate for row in report.kills)
+    rest += [f"{weak} faults break the gate"] if weak else []
     return f"{' · '.join(how)}: {', '.join([report.verdict, *rest])}"
 
 

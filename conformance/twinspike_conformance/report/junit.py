@@ -47,10 +47,16 @@ def _suite(report: Report, name: str) -> ET.Element:
         **{f"version {key}": value for key, value in header.versions.items()},
         **{f"flag {key}": value for key, value in header.flags.items()},
     }  # fmt: skip
+    if header.against is not None:
+        other = header.against
+        facts |= {"against": other.backend, "against device": other.device, "against compiled": str(other.compiled).lower()}
+        facts |= {f"against version {key}": value for key, value in other.versions.items()}
+        facts |= {f"against flag {key}": value for key, value in other.flags.items()}
     for key, value in facts.items():
         ET.SubElement(properties, "property", name=_legal(key), value=_legal(value))
     for record in report.records:
-        suite.append(_case(record, f"twinspike.{header.backend}.{header.precision}"))
+        names = "-".join(side.backend for side in summary.sides(header))
+        suite.append(_case(record, f"twinspike.{names}.{header.precision}"))
     return suite
 
 

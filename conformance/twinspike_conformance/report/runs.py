@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from twinspike_conformance.record import Record, Report
+from twinspike_conformance.record import Header, Record, Report, Side
 from twinspike_conformance.report import summary
 from twinspike_conformance.report.markup import Html, details, join, table, tag
 from twinspike_conformance.report.parts import Runs, chip, clause_links, with_run
@@ -23,10 +23,10 @@ def runs_section(runs: Runs) -> Html:
 def _card(label: str, report: Report, i: int) -> Html:
     h = report.header
     facts = {
-        "backend": summary.implementation(h),
+        "backends" if h.against else "backend": summary.implementation(h),
         "precision": h.precision,
         "device": summary.place(h),
-        "mode": "compiled" if h.compiled else "eager",
+        "mode": summary.mode(h),
         "profile": h.profile,
         "seed": str(h.seed),
         "specification": h.spec_version,
@@ -38,21 +38,21 @@ def _card(label: str, report: Report, i: int) -> Html:
         "Python": h.python,
         "platform": h.platform,
     }
-    told = {h.backend, "python", "twinspike"}
-    versions = {f"{name} version": value for name, value in h.versions.items() if name not in told}
+    told = {*(side.backend for side in summary.sides(h)), "python", "twinspike"}
+    found = {name: value for side in summary.sides(h) for name, value in side.versions.items()}
+    versions = {f"{name} version": value for name, value in found.items() if name not in told}
     shown = tag(
         "dl", *(tag("div", tag("dt", key), tag("dd", value)) for key, value in (facts | versions).items()), class_="facts"
     )
-    flags = None
-    if h.flags:
-        rows = ((tag("code", key), tag("code", value)) for key, value in sorted(h.flags.items()))
-        flags = details(
-            "flags, as read back from the framework",
-            table(("flag", "value"), rows, f"Flags of {label}", class_="flags"),
-            open_=True,
-        )
+    flags = join(*(_flags(side) for side in summary.sides(h) if side.flags))
     head = tag("h3", chip(report.verdict), " ", label)
     return tag("article", head, status_bar(summary.counts(report)), shown, flags, class_="card", id=f"run-{i}")
+
+
+def _flags(side: Header | Side) -> Html:
+    rows = ((tag("code", key), tag("code", value)) for key, value in sorted(side.flags.items()))
+    shown = table(("flag", "value"), rows, f"Flags of {side.backend}", class_="flags")
+    return details(f"flags of {side.backend}, as read back from the framework", shown, open_=True)
 
 
 def _clock(text: str) -> str:

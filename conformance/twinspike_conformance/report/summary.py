@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from twinspike.clauses import CLAUSES, Clause
-from twinspike_conformance.record import Header, Record, Report, Status
+from twinspike_conformance.record import Header, Record, Report, Side, Status
 
 GRAVITY: tuple[Status, ...] = ("error", "fail", "inconclusive", "waived", "pass", "not run", "not supported")
 """Of several tests of one clause the first of these that occurs is the clause's status."""
@@ -58,22 +58,41 @@ def of_tests(n: int) -> str:
 
 
 def implementation(header: Header) -> str:
-    """The backend with its framework's version, where the header knows it."""
-    version = header.versions.get(header.backend, "")
-    return f"{header.backend} {version}".strip()
+    """The backend, or the two, with their frameworks' versions where the header knows them."""
+    return " and ".join(f"{side.backend} {side.versions.get(side.backend, '')}".strip() for side in sides(header))
+
+
+def sides(header: Header) -> list[Header | Side]:
+    """The backend that was run, and the one that it was held against, if any."""
+    return [header] if header.against is None else [header, header.against]
 
 
 def place(header: Header) -> str:
-    """Where it ran: the device and what that is called."""
-    return header.device if header.device_name in ("", header.device) else f"{header.device} ({header.device_name})"
+    """Where it ran: the device and what that is called; of a cross run both, if they differ."""
+    return _joined(
+        side.device if side.device_name in ("", side.device) else f"{side.device} ({side.device_name})" for side in sides(header)
+    )
+
+
+def mode(header: Header) -> str:
+    """`compiled` or `eager`; of a cross run both, if they differ."""
+    return _joined("compiled" if side.compiled else "eager" for side in sides(header))
+
+
+def _joined(words: Iterable[str]) -> str:
+    return " and ".join(dict.fromkeys(words))
+
+
+def session(header: Header) -> list[str]:
+    """What was run: backend, precision, device, and `compiled` where it was; of a cross run both sides' where they differ."""
+    found = sides(header)
+    modes = [] if not any(side.compiled for side in found) else [mode(header)]
+    return [" and ".join(side.backend for side in found), header.precision, _joined(side.device for side in found), *modes]
 
 
 def labels(reports: Sequence[Report]) -> list[str]:
     """A short name per run, all different."""
-    found = []
-    for report in reports:
-        h = report.header
-        found.append(f"{h.backend} {h.precision} {h.device}{' compiled' if h.compiled else ''}")
+    found = [" ".join(session(report.header)) for report in reports]
     repeated = {name for name, n in Counter(found).items() if n > 1}
     seen: Counter[str] = Counter()
     for i, name in enumerate(found):
@@ -87,19 +106,22 @@ def sentence(report: Report) -> str:
     """The verdict in one sentence."""
     h, found = report.header, counts(report)
     what = f"Twinspike {h.spec_version} in {h.precision} on {place(h)}"
+    does, does_not = ("agree on", "do not agree on") if h.against else ("conforms to", "does not conform to")
     wrong = found.get("fail", 0) + found.get("error", 0)
-    total = len(report.records)
-    if report.verdict == "fail":
-        if not wrong:
-            return f"Nothing was shown about {implementation(h)} and {what}: {'no test passed' if total else 'no test ran'}."
-        return f"{implementation(h)} does not conform to {what}: {wrong} of {of_tests(total)} failed."
+    total, weak = len(report.records), sum(row.breaks_gate for row in report.kills)
+    if wrong:
+        return f"{implementation(h)} {does_not} {what}: {wrong} of {of_tests(total)} failed."
+    if not {"pass", "waived"} & set(found):
+        return f"Nothing was shown about {implementation(h)} and {what}: {'no test passed' if total else 'no test ran'}."
+    if weak:
+        return f"The suite is too weak for {what}: {weak} of {len(report.kills)} faults in {h.backend} break its gate."
     if report.verdict == "inconclusive":
-        open_ = found["inconclusive"]
-        return f"Whether {implementation(h)} conforms to {what} is undecided: {of_tests(open_)} of {total} inconclusive."
+        open_ = of_tests(found["inconclusive"])
+        return f"Whether {implementation(h)} {does} {what} is undecided: {open_} of {total} inconclusive."
     limits = [f"{of_tests(found['waived'])} waived"] if "waived" in found else []
     absent = found.get("not supported", 0) + found.get("not run", 0)
     limits += [f"{of_tests(absent)} not claimed or not run"] if absent else []
-    return f"{implementation(h)} conforms to {what}{', but for ' + ' and '.join(limits) if limits else ''}."
+    return f"{implementation(h)} {does} {what}{', but for ' + ' and '.join(limits) if limits else ''}."
 
 
 def overall(reports: Sequence[Report]) -> Status:
@@ -114,6 +136,8 @@ def overall_sentence(reports: Sequence[Report]) -> str:
         return sentence(reports[0])
     good = sum(report.verdict == "pass" for report in reports)
     versions = " and ".join(sorted({report.header.spec_version for report in reports}))
+    if any(report.header.against for report in reports):
+        return f"{good} of {len(reports)} runs of Twinspike {versions} pass."
     if good == len(reports):
         return f"All {good} runs conform to Twinspike {versions}."
     return f"{good} of {len(reports)} runs conform{'s' if good == 1 else ''} to Twinspike {versions}."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from textwrap import shorten
 
-from twinspike_conformance.record import Header, Record, Report
+from twinspike_conformance.record import WANTED, Header, Record, Report
 from twinspike_conformance.report import summary
 
 _COLOURS = {"pass": "32", "fail": "31", "error": "35", "inconclusive": "33", "waived": "34", "not supported": "2", "not run": "2"}
@@ -20,11 +20,10 @@ def render(report: Report, *, width: int = 100, colour: bool = False) -> str:
         colour: whether the terminal understands ANSI colours.
     """
     header = report.header
-    mode = "compiled" if header.compiled else "eager"
     lines = [
         "",
         f"Twinspike {header.spec_version} conformance: {summary.implementation(header)}, {header.precision}, "
-        f"{summary.place(header)}, {mode}",
+        f"{summary.place(header)}, {summary.mode(header)}",
         f"profile {header.profile}, seed {header.seed}, {summary.duration(header.seconds)}",
         "",
     ]
@@ -49,8 +48,8 @@ def render(report: Report, *, width: int = 100, colour: bool = False) -> str:
 
 def summary_of_kills(report: Report) -> str:
     """How many faults were found, in one line."""
-    killed = sum(bool(row.killers) for row in report.kills)
-    twice = sum(len(row.killers) > 1 for row in report.kills)
+    killed = sum(bool(row.killers) and not row.equivalent for row in report.kills)
+    twice = sum(len(row.killers) >= WANTED and not row.equivalent for row in report.kills)
     equal = sum(bool(row.equivalent) for row in report.kills)
     alive = [row.fault for row in report.kills if not row.killers and not row.equivalent]
     line = f"faults: {killed} of {len(report.kills) - equal} killed, {twice} by two tests or more, {equal} proved equivalent"
@@ -95,8 +94,12 @@ def _first(record: Record, header: Header) -> list[str]:
 def replay(digest: str, header: Header) -> str:
     """The command that runs an example again, for a POSIX shell: digests and backends may hold brackets and spaces."""
     words = ["python", "-m", "twinspike_conformance", "repro", digest]
-    words += ["--backend", header.backend, "--device", header.device, "--precision", header.precision]
-    return shlex.join([*words, "--compiled"] if header.compiled else words)
+    words += ["--backend", header.given, "--device", header.device, "--precision", header.precision]
+    words += ["--compiled"] if header.compiled else []
+    other = header.against
+    if other is not None:
+        words += ["--against", other.given, "--device-b", other.device, *(["--compiled-b"] if other.compiled else [])]
+    return shlex.join(words)
 
 
 def _paint(text: str, status: str, colour: bool) -> str:
