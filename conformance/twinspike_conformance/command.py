@@ -23,7 +23,7 @@ from twinspike_conformance.runner import left_out, run_check, try_example
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; 0 if the verdict is pass, 1 if it is not, 2 for what can't be run."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    commands = {"repro": _repro, "verify": _verify, "page": _page, "mutants": _mutants}
+    commands = {"repro": _repro, "verify": _verify, "page": _page, "mutants": _mutants, "certify": _certify}
     try:
         if words and words[0] in commands:
             return commands[words[0]](words[1:])
@@ -43,7 +43,7 @@ def _parser(description: str, backend: bool = True) -> argparse.ArgumentParser:
 
 
 def _run(words: list[str]) -> int:
-    parser = _parser("Prove that a backend computes the specification. Other commands: repro, verify, page, mutants.")
+    parser = _parser("Prove that a backend computes the specification. Other commands: repro, verify, page, mutants, certify.")
     parser.add_argument("backend", help="name, module:object, mutant:ID[@base] or a TOML file with the key backend")
     parser.add_argument("--profile", default="ci", help=f"one of {', '.join(PROFILES)}")
     parser.add_argument("--seed", type=int, default=0)
@@ -114,6 +114,12 @@ def _mutants(words: list[str]) -> int:
     from twinspike_conformance.faults import gate  # noqa: PLC0415  # the corpus is large and seldom wanted
 
     return gate.main(words)
+
+
+def _certify(words: list[str]) -> int:
+    from twinspike_conformance import certify  # noqa: PLC0415  # no run of the suite needs it
+
+    return certify.main(words)
 
 
 def _page(words: list[str]) -> int:

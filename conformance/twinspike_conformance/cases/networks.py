@@ -70,11 +70,12 @@ NARROW = ("digits_cnn", "events", "block")
 """Networks that are shallow enough for that."""
 
 
-def build(name: str) -> Network:
-    """A network by its name here."""
-    if name == BLOCK.name:
+def build(source: str | dict[str, Any]) -> Network:
+    """A network by its name here, or by arguments of `zoo.network`, lists for tuples."""
+    if source == BLOCK.name:
         return BLOCK
-    arguments: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in NETWORKS[name].items()}
+    given = NETWORKS[source] if isinstance(source, str) else source
+    arguments: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
     return network(**arguments)
 
 

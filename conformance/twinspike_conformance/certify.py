@@ -1,0 +1,96 @@
+"""Certify one network at its real size: every layer, gradient, statistic and update of one joint step.
+
+The suite's own networks are narrow, so that it ends in a minute. Here the same checks are given the network
+that a user trains, layer by layer from the backend's own inputs to each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from twinspike.config import SGD, Method, decode, encode
+from twinspike.errors import SpecError, require
+from twinspike_conformance import session as opening
+from twinspike_conformance.cases.networks import build
+from twinspike_conformance.checks import CHECKS, Check
+from twinspike_conformance.checks.base import Space
+from twinspike_conformance.profiles import PROFILES
+from twinspike_conformance.record import Record
+from twinspike_conformance.report import terminal
+from twinspike_conformance.runner import left_out, run_check
+
+PARTS = ("layers", "gradients", "loss", "statistics", "update", "evaluation")
+"""The checks of networks that start from the backend's own values, and so stay sharp at any depth."""
+
+
+def main(words: list[str]) -> int:
+    """Print what each check found on the one network; 0 if all passed.
+
+    Raises:
+        SpecError: network, method or backend is not there or does not fit.
+    """
+    parser = argparse.ArgumentParser(
+        prog="twinspike_conformance certify",
+        description="Certify one joint step of a network at its real size, layer by layer.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("network", help="a name of the zoo")
+    parser.add_argument("--backend", required=True)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="f32-ieee")
+    parser.add_argument("--compiled", action="store_true")
+    parser.add_argument("--batch", type=int, default=2, help="B, at least 2; memory grows with it")
+    parser.add_argument("--width", type=int, default=None, help="channels of the first stage; the network's own if not given")
+    parser.add_argument("--config", default=None, help="TOML file whose table `method` is used; the paper's method if not given")
+    parser.add_argument("--seed", type=int, default=0, help="of parameters, images and labels")
+    parser.add_argument("--report", default=None, help="folder for report.json, junit.xml, report.html and badges")
+    given = parser.parse_args(words)
+    require(given.batch >= 2, "--batch", expected="a whole number >= 2", got=given.batch)
+    method = _method(given.config)
+    arguments = {"name": given.network} | ({} if given.width is None else {"width": given.width})
+    network = build(arguments)
+    options = opening.Options(
+        backend=given.backend, device=given.device, precision=given.precision, compiled=given.compiled, seed=given.seed
+    )
+    bench, started = opening.bench(options), time.time()
+    what = f"certify {network.name}, B = {given.batch}, T = {method.time_steps}, input {network.input_shape}"
+    print("\n".join([*opening.lines(bench, options)[:-1], what]), flush=True)
+    config = {"network": arguments, "method": encode(method), "optimizer": encode(SGD(momentum=0.9))}
+    records: list[Record] = []
+    for check in CHECKS.values():
+        if check.id not in {f"network[{part}]" for part in PARTS}:
+            records.append(left_out(check, "not part of a certificate of one network"))
+            continue
+        records.append(run_check(at(check, config, given.batch), bench, PROFILES["smoke"], given.seed))
+        r = records[-1]
+        worst = f"worst error/bound {r.worst_ratio:.3g}" if r.comparisons else r.reason
+        print(f"{r.id}: {r.status}, {r.comparisons} comparisons, {worst}, {r.seconds:.0f} s", flush=True)
+    report = opening.report(bench, options, records, started)
+    report = msgspec.structs.replace(report, header=msgspec.structs.replace(report.header, profile=what))
+    print(terminal.render(report, colour=sys.stdout.isatty()))
+    if given.report:
+        print(f"report: {opening.publish_to(report, Path(given.report))}")
+    return 0 if report.verdict == "pass" else 1
+
+
+def at(check: Check, config: dict[str, Any], batch: int) -> Check:
+    """A check of networks whose one example is the given network."""
+    space = Space(check.space.operation, (config,), ({"B": batch},), ("normal",), False)
+    return msgspec.structs.replace(check, space=space, weight=0.0)
+
+
+def _method(path: str | None) -> Method:
+    if path is None:
+        return Method()
+    try:
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise SpecError(f"{path}: expected a TOML file with the table method, got {error}") from None
+    return decode(Method, table.get("method", {}), "method")
