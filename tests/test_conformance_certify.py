@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from twinspike_conformance.certify import PARTS
 from twinspike_conformance.command import main as suite
 from twinspike_conformance.report import read
