@@ -57,8 +57,7 @@ def lif_forward(neuron: Neuron, inputs: Named, out: Named, roundoff: float) -> l
     start = Tracked(before, roundoff=roundoff)
     after, charge, states = start, [], []
     for t in range(len(x)):
-        current: Any = Tracked(x[t], roundoff=roundoff)
-        charge.append(decay * after + ((1.0 - decay) * current if neuron.decay_input else current))
+        charge.append(_charge(neuron, decay, after, Tracked(x[t], roundoff=roundoff)))
         own = Tracked(u[t], roundoff=roundoff)
         after = _reset(neuron, own, s[t], theta)
         states.append(after)
@@ -74,6 +73,31 @@ def lif_forward(neuron: Neuron, inputs: Named, out: Named, roundoff: float) -> l
     final = states[-1]
     findings.append(compare("v", out["v"], final.value, final.error, rung="certificate", clauses=("LIF-3", "LIF-4", "LIF-5")))
     return findings
+
+
+def followed(neuron: Neuron, inputs: Named, s: Values, roundoff: float) -> Tracked:
+    """Potentials before reset of the sequence that fires as `s` says, with the running bound of all its steps.
+
+    As long as the spikes are an implementation's own, its potentials are within the bound, whatever they were decided by.
+
+    Args:
+        neuron: the config.
+        inputs: as in `lif_forward`.
+        s: spikes (T, B, C, *d).
+        roundoff: of the potential's format.
+    """
+    x = inputs["x"]
+    decay, theta = quantities_of(neuron, inputs, roundoff)
+    after, potentials = Tracked(inputs.get("v", np.zeros_like(x[0])), roundoff=roundoff), []
+    for current, fired in zip(x, s, strict=True):
+        potentials.append(_charge(neuron, decay, after, Tracked(current, roundoff=roundoff)))
+        after = _reset(neuron, potentials[-1], fired, theta)
+    return stack(potentials)
+
+
+def _charge(neuron: Neuron, decay: Any, after: Any, current: Any) -> Tracked:
+    """LIF-1: u[t] from v[t-1] and x[t]."""
+    return decay * after + ((1.0 - decay) * current if neuron.decay_input else current)  # type: ignore[no-any-return]
 
 
 def _reset(neuron: Neuron, u: Tracked, s: Values, theta: Tracked) -> Tracked:

@@ -1,29 +1,33 @@
-"""The suite's command line: run it, replay an example, verify a report, make a page of several, measure its strength."""
+"""The suite's command line: run it, hold backends against one another, replay, verify, make pages, measure its strength."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from twinspike.errors import SpecError, refuse
+from twinspike_conformance import cross
 from twinspike_conformance import session as opening
 from twinspike_conformance.cases.base import from_digest
-from twinspike_conformance.checks import CHECKS
+from twinspike_conformance.checks import CHECKS, Bench, Check
 from twinspike_conformance.diagnosis import suspects
 from twinspike_conformance.profiles import PROFILES, profile
 from twinspike_conformance.record import Record, Report
 from twinspike_conformance.report import page, read, terminal, verify
 from twinspike_conformance.reproduction import reproduction
-from twinspike_conformance.runner import left_out, run_check, try_example
+from twinspike_conformance.runner import Suspects, left_out, run_check, try_example
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; 0 if the verdict is pass, 1 if it is not, 2 for what can't be run."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    commands = {"repro": _repro, "verify": _verify, "page": _page, "mutants": _mutants, "certify": _certify}
+    commands = {
+        "cross": _cross, "repro": _repro, "verify": _verify, "page": _page, "mutants": _mutants, "certify": _certify,
+    }  # fmt: skip
     try:
         if words and words[0] in commands:
             return commands[words[0]](words[1:])
@@ -31,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SpecError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+_BACKEND = "name, module:object, mutant:ID[@base] or a TOML file with the key backend"
 
 
 def _parser(description: str, backend: bool = True) -> argparse.ArgumentParser:
@@ -43,13 +50,12 @@ def _parser(description: str, backend: bool = True) -> argparse.ArgumentParser:
 
 
 def _run(words: list[str]) -> int:
-    parser = _parser("Prove that a backend computes the specification. Other commands: repro, verify, page, mutants, certify.")
-    parser.add_argument("backend", help="name, module:object, mutant:ID[@base] or a TOML file with the key backend")
-    parser.add_argument("--profile", default="ci", help=f"one of {', '.join(PROFILES)}")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--report", default=None, help="folder for report.json, junit.xml, report.html and badges")
+    parser = _parser(
+        "Prove that a backend computes the specification. Other commands: cross, repro, verify, page, mutants, certify."
+    )
+    parser.add_argument("backend", help=_BACKEND)
+    _choose(parser)
     parser.add_argument("--expectations", default=None, help="TOML file of known deviations")
-    parser.add_argument("--only", default="", help="run the checks whose id contains this text")
     given = parser.parse_args(words)
     options = opening.Options(
         **{
@@ -58,20 +64,73 @@ def _run(words: list[str]) -> int:
         }
     )
     bench, chosen, started = opening.bench(options), profile(options.profile), time.time()
+    _demand(given.only, CHECKS)
     print("\n".join(opening.lines(bench, options)), flush=True)
-    if not any(given.only in name for name in CHECKS):
-        raise refuse("--only", expected="part of the id of a check", got=given.only)
+    records = _records(CHECKS.values(), given.only, lambda check: run_check(check, bench, chosen, options.seed, suspects))
+    return _close(opening.report(bench, options, records, started), given.report)
+
+
+def _cross(words: list[str]) -> int:
+    parser = _parser("Hold two backends against one another, on the same examples and from the same states.")
+    parser.add_argument("first", help=_BACKEND)
+    parser.add_argument("second", help="likewise; options that end in -b are about it")
+    _second(parser)
+    _choose(parser)
+    given = parser.parse_args(words)
+    started, chosen, pair = time.time(), profile(given.profile), _pair(given, given.first, given.second)
+    options = opening.Options(backend=given.first, precision=given.precision, profile=given.profile, seed=given.seed)
+    checks = {check.id: check for check in cross.checks(pair)}
+    _demand(given.only, [*checks, cross.INDEPENDENCE])
+    print("\n".join(opening.lines(pair.a, options, pair.b)), flush=True)
+    records = _records(checks.values(), given.only, lambda check: cross.run(pair, check, chosen, given.seed))
+    records.append(cross.independence(pair, given.only))
+    return _close(opening.report(pair.a, options, records, started, pair.b), given.report)
+
+
+def _second(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device-b", default="cpu", help="of the second backend")
+    parser.add_argument("--compiled-b", action="store_true", help="the second backend compiled")
+
+
+def _pair(given: argparse.Namespace, first: str, second: str) -> cross.Pair:
+    sides = ((first, given.device, given.compiled), (second, given.device_b, given.compiled_b))
+    a, b = (
+        opening.bench(opening.Options(backend=name, device=device, precision=given.precision, compiled=compiled))
+        for name, device, compiled in sides
+    )
+    return cross.Pair(a, b)
+
+
+def _choose(parser: argparse.ArgumentParser) -> None:
+    """Options of what is run and where its report goes."""
+    parser.add_argument("--profile", default="ci", help=f"one of {', '.join(PROFILES)}")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--report", default=None, help="folder for report.json, junit.xml, report.html and badges")
+    parser.add_argument("--only", default="", help="run the checks whose id contains this text")
+
+
+def _demand(only: str, names: Iterable[str]) -> None:
+    if not any(only in name for name in names):
+        raise refuse("--only", expected="part of the id of a check", got=only)
+
+
+def _records(checks: Iterable[Check], only: str, run: Callable[[Check], Record]) -> list[Record]:
+    """Run the checks that are wanted, a letter for each."""
     records: list[Record] = []
-    for check in CHECKS.values():
-        if given.only not in check.id:
+    for check in checks:
+        if only not in check.id:
             records.append(left_out(check, "left out by --only"))
             continue
-        records.append(run_check(check, bench, chosen, options.seed, suspects))
+        records.append(run(check))
         print({"pass": ".", "not supported": "s", "not run": "n"}.get(records[-1].status, "F"), end="", flush=True)
-    result = opening.report(bench, options, records, started)
+    return records
+
+
+def _close(result: Report, folder: str | None) -> int:
+    """Show and keep the report."""
     print(terminal.render(result, colour=sys.stdout.isatty()))
-    if given.report:
-        print(f"report: {opening.publish_to(result, Path(given.report))}")
+    if folder:
+        print(f"report: {opening.publish_to(result, Path(folder))}")
     return 0 if result.verdict == "pass" else 1
 
 
@@ -79,26 +138,40 @@ def _repro(words: list[str]) -> int:
     parser = _parser("Replay one example of a report on any backend.")
     parser.add_argument("digest", help="as a report shows it: CHECK:EXAMPLE")
     parser.add_argument("--backend", required=True)
+    parser.add_argument("--against", default=None, help="the second backend, of an example of a cross run")
+    _second(parser)
     parser.add_argument("--code", action="store_true", help="also print the example as Python code")
     given = parser.parse_args(words)
     name, _, text = given.digest.rpartition(":")
-    if name not in CHECKS:
+    paired = name.startswith("cross[")
+    if paired and given.against is None:
+        raise refuse("--against", expected="the second backend, since the example is of a cross run", got="nothing")
+    checks, explain, benches = _replayed(given) if paired else (CHECKS, suspects, [_one(given)])
+    if name not in checks:
         raise refuse("digest", expected="CHECK:EXAMPLE as a report shows it", got=given.digest)
     example = from_digest(text)
-    bench = opening.bench(
-        opening.Options(backend=given.backend, device=given.device, precision=given.precision, compiled=given.compiled)
-    )
-    print(CHECKS[name].sentence)
+    print(checks[name].sentence)
     print(f"{example.operation} {example.config} {example.sizes} {example.family} seed {example.seed}")
-    wrong = try_example(CHECKS[name], bench, example)
+    wrong = try_example(checks[name], benches[0], example)
     for finding in wrong:
         print(finding.sentence())
-    for suspect in suspects(bench, CHECKS[name], example) if wrong else ():
+    for suspect in explain(benches[0], checks[name], example) if wrong else ():
         print(f"suspect: {suspect}")
     if given.code:
-        print(reproduction(bench, example))
+        print(reproduction(benches[0], example, *benches[1:]))
     print("fail" if wrong else "pass")
     return 1 if wrong else 0
+
+
+def _one(given: argparse.Namespace) -> Bench:
+    options = opening.Options(backend=given.backend, device=given.device, precision=given.precision, compiled=given.compiled)
+    return opening.bench(options)
+
+
+def _replayed(given: argparse.Namespace) -> tuple[dict[str, Check], Suspects, list[Bench]]:
+    """Checks of a pair, who finds its suspects, and its benches."""
+    pair = _pair(given, given.backend, given.against)
+    return {check.id: check for check in cross.checks(pair)}, partial(cross.suspects_of, pair), [pair.a, pair.b]
 
 
 def _verify(words: list[str]) -> int:

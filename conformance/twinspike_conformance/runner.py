@@ -59,17 +59,20 @@ class Tally:
                 self.ratios[int(np.searchsorted(RATIO_BINS, finding.ratio))] += 1
 
 
-def try_example(check: Check, bench: Bench, example: Example, tally: Tally | None = None) -> list[Finding]:
-    """Findings that are not ok; an exception of the backend is one."""
-    started = time.perf_counter()
+def findings_of(check: Check, bench: Bench, example: Example) -> list[Finding]:
+    """What the check finds; an exception of the backend is a finding."""
     try:
-        findings = check.run(bench, example)
+        return check.run(bench, example)
     except Exception as error:  # whatever the implementation raises is its answer
         place = traceback.extract_tb(error.__traceback__)[-1]
         text = f"{type(error).__name__}: {error} ({place.name}, line {place.lineno})"
-        findings = [
-            Finding(quantity="answer", rung="property", clauses=check.clauses, ok=False, got=text, want="a result")
-        ]  # fmt: skip
+        return [Finding(quantity="answer", rung="property", clauses=check.clauses, ok=False, got=text, want="a result")]
+
+
+def try_example(check: Check, bench: Bench, example: Example, tally: Tally | None = None) -> list[Finding]:
+    """Findings that are not ok."""
+    started = time.perf_counter()
+    findings = findings_of(check, bench, example)
     if tally is not None:
         tally.add(findings, time.perf_counter() - started)
     return [finding for finding in findings if not finding.ok]

@@ -23,10 +23,10 @@ from twinspike_conformance.variant import tracked
 Values = NDArray[Any]
 
 
-def opened(bench: Bench, example: Example, batches: int = 1) -> tuple[Setting, Program, Any]:
-    """The example's numbers, a program for it, and its loaded state."""
+def opened(bench: Bench, example: Example | Setting, batches: int = 1) -> tuple[Setting, Program, Any]:
+    """The example's numbers, unless they are given themselves, a program for it, and its loaded state."""
     form = PRECISIONS[bench.session.precision].storage
-    s = setting(example, form, batches)
+    s = example if isinstance(example, Setting) else setting(example, form, batches)
     program = bench.session.program(s.network, s.method, s.optimizer)
     return s, program, program.load(s.state)
 
