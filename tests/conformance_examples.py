@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from twinspike.operations import OPERATIONS
-from twinspike_conformance.record import Failure, Header, KillRow, Record, Report, Waiver
+from twinspike_conformance.record import Failure, Header, KillRow, Record, Report, Side, Waiver
 
 REPRODUCTION = """\
 import numpy as np
@@ -53,6 +53,20 @@ def header(**changes: Any) -> Header:
         packages=("numpy==2.3.1", "torch==2.13.0", "twinspike==0.1.0"),
         started="2026-05-04T10:20:30+00:00",
         seconds=192.4,
+    )
+    return msgspec.structs.replace(base, **changes)
+
+
+def side(**changes: Any) -> Side:
+    """The second backend of a cross run, jax on the same CPU, with changes."""
+    base = Side(
+        backend="jax",
+        given="jax",
+        versions={"jax": "0.10.2", "numpy": "2.3.1"},
+        device="cpu",
+        device_name="a CPU <of 2 cores>",
+        compiled=False,
+        flags={"jax_enable_x64": "True"},
     )
     return msgspec.structs.replace(base, **changes)
 

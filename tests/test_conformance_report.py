@@ -14,7 +14,7 @@ from xml.etree import ElementTree as ET
 
 import msgspec
 import pytest
-from conformance_examples import FAILURE, KILLS, header, passing, report
+from conformance_examples import FAILURE, KILLS, header, passing, report, side
 
 from twinspike.errors import SpecError
 from twinspike_conformance.record import RATIO_BINS, SCHEMA, Record, Report
@@ -192,6 +192,24 @@ def test_labels_differ() -> None:
         "torch f64 cpu",
         "torch f32-ieee cpu #2",
     ]
+
+
+def test_a_cross_run_names_both_sides_where_they_differ() -> None:
+    held = passing(against=side())
+    assert summary.labels([held]) == ["torch and jax f32-ieee cpu"]
+    assert badge.message(held).startswith("torch and jax · f32-ieee · cpu · ci: pass")
+    assert summary.sentence(held) == (
+        "torch 2.13.0 and jax 0.10.2 agree on Twinspike 0.1.0 in f32-ieee on cpu (a CPU <of 2 cores>)."
+    )
+    assert "do not agree on" in summary.sentence(report(against=side()))
+    far = passing(compiled=True, against=side(device="cuda", device_name="a GPU"))
+    assert summary.labels([far]) == ["torch and jax f32-ieee cpu and cuda compiled and eager"]
+    assert terminal.replay("cross[lif-exact]:eN", far.header).endswith("--compiled --against jax --device-b cuda")
+    assert summary.overall_sentence([held, passing()]) == "2 of 2 runs of Twinspike 0.1.0 pass."
+    (suite,) = ET.fromstring(junit.render([held])).findall("testsuite")
+    told = {p.get("name"): p.get("value") for p in suite.iter("property")}
+    assert (told["backend"], told["against"], told["against version jax"]) == ("torch", "jax", "0.10.2")
+    assert next(suite.iter("testcase")).get("classname") == "twinspike.torch-jax.f32-ieee"
 
 
 def test_every_chapter_and_status_has_its_words() -> None:

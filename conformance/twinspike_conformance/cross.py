@@ -49,6 +49,9 @@ OPEN = 1e-3
 INDEPENDENCE = "cross[independence]"
 """The check of the pair itself, after all others."""
 
+_KEPT = ("OPT-2", "OPT-3", "PRE-4")
+"""Clauses of what a state keeps."""
+
 FLOW = ("layers", "loss", "gradients", "statistics", "update", "step", "evaluation")
 """Checks of networks in the order in which the data flow through a training step; `step` compares whole steps, in
 float64 and where rounding decides no spike, with the bound of the reference from the images to the last parameter."""
@@ -227,47 +230,46 @@ def _steps(pair: Pair, bench: Bench, example: Example) -> list[Finding]:
                 found.append(msgspec.structs.replace(finding, told=told, compared=None))
             if not all(finding.ok for finding in found):
                 return found
-        state = _trained(bench, at)
+        after = _trained(bench, at)
+        state = {name: value if value.dtype.kind == "i" else value.astype(np.float64) for name, value in after.items()}
     return found
 
 
 def _trained(bench: Bench, s: Setting) -> State:
-    """The state after a step on each batch, as the specification holds it."""
+    """What the backend dumps after a step on each batch."""
     program = bench.session.program(s.network, s.method, s.optimizer)
     state = program.load(s.state)
     for images, labels in zip(s.images, s.labels, strict=True):
         state, _ = program.train_step(state, images, labels, RATE)
-    return {name: value if value.dtype.kind == "i" else value.astype(np.float64) for name, value in program.dump(state).items()}
+    return program.dump(state)
 
 
 def _free(pair: Pair, bench: Bench, example: Example) -> list[Finding]:
     """After free steps each backend's state loads into the other and comes back bit for bit, and training goes on from it."""
     s = setting(example, PRECISIONS[bench.session.precision].storage, STEPS)
-    programs = [side.session.program(s.network, s.method, s.optimizer) for _, side in pair.sides]
-    dumps = [program.dump(program.load(_trained(side, s))) for program, (_, side) in zip(programs, pair.sides, strict=True)]
+    dumps = [_trained(side, s) for side in (pair.a, pair.b)]
     forms = [{name: (value.shape, str(value.dtype)) for name, value in dump.items()} for dump in dumps]
     other = sorted(name for name in forms[0] | forms[1] if forms[0].get(name) != forms[1].get(name))
-    clauses = ("OPT-2", "OPT-3", "PRE-4")
-    found = [holds("names, shapes and formats of states", not other, got=str(other), want="none that differ", clauses=clauses)]
+    found = [holds("names, shapes and formats of states", not other, got=str(other), want="none that differ", clauses=_KEPT)]
     if other:
         return found
-    for dump, mine, theirs, (name, host) in (
-        (dumps[0], programs[0], programs[1], (pair.names[0], pair.names[1])),
-        (dumps[1], programs[1], programs[0], (pair.names[1], pair.names[0])),
-    ):
-        there = theirs.dump(theirs.load(dump))
-        back = mine.dump(mine.load(there))
+    programs = [side.session.program(s.network, s.method, s.optimizer) for side in (pair.a, pair.b)]
+    for k, (name, host) in enumerate((pair.names, pair.names[::-1])):
+        try:
+            there = programs[1 - k].dump(programs[1 - k].load(dumps[k]))
+            back = programs[k].dump(programs[k].load(there))
+            on, _ = programs[1 - k].train_step(programs[1 - k].load(dumps[k]), s.images[0], s.labels[0], RATE)
+            count = programs[1 - k].dump(on)[STEP]
+        except Exception as error:  # whatever an implementation raises is its answer
+            text = f"{type(error).__name__}: {error}"
+            found.append(holds(f"state of {name} in {host} and back", False, got=text, want="the same bits", clauses=_KEPT))
+            continue
         for place, after in ((f"in {host}", there), (f"back from {host}", back)):
-            lost = [n for n in dump if dump[n].tobytes() != after[n].tobytes() or dump[n].dtype != after[n].dtype]
-            found.append(
-                holds(f"state of {name}, {place}", not lost, got=f"other bits in {lost}", want="the same bits", clauses=clauses)
-            )
-        on, _ = theirs.train_step(theirs.load(dump), s.images[0], s.labels[0], RATE)
-        count = int(theirs.dump(on)[STEP])
-        want = int(s.state[STEP]) + STEPS + 1
-        found.append(
-            holds(f"{STEP} of {name}, one step on in {host}", count == want, got=str(count), want=str(want), clauses=clauses)
-        )
+            lost = [n for n, value in dumps[k].items() if n not in after or value.tobytes() != after[n].tobytes()]
+            text = f"other bits in {', '.join(lost)}"
+            found.append(holds(f"state of {name}, {place}", not lost, got=text, want="the same bits", clauses=_KEPT))
+        steps = s.state[STEP] + STEPS + 1
+        found.append(compare(f"{STEP} of {name}, one step on in {host}", count, steps, 0.0, rung="exact", clauses=_KEPT))
     return found
 
 
@@ -294,7 +296,7 @@ def checks(pair: Pair) -> tuple[Check, ...]:
                 network,
                 id=f"cross[network-{name}]",
                 sentence=str(judge.__doc__),
-                clauses=clauses if judge is _steps else ("OPT-2", "OPT-3", "PRE-4"),
+                clauses=clauses if judge is _steps else _KEPT,
                 rung="bound" if judge is _steps else "property",
                 run=partial(judge, pair),
                 weight=weight,
@@ -311,12 +313,17 @@ def run(pair: Pair, check: Check, profile: Profile, seed: int) -> Record:
     if failure is not None:
         example = from_digest(failure.digest.rpartition(":")[2])
         failure = msgspec.structs.replace(failure, reproduction=reproduction(pair.a, example, pair.b))
-    share = pair.parted / max(1, pair.decisions)
-    record = msgspec.structs.replace(record, failure=failure, ambiguous=share)
-    if record.status == "pass" and "lif" in check.needs and share > OPEN:
-        reason = f"the two parted by rounding at {share:.2%} of the decisions, above {OPEN:.2%}"
-        return msgspec.structs.replace(record, status="inconclusive", reason=reason)
-    return record
+    record = msgspec.structs.replace(record, failure=failure)
+    return _weighed(record, pair.parted / max(1, pair.decisions), of_sequences="lif" in check.needs)
+
+
+def _weighed(record: Record, share: float, of_sequences: bool) -> Record:
+    """A record with the share of decisions at which the two parted: of single sequences too many leave nothing compared."""
+    record = msgspec.structs.replace(record, ambiguous=share)
+    if record.status != "pass" or not of_sequences or share <= OPEN:
+        return record
+    reason = f"the two parted by rounding at {share:.2%} of the decisions, above {OPEN:.2%}"
+    return msgspec.structs.replace(record, status="inconclusive", reason=reason)
 
 
 def suspects_of(pair: Pair, bench: Bench, check: Check, example: Example) -> tuple[str, ...]:
