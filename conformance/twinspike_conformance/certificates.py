@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from twinspike.config import Factorization, Neuron, Rectangle, Retract
 from twinspike.reference import factorization as fac
 from twinspike_conformance.finding import Finding, compare
-from twinspike_conformance.tracked import FREEDOM, TINY, Tracked, gamma
+from twinspike_conformance.tracked import FREEDOM, TINY, Tracked, gamma, storage
 from twinspike_conformance.variant import tracked
 
 Values = NDArray[np.float64]
@@ -130,8 +130,7 @@ def surrogate_at(neuron: Neuron, u: Values, theta: Tracked, roundoff: float) -> 
 
 
 def _subtracts_exactly(u: Values, theta: Values, z: Values, roundoff: float) -> Values:
-    form = np.float64 if roundoff == 2.0**-53 else np.float32
-    return np.asarray(z.astype(form).astype(np.float64) == u - theta)
+    return np.asarray(z.astype(storage(roundoff)).astype(np.float64) == u - theta)
 
 
 class AdjointTrace(NamedTuple):

@@ -27,6 +27,11 @@ TINY = {2.0**-53: 2.0**-1022, 2.0**-52: 2.0**-1022, 2.0**-24: 2.0**-126, 2.0**-1
 """Smallest normal number per roundoff: results below it may be flushed to zero."""
 
 
+def storage(roundoff: float) -> type[np.floating[Any]]:
+    """The format in which constants are stored where arithmetic rounds so: float64 up to its doubled roundoff, else float32."""
+    return np.float64 if roundoff <= 2.0**-52 else np.float32
+
+
 def gamma(n: float, roundoff: float) -> float:
     """n u / (1 - n u), the classic constant; infinite where a bound says nothing."""
     return n * roundoff / (1.0 - n * roundoff) if n * roundoff < 1.0 else np.inf
@@ -63,7 +68,7 @@ class Tracked:
         if isinstance(x, Tracked):
             return x
         value = np.asarray(x, np.float64)
-        rounded = np.asarray(value, np.float32).astype(np.float64) if self.roundoff > 2.0**-53 else value
+        rounded = value.astype(storage(self.roundoff)).astype(np.float64)
         return self._view(value, np.abs(rounded - value))
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
