@@ -40,6 +40,10 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     compared: Compared | None = None
     """What was compared; None for a property, and where shapes differ."""
 
+    def within(self, factor: float) -> bool:
+        """Whether it is ok or would be with its bound times `factor`; what is exact or no number has no bound to widen."""
+        return self.ok or (not isinstance(self.got, str) and self.ratio <= factor)
+
     def sentence(self) -> str:
         """The finding in words, numbers in hexadecimal."""
         if self.told:

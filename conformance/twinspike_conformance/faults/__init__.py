@@ -18,6 +18,7 @@ from twinspike_conformance.faults import (
     optimizer,
     precision,
     sharing,
+    subtle,
     surrogate,
     weights,
 )
@@ -25,7 +26,7 @@ from twinspike_conformance.faults.base import Fault
 
 FAULTS: tuple[Fault, ...] = tuple(
     fault
-    for chapter in (neuron, surrogate, weights, layers, norm, losses, optimizer, sharing, network, precision, harness)
+    for chapter in (neuron, surrogate, weights, layers, norm, losses, optimizer, sharing, network, precision, subtle, harness)
     for fault in chapter.FAULTS
 )
 

@@ -32,6 +32,9 @@ def main(words: list[str]) -> int:
     parser.add_argument("--base", default="numpy", help="backend that the faults are put into")
     parser.add_argument("--precision", default=None, help="the base's finest if not given")
     parser.add_argument("--only", default="", help="faults whose id contains this text")
+    parser.add_argument(
+        "--wider", type=float, default=1.0, help="multiply every bound by this: what then lives, its bound killed"
+    )
     parser.add_argument("--report", default=None, help="folder for a report of the base's own run and the matrix")
     given = parser.parse_args(words)
     base, started = opening.load(given.base), time.time()
@@ -46,7 +49,7 @@ def main(words: list[str]) -> int:
         if not fits(fault, base):
             print(f"{fault.id}: needs a base whose arrays are NumPy's", flush=True)
             continue
-        rows.append(kill(fault, base, precision=precision))
+        rows.append(kill(fault, base, precision=precision, wider=given.wider))
         print(line(rows[-1]), flush=True)
     print("\n".join(summary(rows)))
     if given.report:

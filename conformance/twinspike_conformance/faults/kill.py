@@ -39,16 +39,19 @@ def relevant(fault: Fault, base: Backend, checks: Mapping[str, Check] = CHECKS) 
     return tuple(sorted(touching, key=lambda check: ("networks" in check.needs) * (1 + (check.id != QUICK))))
 
 
-def first_kill(faulty: Backend, check: Check, precision: str, profile: Profile, seed: int) -> tuple[int, str] | None:
+def first_kill(
+    faulty: Backend, check: Check, precision: str, profile: Profile, seed: int, wider: float = 1.0
+) -> tuple[int, str] | None:
     """Number of the first example on which a check fails, and the rung that failed; None if none does.
 
     The session is opened for this check, so that a fault that remembers something starts without memory.
+    With `wider` every bound is taken that many times as wide: what then lives, its bound alone had killed.
     """
     session = faulty.session(faulty.capabilities().devices[0], precision, False)
     bench = Bench(faulty, session)
     count = len(covering(check, profile.cover)) + round(profile.draws * check.weight)
     for number, example in enumerate(examples(check, seed, count), start=1):
-        wrong = try_example(check, bench, example)
+        wrong = [finding for finding in try_example(check, bench, example) if not finding.within(wider)]
         if wrong:
             return number, wrong[0].rung
     return None
@@ -63,6 +66,7 @@ def kill(
     wanted: int = WANTED,
     seed: int = 0,
     checks: Mapping[str, Check] = CHECKS,
+    wider: float = 1.0,
 ) -> KillRow:
     """What becomes of one fault.
 
@@ -74,6 +78,7 @@ def kill(
         wanted: killers after which no more checks are run.
         seed: of the examples beyond the covering ones.
         checks: of the suite.
+        wider: factor on every bound.
 
     Raises:
         SpecError: the fault can't be put into the base.
@@ -82,7 +87,7 @@ def kill(
     precision = finest(base) if precision is None else precision
     killers: list[tuple[int, str, str]] = []
     for check in relevant(fault, base, checks):
-        killed = first_kill(faulty, check, precision, profile, seed)
+        killed = first_kill(faulty, check, precision, profile, seed, wider)
         if killed is not None:
             killers.append((killed[0], check.id, killed[1]))
             if len(killers) == wanted:
