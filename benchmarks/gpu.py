@@ -179,10 +179,10 @@ def machine() -> dict[str, Any]:
 
 def epoch(options: argparse.Namespace, backend: str, precision: str, file: str) -> None:
     """Train one epoch with one backend and write what is known after each stage of it."""
-    from twinspike import initial_state, learning_rate  # noqa: PLC0415 - the path to it is set for this process alone
-    from twinspike_training.config import build  # noqa: PLC0415
-    from twinspike_training.evaluation import evaluate  # noqa: PLC0415
-    from twinspike_training.run import prepare  # noqa: PLC0415
+    from twinspike import initial_state, learning_rate
+    from twinspike_training.config import build
+    from twinspike_training.evaluation import evaluate
+    from twinspike_training.run import prepare
 
     data: dict[str, Any] = {"workers": options.workers, "limit": options.limit}
     data |= {"name": "cifar10", "path": options.data} if options.data else {"name": "digits"}
