@@ -104,8 +104,8 @@ _METHODS = pairwise(
             SGD(momentum=0.5, weight_decay=0.01),
             SGD(momentum=0.75, nesterov=True, weight_decay=0.01, decay_scope="no_norm_bias"),
             SGD(weight_decay=0.01),
-            Adam(weight_decay=0.01),
-            AdamW(weight_decay=0.1, decay_scope="no_norm_bias"),
+            Adam(beta1=0.8, beta2=0.95, weight_decay=0.01, decay_scope="no_norm_bias"),
+            AdamW(beta1=0.7, beta2=0.9, weight_decay=0.1, decay_scope="no_norm_bias"),
         ),
         "network": NARROW,
     }

@@ -5,14 +5,14 @@ All are exact: on dyadic data by the bit budget, on other data because powers of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from twinspike.backend import Session
-from twinspike.config import Neuron, Rectangle, Triangle
+from twinspike.config import Neuron
 from twinspike.operations import OPERATIONS, Operation
 from twinspike.precision import PRECISIONS
 from twinspike_conformance.cases import CASES, Example, Material, materialize
@@ -163,63 +163,7 @@ def _rescaled_neuron(bench: Bench, example: Example) -> list[Finding]:
     return _equal(row, moved, {"s": plain["s"], "u": plain["u"] * 4.0, "v": plain["v"] * 4.0})
 
 
-# --- options and modes -------------------------------------------------------------------------------
-
-
-def _matters(bench: Bench, example: Example) -> list[Finding]:
-    """Changing one option changes the answer wherever it changes the reference's."""
-    row, material, exact = _prepare(bench, example)
-    if not exact:
-        return []
-    found = []
-    plain = answer(bench.session, row, material.config, material.inputs, material.cotangents)
-    for other in _neighbours(material.config):
-        if not CASES[row.name].exact(other):
-            continue
-        right = row.forward(other, material.inputs)
-        if row.adjoint is not None:
-            gradients = row.adjoint(other, material.inputs, material.cotangents)
-            right |= {f"gradient of {k}": v for k, v in gradients.items()}
-        differs = [k for k in right if right[k].shape != plain[k].shape or not np.array_equal(right[k], plain[k])]
-        moved = answer(bench.session, row, other, material.inputs, material.cotangents)
-        for k in differs:
-            same = moved[k].shape == plain[k].shape and np.array_equal(moved[k], plain[k])
-            text = "the answer without the change" if same else "another"
-            found.append(
-                Finding(
-                    quantity=f"{k} after one option changed", rung="property", clauses=row.clauses, ok=not same,
-                    ratio=np.inf if same else 0.0, got=text, want="another answer",
-                )
-            )  # fmt: skip
-    return found
-
-
-def _neighbours(config: Any) -> Iterator[Any]:
-    """The config with one option changed, each option in turn; options that change what goes in stay."""
-    fields = {f: getattr(config, f) for f in config.__struct_fields__ if not f.endswith("_scope")}
-    for field, value in fields.items():
-        scope = getattr(config, f"{field}_scope", "constant")
-        for other in _OTHER.get(field, ()):
-            if other != value and scope == "constant":
-                changed = {f: getattr(config, f) for f in config.__struct_fields__} | {field: other}
-                if changed.get("reset") == "soft":
-                    changed["v_reset"] = 0.0
-                yield type(config)(**changed)
-
-
-_OTHER: dict[str, tuple[Any, ...]] = {
-    "decay": (0.5, 0.25),
-    "threshold": (0.5, 1.0),
-    "surrogate": (Rectangle(width=1.0), Rectangle(width=0.5), Triangle(width=1.0)),
-    "reset": ("hard", "soft"),
-    "v_reset": (0.0, -0.25),
-    "detach_reset": (False, True),
-    "decay_input": (False, True),
-    "reduction": ("sum", "mean"),
-    "feature_reduction": ("sum", "batch_mean", "mean"),
-    "detach_teacher": (False, True),
-}
-"""Option -> dyadic values that it is changed to."""
+# --- modes -------------------------------------------------------------------------------
 
 
 def _modes(bench: Bench, example: Example) -> list[Finding]:
@@ -252,7 +196,6 @@ def _check(
 
 
 _EXACT = tuple(name for name in CASES if space_of(name, True) is not None)
-_OPTIONS = ("lif", "spike", "readout", "feature_loss")
 
 CHECKS: tuple[Check, ...] = (
     *(
@@ -263,7 +206,6 @@ CHECKS: tuple[Check, ...] = (
     *(_check("strided", name, str(_strided.__doc__), _strided, True, 0.5) for name in _EXACT),
     *(_check("modes", name, str(_modes.__doc__), _modes, True, 0.15) for name in _EXACT),
     *(_check("doubled", name, str(_doubled.__doc__), _doubled, False, 0.5) for name in _LINEAR),
-    *(_check("matters", name, str(_matters.__doc__), _matters, True, 0.25) for name in _OPTIONS),
     _check("split", "lif", str(_split.__doc__), _split, True, 0.5),
     _check("rescaled", "lif", str(_rescaled_neuron.__doc__), _rescaled_neuron, False, 0.2),
 )

@@ -16,6 +16,7 @@ from twinspike_conformance.faults import (
     neuron,
     norm,
     optimizer,
+    options,
     precision,
     sharing,
     subtle,
@@ -26,7 +27,10 @@ from twinspike_conformance.faults.base import Fault
 
 FAULTS: tuple[Fault, ...] = tuple(
     fault
-    for chapter in (neuron, surrogate, weights, layers, norm, losses, optimizer, sharing, network, precision, subtle, harness)
+    for chapter in (
+        *(neuron, surrogate, weights, layers, norm, losses, optimizer),
+        *(sharing, network, precision, subtle, options, harness),
+    )
     for fault in chapter.FAULTS
 )
 

@@ -27,6 +27,7 @@ from twinspike_conformance import variant
 from twinspike_conformance.faults import BY_ID
 from twinspike_conformance.faults.base import Fault
 from twinspike_conformance.faults.harness import ACCEPTS_ANY_DEVICE, SPOILERS, Spoiled
+from twinspike_conformance.faults.options import OVERLOOKED, Overlooking
 from twinspike_conformance.faults.reach import reach
 
 Values = NDArray[Any]
@@ -96,6 +97,8 @@ class Mutant:
         if self.fault.id == ACCEPTS_ANY_DEVICE:
             return _Elsewhere(self.base.session(self.capabilities().devices[0], precision, compiled), device)
         inner = self.base.session(device, precision, compiled)
+        if self.fault.id in OVERLOOKED:
+            return Overlooking(inner, self.fault.id)
         if self.fault.id in SPOILERS:
             return Spoiled(inner, SPOILERS[self.fault.id]())
         return MutantSession(self.fault, inner)

@@ -14,6 +14,7 @@ from twinspike.precision import PRECISIONS
 from twinspike_conformance.checks import CHECKS, Bench, Check
 from twinspike_conformance.faults.backend import fits, mutant
 from twinspike_conformance.faults.base import Fault
+from twinspike_conformance.faults.options import OVERLOOKED, touched
 from twinspike_conformance.faults.reach import reach
 from twinspike_conformance.profiles import PROFILES, Profile
 from twinspike_conformance.record import WANTED, KillRow
@@ -31,10 +32,13 @@ def relevant(fault: Fault, base: Backend, checks: Mapping[str, Check] = CHECKS) 
     claims = base.capabilities()
     claimed = claims.operations | ({"networks"} if claims.networks else set())
     possible = [check for check in checks.values() if check.needs <= claimed]
-    if not fault.edits:
+    if fault.id in OVERLOOKED:
+        parts = touched(fault.id)
+    elif not fault.edits:
         return tuple(possible)
-    touched = reach(fault.edits)
-    parts = touched.operations | ({"networks"} if touched.program else set())
+    else:
+        reached = reach(fault.edits)
+        parts = reached.operations | ({"networks"} if reached.program else set())
     touching = (check for check in possible if check.needs & parts)
     return tuple(sorted(touching, key=lambda check: ("networks" in check.needs) * (1 + (check.id != QUICK))))
 

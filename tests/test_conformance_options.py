@@ -1,0 +1,86 @@
+"""Every option of every config is tried by a check, and a backend that overlooks it is found out."""
+
+from __future__ import annotations
+
+import inspect
+
+import msgspec
+import pytest
+
+import twinspike
+from twinspike import config as configs
+from twinspike import operations
+from twinspike.config import SGD, Config, Method, Neuron, Sigmoid
+from twinspike_conformance.checks import CHECKS, Bench
+from twinspike_conformance.faults import BY_ID
+from twinspike_conformance.faults.kill import kill
+from twinspike_conformance.faults.options import OVERLOOKED, touched
+from twinspike_conformance.options import ALTERNATIVES, PARTS, changed, without
+
+NETWORKS_ALONE = {
+    *("Neuron.decay_scope", "Neuron.threshold_scope", "Penalty.weight", "Retract.every", "Factorization.scope"),
+    *("Factorization.orthogonality", "BatchNorm.gamma_init", "Loss.isolate_ann", "Loss.per_step", "Method.time_steps"),
+    *("Method.readout", "SGD.decay_scope", "Adam.decay_scope", "AdamW.decay_scope"),
+}
+"""Options that no single operation reads; for BatchNorm.gamma_init no backend does."""
+
+
+def _kinds() -> set[type[Config]]:
+    found = {kind for module in (configs, operations) for _, kind in inspect.getmembers(module, inspect.isclass)}
+    schedules = {configs.Constant, configs.Cosine}  # computed by the specification, read by no backend
+    return {
+        kind for kind in found if issubclass(kind, Config) and kind is not Config and not kind.__name__.startswith("_")
+    } - schedules
+
+
+def test_every_option_of_every_config_has_alternatives():
+    assert set(ALTERNATIVES) == _kinds()
+    for kind, options in ALTERNATIVES.items():
+        assert set(options) | set(PARTS.get(kind, ())) == {field.name for field in msgspec.structs.fields(kind)}, kind.__name__
+        assert all(len(set(map(repr, others))) >= 2 for others in options.values()), kind.__name__
+
+
+def test_every_option_that_an_operation_reads_is_seen_to_matter():
+    backend = twinspike.load("numpy")
+    bench = Bench(backend, backend.session("cpu", "f64"))
+    seen = set()
+    for check in CHECKS.values():
+        if check.id.startswith("matters["):
+            for example in check.space.cover():
+                found = check.run(bench, example)
+                assert all(finding.ok for finding in found)
+                seen |= {finding.quantity.split(", ")[-1].removesuffix(" changed") for finding in found}
+    every = {f"{kind.__name__}.{option}" for kind, options in ALTERNATIVES.items() for option in options}
+    assert every - seen == NETWORKS_ALONE
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["option-loss-form", "option-convolution-stride", "option-adam-beta1", "option-retract-every", "option-sigmoid-slope"],
+)
+def test_an_overlooked_option_is_found_by_two_checks(fault):
+    assert len(kill(BY_ID[fault], twinspike.load("numpy")).killers) == 2
+
+
+def test_an_overlooked_option_is_looked_for_where_it_is_read():
+    assert touched("option-retract-every") == {"retract", "networks", "factorize", "compose"}
+    assert touched("option-convolution-stride") == {"conv2d"}
+    assert touched("option-tanh-slope") == {"lif", "spike", "networks"}
+    assert touched("option-sgd-nesterov") == {"optimizer_step", "networks"}
+    assert set(OVERLOOKED) <= set(BY_ID)
+
+
+def test_one_option_changes_at_a_time():
+    neuron = Neuron(reset="soft", surrogate=Sigmoid(slope=3.0))
+    for option, other in changed(neuron):
+        kind, name = option.split(".")
+        differing = [f for f in Neuron.__struct_fields__ if getattr(other, f) != getattr(neuron, f)]
+        assert differing == [name if kind == "Neuron" else "surrogate"]
+
+
+def test_an_option_is_taken_out_wherever_it_lies():
+    method = Method(neuron=Neuron(surrogate=Sigmoid(slope=3.0)))
+    assert without(method, Sigmoid, "slope", 5.0) == Method(neuron=Neuron(surrogate=Sigmoid(slope=5.0)))
+    assert without(SGD(momentum=0.5), SGD, "momentum", 0.0) == SGD()
+    with pytest.raises(twinspike.SpecError, match="nesterov"):
+        without(SGD(momentum=0.5, nesterov=True), SGD, "momentum", 0.0)
