@@ -22,6 +22,10 @@ BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 RUNS = Path("runs") / "demo"
 SECOND_PYTHON = (3, 12)
 """The other Python that the tests run under; its tox environments have names that begin with py312."""
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+"""Programs of which one must be on the path for tox' environment `browser`."""
+AT_ONCE = 4
+"""Most tox environments at a time, on machines with more cores than these: each takes some GiB."""
 
 
 def run(*command: str) -> None:
@@ -53,22 +57,27 @@ def demo() -> None:
 
 
 def test(options: Sequence[str], complete: bool) -> None:
-    """Run tox; without a second Python its environments are left out, which `complete` makes an error."""
+    """Run tox; what lacks a second Python or a browser is left out, which `complete` makes an error."""
+    second, browser = find_python(SECOND_PYTHON), find_browser()
+    lacking = []
+    if second is None:
+        lacking.append(("Python {}.{}".format(*SECOND_PYTHON), "py{}{}-.*".format(*SECOND_PYTHON)))
+    if browser is None:
+        lacking.append((f"a browser ({', '.join(BROWSERS)})", "browser"))
+    if lacking and complete:
+        sys.exit(f"{' and '.join(what for what, _ in lacking)}: not on this machine, and --complete asks for it")
     install("tox")
-    tox = [str(BIN / "tox"), "run"]
-    second = find_python(SECOND_PYTHON)
-    missing = ""
-    if second is not None:
-        tox += ["--discover", second]
-    elif complete:
-        sys.exit(f"Python {SECOND_PYTHON[0]}.{SECOND_PYTHON[1]} is not on this machine, and --complete asks for it")
-    else:
-        environments = "py{}{}".format(*SECOND_PYTHON)
-        missing = f"not run, for want of its Python: the {environments} environments"
-        tox += ["--skip-env", f"{environments}.*"]
+    tox = [str(BIN / "tox"), "run-parallel", "--parallel", str(min(os.cpu_count() or 1, AT_ONCE)), "--parallel-no-spinner"]
+    tox += ["--discover", second] if second else []
+    tox += ["--skip-env", "|".join(environments for _, environments in lacking)] if lacking else []
     run(*tox, *options)
-    if missing:
-        print(missing)
+    for what, environments in lacking:
+        print(f"not run, for want of {what}: the environments {environments}")
+
+
+def find_browser() -> str | None:
+    """The first of `BROWSERS` that is on the path."""
+    return next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
 def find_python(version: tuple[int, int]) -> str | None:
@@ -91,7 +100,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("demo", help="set up, train the digits with torch and jax, compare them")
     tests = commands.add_parser("test", help="set up, run the tests through tox")
-    tests.add_argument("--complete", action="store_true", help="refuse to run where the second Python is missing")
+    tests.add_argument("--complete", action="store_true", help="refuse to run where the second Python or a browser is missing")
     tests.add_argument("tox", nargs="*", help="options for tox, after --")
     options = parser.parse_args()
     if options.command == "demo":

@@ -6,17 +6,16 @@ Needs `chromium` on the path; the tox environment `browser` runs it, and others 
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
+import dev
 import pytest
 from conformance_examples import passing, report
 
 from twinspike_conformance.record import Report
 from twinspike_conformance.report import page
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--virtual-time-budget=2000",
@@ -25,7 +24,7 @@ FLAGS = (
 
 def _browse(path: Path, profile: Path, *flags: str) -> str:
     """What the browser made of a page: its document after loading."""
-    program = next(filter(None, map(shutil.which, NAMES)), None)
+    program = dev.find_browser()
     assert program, "chromium is not on the path: install it, or leave these tests out with --without browser"
     command = [program, *FLAGS, f"--user-data-dir={profile}", *flags, "--dump-dom", path.as_uri()]
     return subprocess.run(command, check=True, capture_output=True, encoding="utf-8", timeout=120).stdout

@@ -16,8 +16,9 @@ import twinspike_conformance
 from twinspike.clauses import BY_ID as CLAUSES
 from twinspike_conformance.checks import CHECKS, Bench
 from twinspike_conformance.command import main as suite
-from twinspike_conformance.faults import BY_ID
+from twinspike_conformance.faults import BY_ID, FAULTS
 from twinspike_conformance.faults.backend import mutant
+from twinspike_conformance.faults.gate import part
 from twinspike_conformance.faults.kill import kill
 from twinspike_conformance.report import read
 from twinspike_conformance.spectral import moved_by
@@ -51,6 +52,8 @@ def test_numpy_conforms_in_smoke(tmp_path, capsys):
         (["numpy", "--precision", "f64", "--only", "no such check"], "no such check"),
         (["mutant:no-such-fault"], "no-such-fault"),
         (["mutants", "--only", "no-such-fault"], "no-such-fault"),
+        (["mutants", "--only", "fac-energy", "--part", "3/2"], "3/2"),
+        (["mutants", "--only", "fac-energy", "--part", "half"], "half"),
     ],
 )
 def test_what_cannot_be_run_is_an_error_of_one_line(words, text, capsys):
@@ -80,6 +83,12 @@ def test_mutants_prints_the_matrix_and_judges_it(capsys):
     told = capsys.readouterr().out
     assert "fac-energy-unsquared [FAC-5]: operation[factorize-rounded]" in told
     assert "2 faults: 2 killed by two checks or more, 0 by one, 0 by none" in told
+
+
+def test_parts_of_the_corpus_are_the_whole():
+    parts = [fault.id for k in range(1, 8) for fault in part(list(FAULTS), f"{k}/7")]
+    assert sorted(parts) == sorted(fault.id for fault in FAULTS)
+    assert len(parts) == len(FAULTS)
 
 
 # --- through pytest --------------------------------------------------------------------------------------

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import msgspec
 
-from twinspike.errors import refuse
+from twinspike.errors import refuse, require
 from twinspike_conformance import session as opening
 from twinspike_conformance.checks import CHECKS
 from twinspike_conformance.faults import FAULTS
 from twinspike_conformance.faults.backend import fits
+from twinspike_conformance.faults.base import Fault
 from twinspike_conformance.faults.kill import CI, finest, kill, survivors
 from twinspike_conformance.record import KillRow
 from twinspike_conformance.runner import run_check
@@ -32,6 +33,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("--base", default="numpy", help="backend that the faults are put into")
     parser.add_argument("--precision", default=None, help="the base's finest if not given")
     parser.add_argument("--only", default="", help="faults whose id contains this text")
+    parser.add_argument("--part", default="1/1", help="K/N: every N-th of these, from the K-th on")
     parser.add_argument(
         "--wider", type=float, default=1.0, help="multiply every bound by this: what then lives, its bound killed"
     )
@@ -44,6 +46,7 @@ def main(words: list[str]) -> int:
     chosen = [fault for fault in FAULTS if given.only in fault.id]
     if not chosen:
         raise refuse("--only", expected="part of the id of a fault", got=given.only)
+    chosen = part(chosen, given.part)
     rows = []
     for fault in chosen:
         if not fits(fault, base):
@@ -57,6 +60,19 @@ def main(words: list[str]) -> int:
         report = msgspec.structs.replace(opening.report(bench, options, records, started), kills=tuple(rows))
         print(f"report: {opening.publish_to(report, Path(given.report))}")
     return 1 if survivors(rows) else 0
+
+
+def part(faults: list[Fault], text: str) -> list[Fault]:
+    """Every N-th of the faults from the K-th on, so that N parts are the whole.
+
+    Raises:
+        SpecError: the text is not K/N with 1 <= K <= N, or no fault is left.
+    """
+    first, _, of = text.partition("/")
+    fits_it = first.isdecimal() and of.isdecimal() and 1 <= int(first) <= int(of)
+    chosen = faults[int(first) - 1 :: int(of)] if fits_it else []
+    require(bool(chosen), "--part", expected=f"K/N with 1 <= K <= N, and K <= {len(faults)}", got=text)
+    return chosen
 
 
 def line(row: KillRow) -> str:
