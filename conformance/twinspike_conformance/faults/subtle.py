@@ -100,13 +100,13 @@ LAYERS = (
     Fault(
         "subtle-pool-share",
         "PRE-1",
-        "pools multiply by a reciprocal of half the digits, forward and backward",
+        "pools over windows multiply by a reciprocal of half the digits, those over maps add up as many, forward and backward",
         (
             _beside("layers", "def avg_pool("),
             _layers("stride).mean(axis=(4, 5))", "stride).sum(axis=(4, 5)) * _coarse(1.0 / kernel**2, x)"),
             _layers("(g / kernel**2)[", "(g * _coarse(1.0 / kernel**2, x))["),
-            _layers("x.mean(axis=(2, 3))", "x.sum(axis=(2, 3)) * _coarse(1.0 / (x.shape[2] * x.shape[3]), x)"),
-            _layers("(g / (x.shape[2] * x.shape[3]))", "(g * _coarse(1.0 / (x.shape[2] * x.shape[3]), x))"),
+            _layers("x.mean(axis=(2, 3))", "_coarse(x).mean(axis=(2, 3))"),
+            _layers("(g / (x.shape[2] * x.shape[3]))", "(_coarse(g) / (x.shape[2] * x.shape[3]))"),
         ),
     ),
     Fault(
@@ -132,6 +132,19 @@ LAYERS = (
             _norm(f"root = {_EVAL_ROOT}", f"root = 1.0 / _coarse(1.0 / {_EVAL_ROOT})"),
         ),
         origin=_APPROXIMATE,
+    ),
+    Fault(
+        "subtle-shifts",
+        "PRE-1",
+        "gradients of biases and of norms' shifts add up cotangents of half their digits",
+        (
+            _beside("norm", "def batch_norm_train_adjoint("),
+            _norm("d_beta += g_part.sum(", "d_beta += _coarse(g_part).sum("),
+            _norm("(g * z).sum(axis=_axes(x)), g.sum(", "(g * z).sum(axis=_axes(x)), _coarse(g).sum("),
+            _beside("layers", "def linear_adjoint("),
+            _layers("g.sum(axis=0)", "_coarse(g).sum(axis=0)"),
+        ),
+        origin="sums of bfloat16 gradients",
     ),
     Fault(
         "subtle-norm-momentum",
@@ -165,6 +178,16 @@ NEURONS = (
         (
             _beside("neuron", "def lif("),
             _neuron("        before = after[t]\n", "        before = after[t] = _coarse(after[t])\n"),
+        ),
+        origin="states kept in half precision to save memory",
+    ),
+    Fault(
+        "subtle-soft-reset",
+        "PRE-1",
+        "a soft reset leaves a state of half the digits",
+        (
+            _beside("neuron", "def lif("),
+            _neuron("after[t] = u[t] - s[t] * theta", "after[t] = np.where(s[t] == 1.0, _coarse(u[t] - theta), u[t])"),
         ),
         origin="states kept in half precision to save memory",
     ),
@@ -254,14 +277,14 @@ STEPS = (
     Fault(
         "subtle-sgd-rate",
         "PRE-1",
-        "learning rate, momentum and weight decay have half their digits",
+        "learning rate, weight decay and the momentum buffer have half their digits",
         (
             _beside("optimizer", "def optimizer_step("),
             _optimizer(
                 "weight_decay = optimizer.weight_decay if decays else 0.0",
                 "weight_decay = _coarse(optimizer.weight_decay if decays else 0.0, p)\n    lr = _coarse(lr, p)",
             ),
-            _optimizer("m = optimizer.momentum * slots", "m = _coarse(optimizer.momentum, p) * slots"),
+            _optimizer('slots.get("momentum", zero)', '_coarse(slots.get("momentum", zero))'),
         ),
         origin="constants stored in half precision",
     ),

@@ -1,0 +1,55 @@
+"""The suite's bounds: sound, as sharp as their rules say, and what proves; a thousand times as wide they let faults live."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from functools import cache
+
+import twinspike as ts
+from twinspike_conformance.checks import CHECKS, Bench
+from twinspike_conformance.faults import subtle
+from twinspike_conformance.faults.backend import mutant
+from twinspike_conformance.faults.kill import relevant
+from twinspike_conformance.runner import examples
+
+NUMPY = ts.load("numpy")
+WIDER = 1000.0
+ONE_SESSION = [check for check in CHECKS.values() if "networks" not in check.needs and check.rung in ("bound", "certificate")]
+"""Checks of operations that bounds or certificates decide."""
+
+Family = tuple[str, str]
+"""A check and a quantity that it compares within a bound."""
+
+
+def _family(check: str, quantity: str) -> Family:
+    return check, quantity.removesuffix(" beside gradients")
+
+
+def _ratios(backend: ts.backend.Backend, check_id: str, count: int) -> dict[Family, float]:
+    """Largest error/bound per family, over the check's first examples."""
+    found: dict[Family, float] = defaultdict(float)
+    bench = Bench(backend, backend.session("cpu", "f64"))
+    for example in examples(CHECKS[check_id], 0, count):
+        for finding in CHECKS[check_id].run(bench, example):
+            if finding.rung in ("bound", "certificate") and (finding.bound > 0 or not finding.ok):
+                key = _family(check_id, finding.quantity)
+                found[key] = max(found[key], finding.ratio)
+    return found
+
+
+@cache
+def _killed_by_the_bound() -> dict[Family, set[str]]:
+    """Family -> subtle faults that its bound kills, and that it would let live were it `WIDER` times as wide."""
+    found: dict[Family, set[str]] = defaultdict(set)
+    for fault in subtle.FAULTS:
+        for check in relevant(fault, NUMPY, {check.id: check for check in ONE_SESSION}):
+            for family, ratio in _ratios(mutant(fault, NUMPY), check.id, 40).items():
+                if 1.0 < ratio <= WIDER:
+                    found[family].add(fault.id)
+    return found
+
+
+def test_every_bound_and_certificate_of_operations_kills_a_fault_that_it_would_let_live_were_it_wider():
+    compared = {family for check in ONE_SESSION for family in _ratios(NUMPY, check.id, 40)}
+    assert len(compared) > 60
+    assert sorted(compared - set(_killed_by_the_bound())) == []
