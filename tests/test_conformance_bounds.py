@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from functools import cache
+from itertools import islice
+
+import numpy as np
+import pytest
 
 import twinspike as ts
 from twinspike_conformance.checks import CHECKS, Bench
-from twinspike_conformance.faults import subtle
+from twinspike_conformance.faults import BY_ID, subtle
 from twinspike_conformance.faults.backend import mutant
-from twinspike_conformance.faults.kill import relevant
+from twinspike_conformance.faults.kill import kill, relevant
+from twinspike_conformance.finding import compare, holds
 from twinspike_conformance.runner import examples
 
 NUMPY = ts.load("numpy")
@@ -53,3 +58,40 @@ def test_every_bound_and_certificate_of_operations_kills_a_fault_that_it_would_l
     compared = {family for check in ONE_SESSION for family in _ratios(NUMPY, check.id, 40)}
     assert len(compared) > 60
     assert sorted(compared - set(_killed_by_the_bound())) == []
+
+
+@pytest.mark.parametrize(
+    ("check", "fault", "at"),
+    [
+        ("network[layers]", "subtle-conv-products", 0),
+        ("network[gradients]", "subtle-conv-products", 0),
+        ("network[loss]", "subtle-weights-of-terms", 0),
+        ("network[evaluation]", "subtle-readout-half", 0),
+        ("network[statistics]", "subtle-norm-momentum", 0),
+        ("network[update]", "subtle-sgd-rate", 2),
+        ("network[step]", "subtle-conv-products", 0),
+    ],
+)
+def test_every_bound_of_networks_kills_a_fault_that_it_would_let_live_were_it_wider(check, fault, at):
+    faulty = mutant(BY_ID[fault], NUMPY)
+    bench = Bench(faulty, faulty.session("cpu", "f64"))
+    example = next(islice(CHECKS[check].space.cover(), at, None))
+    findings = CHECKS[check].run(bench, example)
+    assert {finding.rung for finding in findings if not finding.ok} == {"bound"}
+    assert all(finding.within(WIDER) for finding in findings)
+
+
+def test_a_fault_lives_in_the_whole_suite_of_operations_where_bounds_are_wider():
+    fault = BY_ID["subtle-features"]
+    checks = {check.id: check for check in relevant(fault, NUMPY) if "networks" not in check.needs}
+    assert len(kill(fault, NUMPY, checks=checks).killers) == 2
+    assert kill(fault, NUMPY, checks=checks, wider=WIDER).killers == ()
+
+
+def test_no_bound_saves_what_is_exact_or_no_number():
+    exact = compare("y", 1.0, 2.0, 0.0, rung="exact", clauses=())
+    missing = compare("y", np.nan, 2.0, 1.0, rung="bound", clauses=())
+    words = holds("names", False, got="a", want="b", clauses=())
+    assert not any(finding.within(1e300) for finding in (exact, missing, words))
+    off = compare("y", 2.5, 2.0, 0.125, rung="bound", clauses=())
+    assert (off.within(3.5), off.within(4.0)) == (False, True)

@@ -26,9 +26,6 @@ from twinspike_conformance.spectral import moved_by
 NUMPY = ts.load("numpy")
 NO_BACKEND_ANSWERS_FOR = {"FAC-4", "ORT-1", *(c for c in CLAUSES if c.startswith(("INI-", "RND-", "SCH-1", "SCH-2")))}
 """Initial values, a metric, streams and schedules are computed by the specification itself."""
-NAMED_BY_PROFILES = {"PRE-2", "PRE-3"}
-"""What the profiles bf16-mixed and tf32 say; checks compare in the format of the profile that runs."""
-
 USAGE, NOTHING = int(pytest.ExitCode.USAGE_ERROR), int(pytest.ExitCode.NO_TESTS_COLLECTED)
 
 
@@ -146,7 +143,7 @@ def test_every_clause_that_a_backend_answers_for_is_named_by_a_check():
     named = {clause for check in CHECKS.values() for clause in check.clauses}
     assert named <= set(CLAUSES)
     must = {name for name, clause in CLAUSES.items() if clause.level == "MUST"}
-    assert must - named == NO_BACKEND_ANSWERS_FOR | NAMED_BY_PROFILES
+    assert must - named == NO_BACKEND_ANSWERS_FOR
 
 
 def test_every_check_says_a_sentence():

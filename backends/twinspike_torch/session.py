@@ -137,7 +137,7 @@ def _spike(config: Any, a: Inputs, handed: Handed) -> Tensors:
 
 
 def _relu(config: Any, a: Inputs, handed: Handed) -> Tensors:
-    return {"y": _hand(functional.relu(a["x"]), handed)}
+    return {"y": functional.relu(a["x"])}
 
 
 def _factorize(config: Any, a: Inputs, handed: Handed) -> Tensors:
@@ -162,11 +162,11 @@ def _conv2d(config: Any, a: Inputs, handed: Handed) -> Tensors:
 
 
 def _avg_pool(config: Any, a: Inputs, handed: Handed) -> Tensors:
-    return {"y": _hand(functional.avg_pool2d(a["x"], config.kernel, config.stride), handed)}
+    return {"y": functional.avg_pool2d(a["x"], config.kernel, config.stride)}
 
 
 def _global_pool(config: Any, a: Inputs, handed: Handed) -> Tensors:
-    return {"y": _hand(a["x"].mean((2, 3)), handed)}
+    return {"y": a["x"].mean((2, 3))}
 
 
 def _linear(config: Any, a: Inputs, handed: Handed) -> Tensors:
@@ -178,11 +178,11 @@ _NORM = ("x", "gamma", "beta", "mean", "var")
 
 def _batch_norm_train(config: Any, a: Inputs, handed: Handed) -> Tensors:
     y, mean, var = norm.batch_norm_train(config, *(a[name] for name in _NORM))
-    return {"y": _hand(y, handed), "mean": mean, "var": var}
+    return {"y": y.to(a["x"].dtype), "mean": mean, "var": var}
 
 
 def _batch_norm_eval(config: Any, a: Inputs, handed: Handed) -> Tensors:
-    return {"y": _hand(norm.batch_norm_eval(config, *(a[name] for name in _NORM)), handed)}
+    return {"y": norm.batch_norm_eval(config, *(a[name] for name in _NORM)).to(a["x"].dtype)}
 
 
 def _readout(config: Any, a: Inputs, handed: Handed) -> Tensors:

@@ -130,7 +130,7 @@ def _decided(row: Operation, material: Material) -> bool:
         u: Any = Tracked(material.inputs["u"], roundoff=unit)
         theta = u._lift(neuron.threshold)
     else:
-        u = tracked()["rows"].lif(neuron, track(material.inputs, unit))["u"]
+        u = tracked()["rows"].lif(neuron, track(material.inputs, PRECISION))["u"]
         theta = certificates.quantities_of(neuron, material.inputs, unit)[1]
     z = u - theta
     sure = bool((np.abs(z.value) > z.error).all())
@@ -171,12 +171,12 @@ def _vector(row: Operation, name: str, example: Example, material: Material) -> 
 
 def _bounds(row: Operation, material: Material) -> dict[str, Arrays]:
     """How far a right implementation in float32 may be from each number."""
-    unit, rows = roundoff_of(PRECISION), tracked()["rows"]
-    inputs = track(material.inputs, unit)
+    rows = tracked()["rows"]
+    inputs = track(material.inputs, PRECISION)
     results = {"output_bounds": getattr(rows, row.name)(material.config, inputs)}
     if row.adjoint is not None:
         adjoint = getattr(rows, f"{row.name}_adjoint")
-        results["gradient_bounds"] = adjoint(material.config, inputs, track(material.cotangents, unit))
+        results["gradient_bounds"] = adjoint(material.config, inputs, track(material.cotangents, PRECISION))
     return {
         group: {k: _up(v.error if isinstance(v, Tracked) else np.zeros(np.shape(v))) for k, v in found.items()}
         for group, found in results.items()

@@ -44,6 +44,11 @@ def roundoff_of(precision: Precision) -> float:
     return 2.0**-52 if precision.storage == "float64" else precision.roundoff
 
 
+def product_of(precision: Precision) -> float:
+    """Unit roundoff of the operands of products where these may be rounded on the way in, else 0 (clause PRE-3)."""
+    return precision.product_roundoff if precision.name == "tf32" else 0.0
+
+
 def ask(session: Session, row: Operation, material: Material) -> Answer:
     """Run an operation forward twice and, if it has an adjoint, backward."""
     inputs = {name: session.from_numpy(value) for name, value in material.inputs.items()}
@@ -141,21 +146,21 @@ def _calls(answer: Answer) -> tuple[tuple[str, dict[str, Values]], ...]:
     return ("", answer.outputs), (" beside gradients", answer.beside)
 
 
-def track(values: Mapping[str, Values], roundoff: float) -> dict[str, Any]:
+def track(values: Mapping[str, Values], precision: Precision) -> dict[str, Any]:
     """Float arrays as Tracked ones; integers as they are."""
-    return {k: Tracked(v, roundoff=roundoff) if v.dtype.kind == "f" else v for k, v in values.items()}
+    roundoff, product = roundoff_of(precision), product_of(precision)
+    return {k: Tracked(v, roundoff=roundoff, product=product) if v.dtype.kind == "f" else v for k, v in values.items()}
 
 
 def _bounded(row: Operation, material: Material, answer: Answer, precision: Precision) -> list[Finding]:
     """Against the reference run in error-tracking arithmetic; a detached path must give exact zeros."""
-    roundoff = roundoff_of(precision)
-    final = 2.0**-8 if precision.activations == "bfloat16" else 0.0
-    inputs, rows = track(material.inputs, roundoff), tracked()["rows"]
+    final = 2.0**-8 if precision.activations == "bfloat16" and row.name == "conv2d" else 0.0  # clause PRE-2: no other is rounded
+    inputs, rows = track(material.inputs, precision), tracked()["rows"]
     want = getattr(rows, row.name)(material.config, inputs)
     sizes = _magnitudes(row, material) if final else {}
     pairs = [(name + suffix, value, want[name]) for suffix, outputs in _calls(answer) for name, value in outputs.items()]
     if row.adjoint is not None:
-        gradients = getattr(rows, f"{row.name}_adjoint")(material.config, inputs, track(material.cotangents, roundoff))
+        gradients = getattr(rows, f"{row.name}_adjoint")(material.config, inputs, track(material.cotangents, precision))
         pairs += [(f"gradient of {name}", answer.gradients[name], gradients[name]) for name in answer.gradients]
     found = []
     for name, got, right in pairs:
@@ -167,13 +172,9 @@ def _bounded(row: Operation, material: Material, answer: Answer, precision: Prec
     return found
 
 
-_LINEAR = ("conv2d", "avg_pool", "global_pool", "linear", "readout", "relu")
-
-
 def _magnitudes(row: Operation, material: Material) -> dict[str, Values]:
     """Of sums of products, the sums of magnitudes, twice: an inner rounding to the format of activations and the last one."""
-    if row.name not in _LINEAR or row.adjoint is None:
-        return {}
+    assert row.adjoint is not None
     inputs, cotangents = ({k: np.abs(v) for k, v in values.items()} for values in (material.inputs, material.cotangents))
     outputs = row.forward(material.config, inputs)
     gradients = row.adjoint(material.config, inputs, cotangents)

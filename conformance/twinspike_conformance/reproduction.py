@@ -24,7 +24,7 @@ def _array(name: str, value: np.ndarray[Any, Any]) -> str:
 def reproduction(bench: Bench, example: Example, *others: Bench) -> str:
     """Code that runs the example's operation on one backend or several and prints the answers beside the reference's."""
     if example.operation not in CASES:
-        return f"# a whole network: replay it with the digest\n# {example.operation} {example.config}"
+        return f"# replay it with the digest\n# {example.operation} {example.config}"
     precision = PRECISIONS[bench.session.precision]
     material = materialize(CASES[example.operation], example, precision.activations)
     row = OPERATIONS[example.operation]

@@ -19,6 +19,7 @@ from twinspike.parameters import is_factored, kernel_shape
 from twinspike.precision import Precision
 from twinspike_conformance import certificates
 from twinspike_conformance.finding import Finding, compare
+from twinspike_conformance.judge import product_of
 from twinspike_conformance.tracked import Tracked
 from twinspike_conformance.variant import tracked
 
@@ -68,14 +69,15 @@ class Taps(msgspec.Struct):
 
     def lift(self, value: Values) -> Tracked:
         """What the backend itself reported: exact."""
-        return Tracked(value, roundoff=self.roundoff)
+        return Tracked(value, roundoff=self.roundoff, product=product_of(self.precision))
 
     def operand(self, twin: Twin, name: str) -> Tracked:
         """A layer's output as its readers get it: the network's input is rounded to the format of activations."""
         value = self.output(twin, name)
         rounding = self.cast if name == INPUT else 0.0
         event_mean = 2 * self.roundoff if name == INPUT and self.network.event and twin == "ann" else 0.0
-        return Tracked(value, (rounding + event_mean) * np.abs(value), roundoff=self.roundoff)
+        lifted = self.lift(value)
+        return lifted._view(value, (rounding + event_mean) * np.abs(value))
 
     @property
     def cast(self) -> float:
@@ -90,7 +92,7 @@ class Taps(msgspec.Struct):
         kernel: Tracked = modules["network"].kernel(layer, self.method, twin, lifted, x)
         if isinstance(layer, Linear) or not self.cast:
             return kernel
-        return Tracked(kernel.value, kernel.error + self.cast * np.abs(kernel.value), roundoff=self.roundoff)
+        return kernel._view(kernel.value, kernel.error + self.cast * np.abs(kernel.value))
 
 
 def folded(x: Any) -> Any:

@@ -43,25 +43,28 @@ def _apply(ufunc: Any, *operands: Any) -> Any:
 
 
 class Tracked:
-    """Values with error bounds; behaves as an ndarray towards the functions that the reference uses."""
+    """Values with error bounds; behaves as an ndarray towards the functions that the reference uses.
+
+    `roundoff` is the format's unit, `product` that of the operands of products where it is larger, else 0.
+    """
 
     __array_priority__ = 1000.0
 
-    def __init__(self, value: Any, error: Any = 0.0, *, roundoff: float) -> None:
+    def __init__(self, value: Any, error: Any = 0.0, *, roundoff: float, product: float = 0.0) -> None:
         self.value = np.asarray(value, dtype=np.float64)
         wide = np.shape(error) == self.value.shape
         self.error = np.asarray(error, np.float64) if wide else np.full(self.value.shape, error, np.float64)
-        self.roundoff = roundoff
+        self.roundoff, self.product = roundoff, product
 
     # --- arithmetic ----------------------------------------------------------------------------------
 
     def _make(self, value: Array, error: Array, roundings: float = FREEDOM) -> Tracked:
         """A result that was rounded: add its own error to what the operands brought."""
         own = roundings * self.roundoff * (np.abs(value) + error) + TINY[self.roundoff]
-        return Tracked(value, error + own, roundoff=self.roundoff)
+        return self._view(value, error + own)
 
     def _view(self, value: Array, error: Array) -> Tracked:
-        return Tracked(value, error, roundoff=self.roundoff)
+        return Tracked(value, error, roundoff=self.roundoff, product=self.product)
 
     def _lift(self, x: Any) -> Tracked:
         """A plain operand: exact, but for the rounding of constants to the profile's format."""
@@ -228,12 +231,9 @@ class Tracked:
 # --- rules of the elementary steps -------------------------------------------------------------------
 
 
-def _add(like: Tracked, a: Tracked, b: Tracked) -> Tracked:
-    return like._make(a.value + b.value, a.error + b.error)
-
-
-def _subtract(like: Tracked, a: Tracked, b: Tracked) -> Tracked:
-    return like._make(a.value - b.value, a.error + b.error)
+def _total(f: np.ufunc) -> Callable[..., Tracked]:
+    """Rule of sums and differences: errors add up."""
+    return lambda like, a, b: like._make(f(a.value, b.value), a.error + b.error)
 
 
 def _multiply(like: Tracked, a: Tracked, b: Tracked) -> Tracked:
@@ -270,12 +270,9 @@ def _log_slope(x: Array, e: Array) -> Array:
         return np.where(x - e > 0, 1.0 / np.maximum(x - e, 1e-300), np.inf)
 
 
-def _maximum(like: Tracked, a: Tracked, b: Tracked) -> Tracked:
-    return like._view(np.maximum(a.value, b.value), np.maximum(a.error, b.error))
-
-
-def _minimum(like: Tracked, a: Tracked, b: Tracked) -> Tracked:
-    return like._view(np.minimum(a.value, b.value), np.maximum(a.error, b.error))
+def _choice(f: np.ufunc) -> Callable[..., Tracked]:
+    """Rule of the larger or smaller: nothing is rounded, and either may have been chosen."""
+    return lambda like, a, b: like._view(f(a.value, b.value), np.maximum(a.error, b.error))
 
 
 def _power(like: Tracked, a: Tracked, b: Tracked) -> Tracked:
@@ -284,7 +281,13 @@ def _power(like: Tracked, a: Tracked, b: Tracked) -> Tracked:
     return _multiply(like, a, a)
 
 
+def _operand(like: Tracked, a: Tracked) -> Tracked:
+    """An operand of a product, which `like.product` may round (clause PRE-3)."""
+    return a._view(a.value, a.error + like.product * (np.abs(a.value) + a.error)) if like.product else a
+
+
 def _matmul(like: Tracked, a: Tracked, b: Tracked) -> Tracked:
+    a, b = _operand(like, a), _operand(like, b)
     n = a.value.shape[-1]
     brought = np.abs(a.value) @ b.error + a.error @ np.abs(b.value) + a.error @ b.error
     size = (np.abs(a.value) + a.error) @ (np.abs(b.value) + b.error)
@@ -295,8 +298,8 @@ def _matmul(like: Tracked, a: Tracked, b: Tracked) -> Tracked:
 _COMPARISONS = {np.less, np.less_equal, np.greater, np.greater_equal, np.equal, np.not_equal, np.isfinite, np.isnan, np.sign}
 
 _UFUNCS: dict[np.ufunc, Callable[..., Any]] = {
-    np.add: _add,
-    np.subtract: _subtract,
+    np.add: _total(np.add),
+    np.subtract: _total(np.subtract),
     np.multiply: _multiply,
     np.divide: _divide,
     np.power: _power,
@@ -304,8 +307,8 @@ _UFUNCS: dict[np.ufunc, Callable[..., Any]] = {
     np.negative: lambda like, a: like._view(-a.value, a.error),
     np.positive: lambda like, a: a,
     np.absolute: lambda like, a: like._view(np.abs(a.value), a.error),
-    np.maximum: _maximum,
-    np.minimum: _minimum,
+    np.maximum: _choice(np.maximum),
+    np.minimum: _choice(np.minimum),
     np.matmul: _matmul,
     np.reciprocal: lambda like, a: _divide(like, like._view(np.ones_like(a.value), np.zeros_like(a.value)), a),
     np.sqrt: _function(np.sqrt, _sqrt_slope),
@@ -333,8 +336,7 @@ def _sum(x: Tracked, axis: Any = None, keepdims: bool = False) -> Tracked:
 
 
 def _mean(x: Tracked, axis: Any = None, keepdims: bool = False) -> Tracked:
-    mean: Tracked = _sum(x, axis, keepdims) / _count(x, axis)
-    return mean
+    return _sum(x, axis, keepdims) / _count(x, axis)  # type: ignore[no-any-return]  # a ufunc's answer
 
 
 def _extreme(x: Tracked, axis: Any = None, keepdims: bool = False) -> Tracked:
@@ -349,7 +351,7 @@ def _where(condition: Any, a: Any, b: Any) -> Tracked:
 
 def _tensordot(a: Any, b: Any, axes: Any) -> Tracked:
     like = a if isinstance(a, Tracked) else b
-    a, b = like._lift(a), like._lift(b)
+    a, b = _operand(like, like._lift(a)), _operand(like, like._lift(b))
     n = int(np.prod([a.value.shape[i] for i in axes[0]], dtype=np.int64))
     brought = np.tensordot(np.abs(a.value), b.error, axes) + np.tensordot(a.error, np.abs(b.value) + b.error, axes)
     size = np.tensordot(np.abs(a.value) + a.error, np.abs(b.value) + b.error, axes)

@@ -39,11 +39,11 @@ def _prepare(bench: Bench, example: Example) -> tuple[Operation, Material, Preci
 
 def _bounds(row: Operation, precision: Precision, config: Any, inputs: Mapping[str, Values], cotangents: Named) -> Named:
     """How far a right answer may be from the exact one: output, or `gradient of NAME` -> bound per element."""
-    unit, rows = roundoff_of(precision), tracked()["rows"]
-    known = track(inputs, unit)
+    rows = tracked()["rows"]
+    known = track(inputs, precision)
     found: dict[str, Any] = dict(getattr(rows, row.name)(config, known))
     if row.adjoint is not None:
-        gradients = getattr(rows, f"{row.name}_adjoint")(config, known, track(cotangents, unit))
+        gradients = getattr(rows, f"{row.name}_adjoint")(config, known, track(cotangents, precision))
         found |= {f"gradient of {name}": value for name, value in gradients.items()}
     cast = 2.0**-8 if precision.activations == "bfloat16" else 0.0
     return {k: v.error + cast * np.abs(v.value) if isinstance(v, Tracked) else np.zeros(np.shape(v)) for k, v in found.items()}

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from twinspike.backend import Program, Session
 from twinspike.config import Method, Optimizer
 from twinspike.network import Network
+from twinspike_conformance.families import rounded
 from twinspike_conformance.faults.base import Fault
 
 Tensors = dict[str, Any]
@@ -160,6 +161,10 @@ _FAULTS: tuple[tuple[Fault, Callable[[], Spoil]], ...] = (
             origin="jax without jax_enable_x64 computes float64 in float32",
         ),
         _each(_lower),
+    ),
+    (
+        Fault("harness-all-bfloat16", "PRE-2", "every result is rounded to bfloat16, what must keep float32 included"),
+        _each(lambda values: rounded(values, "bfloat16").astype(values.dtype)),
     ),
     (Fault("harness-device", "PRE-4", "any device is accepted and answered from the one that is there"), _right),
     (

@@ -1,4 +1,4 @@
-"""Faults of formats and memory (clauses PRE-1, PRE-4)."""
+"""Faults of formats and memory (clauses PRE-1, PRE-3, PRE-4)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ _ROUND = (
     "    return (bits + 0x1000 & np.uint32(0xFFFFE000)).view(np.float32).astype(a.dtype)\n\n\n"
 )
 """Rounds to the 11 significant bits of TF32."""
+
+_ROUND_8 = _ROUND.replace("0x1000", "0x8000").replace("0xFFFFE000", "0xFFFF0000")
+"""Rounds to the 8 significant bits of bfloat16, ties away from 0."""
 
 _TF32 = "torch.backends.cudnn.allow_tf32, on by default, and jax's default matmul precision on GPUs and TPUs"
 
@@ -59,6 +62,47 @@ FAULTS: tuple[Fault, ...] = (
             _fac("(u * sigma[..., None, :]) @ v", "_rounded(u * sigma[..., None, :]) @ _rounded(v)"),
         ),
         origin=_TF32,
+    ),
+    Fault(
+        "pre-products-tf32",
+        "PRE-1",
+        "operands of all products are rounded to 11 bits, forward and backward, whatever the precision's name",
+        (
+            _layers("def conv2d(", f"{_ROUND}def conv2d("),
+            _layers("np.tensordot(windows, kernel,", "np.tensordot(_rounded(windows), _rounded(kernel),"),
+            _layers("np.tensordot(g, windows,", "np.tensordot(_rounded(g), _rounded(windows),"),
+            _layers("np.tensordot(g, kernel,", "np.tensordot(_rounded(g), _rounded(kernel),"),
+            _layers("np.asarray(x @ weight.T + bias)", "np.asarray(_rounded(x) @ _rounded(weight.T) + bias)"),
+            _layers("np.asarray(g @ weight), np.asarray(g.T @ x)", "_rounded(g) @ _rounded(weight), _rounded(g.T) @ _rounded(x)"),
+            _fac("def compose(", f"{_ROUND}def compose("),
+            _fac("(u * sigma[..., None, :]) @ v", "_rounded(u * sigma[..., None, :]) @ _rounded(v)"),
+            _fac("    left = g @ gv\n", "    left = _rounded(g) @ _rounded(gv)\n"),
+            _fac("(np.swapaxes(u, -2, -1) @ g)", "(_rounded(np.swapaxes(u, -2, -1)) @ _rounded(g))"),
+        ),
+        origin=_TF32,
+    ),
+    Fault(
+        "pre-products-bfloat16",
+        "PRE-3",
+        "operands of convolutions and linear layers are rounded to 8 bits",
+        (
+            _layers("def conv2d(", f"{_ROUND_8}def conv2d("),
+            _layers("np.tensordot(windows, kernel,", "np.tensordot(_rounded(windows), _rounded(kernel),"),
+            _layers("np.asarray(x @ weight.T + bias)", "np.asarray(_rounded(x) @ _rounded(weight.T) + bias)"),
+        ),
+        origin="jax's default matmul precision on TPUs",
+    ),
+    Fault(
+        "pre-sums-tf32",
+        "PRE-3",
+        "what only adds up, pools and readouts, rounds its input to 11 bits as products may",
+        (
+            _layers("def avg_pool(", f"{_ROUND}def avg_pool("),
+            _layers("_windows(x, kernel, kernel, stride).mean", "_windows(_rounded(x), kernel, kernel, stride).mean"),
+            _layers("np.asarray(x.mean(axis=(2, 3)))", "np.asarray(_rounded(x).mean(axis=(2, 3)))"),
+            _layers('x.sum(axis=0) if reduction == "sum"', '_rounded(x).sum(axis=0) if reduction == "sum"'),
+        ),
+        origin="reductions that a compiler turns into products with ones",
     ),
     Fault(
         "pre-softmax-half",

@@ -25,7 +25,7 @@ _COARSE = (
 """Rounds to 11 significant bits of float32 and to 40 of float64, in the format of a or `like`; no array where a is none."""
 
 _SLICES = "TF32 under the name of float32; emulated float64 with too few slices of 8 bits (Ozaki's scheme)"
-_APPROXIMATE = "approximate instructions such as rsqrtss, ex2.approx and tanh.approx, unrefined"
+_APPROXIMATE = "a processor's fast instructions for 1/sqrt(x), 2^x and tanh(x), unrefined"
 
 
 def _beside(module: str, place: str) -> Edit:
