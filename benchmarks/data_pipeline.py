@@ -1,25 +1,26 @@
 """How many training images a second the data pipeline gives, and what it takes from the thread that trains.
 
-    python benchmarks/data_pipeline.py [--path CIFAR-10] [--batch-size 256] [--images 20000]
+    python benchmarks/data_pipeline.py [--path CIFAR-10] [--batch-size 256] [--images 10000]
 
 Without a path, a CIFAR-10 of random pixels is written to a temporary folder. For each kind and number of
-workers it prints images per second (best of three epochs, started from running workers), and how fast a
-thread that only makes short calls into native code goes on while batches are made at full speed, as a share of
-its speed alone: the calls stand for the kernel launches of an eager framework.
+workers it gives images per second of each of some epochs, started from running workers; where all of it happens
+in this process also images per second of processor time, which is what a core gives. The last column is how fast
+a thread that only makes short calls into native code goes on while batches are made at full speed, as a share of
+its speed alone: the calls stand for the kernel launches of an eager framework. Results go to
+`results/data_pipeline.json`.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from measure import header, spread, write
 
 from twinspike_training.data import DataConfig, Dataset, open_dataset
 from twinspike_training.data.config import POLICIES, Policy
@@ -49,13 +50,13 @@ def write_random_cifar(root: Path) -> None:
     (folder / "batches.meta.txt").write_text("".join(f"class {i}\n" for i in range(10)))
 
 
-def throughput(data: Dataset, batch_size: int) -> float:
-    """Images per second of one epoch, after its first batch."""
-    batches = data.train_batches(0, 0, batch_size)
+def throughput(data: Dataset, batch_size: int, epoch: int) -> tuple[float, float]:
+    """Images per second of one epoch after its first batch: by the clock, and by this process's processor time."""
+    batches = data.train_batches(0, epoch, batch_size)
     next(batches)
-    start = time.perf_counter()
+    wall, cpu = time.perf_counter(), time.process_time()
     images = sum(len(labels) for _, labels in batches)
-    return images / (time.perf_counter() - start)
+    return images / (time.perf_counter() - wall), images / (time.process_time() - cpu)
 
 
 def calls_per_second(seconds: float = 0.5) -> float:
@@ -96,25 +97,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--path", help="CIFAR-10 in its binary layout")
     parser.add_argument("--batch-size", type=int, default=256)
-    parser.add_argument("--images", type=int, default=20_000, help="training images per epoch")
+    parser.add_argument("--images", type=int, default=10_000, help="training images per epoch")
+    parser.add_argument("--epochs", type=int, default=5)
     options = parser.parse_args()
-    print(f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, NumPy {np.__version__}")
-    print(f"batch size {options.batch_size}, {options.images} images an epoch\n")
-    print(f"{'augmentation':<18} {'workers':<11} {'images/s':>9} {'share left to the training thread':>34}")
+    result = header("data_pipeline") | {"batch_size": options.batch_size, "images": options.images, "rows": []}
     with tempfile.TemporaryDirectory() as folder:
         if options.path is None:
             write_random_cifar(Path(folder))
-        path = options.path or folder
         alone = calls_per_second()
-        for name, policies in AUGMENTATIONS.items():
+        for name in AUGMENTATIONS:
             for workers, worker in WORKERS:
-                config = DataConfig(
-                    name="cifar10", path=path, augment=policies, workers=workers, worker=worker, limit=options.images
-                )
-                with open_dataset(config, time_steps=1) as data:
-                    best = max(throughput(data, options.batch_size) for _ in range(3))
-                    left = f"{share_left(data, options.batch_size, alone):34.0%}" if workers else f"{'(same thread)':>34}"
-                print(f"{name:<18} {f'{workers} {worker}':<11} {best:9,.0f} {left}", flush=True)
+                row = measured(options, options.path or folder, name, workers, worker, alone)
+                result["rows"].append(row)
+                left = f"{row['share_left']:.0%} left to the training thread" if workers else "in the training thread"
+                speed = f"{row['images_per_second']['median']:9,.0f} images/s"
+                print(f"{name:<18} {workers} {worker:<8} {speed}, {left}", flush=True)
+    print(write("data_pipeline", result))
+
+
+def measured(
+    options: argparse.Namespace, path: str, name: str, workers: int, worker: Literal["thread", "process"], alone: float
+) -> dict[str, Any]:
+    """One row: an augmentation with a kind and number of workers."""
+    config = DataConfig(
+        name="cifar10", path=path, augment=AUGMENTATIONS[name], workers=workers, worker=worker, limit=options.images
+    )
+    row: dict[str, Any] = {"augmentation": name, "workers": workers, "worker": worker}
+    with open_dataset(config, time_steps=1) as data:
+        wall, cpu = zip(*(throughput(data, options.batch_size, epoch) for epoch in range(options.epochs)), strict=True)
+        row["images_per_second"] = spread(wall)
+        if not workers:
+            return row | {"images_per_core_second": spread(cpu)}
+        return row | {"share_left": round(share_left(data, options.batch_size, alone), 3)}
 
 
 if __name__ == "__main__":

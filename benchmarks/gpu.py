@@ -1,9 +1,19 @@
-"""What the backends do on a machine with a GPU, within ten minutes: their tests, and an epoch of CIFAR-10 each.
+"""What the backends do on a machine with a GPU, within ten minutes and without a network: proofs, then times.
 
-    python benchmarks/gpu.py --data cifar-10-batches-bin --out DIR
+    python benchmarks/gpu.py --out DIR [--authors PATH] [--parts lif joint] [--device cpu --tiny]
 
-Nothing needs to be installed but the backends' own libraries. Each part runs in a process of its own with
-a time limit; what is known so far is always in `DIR/gpu.json`, and `DIR/gpu.log` has what the parts said.
+The checkout need not be installed. Needed are torch, jax, optax, NumPy, msgspec, safetensors, scikit-learn,
+Pillow, hypothesis and pytest; what a machine lacks (msgspec, as a rule) goes onto PYTHONPATH, for instance by
+`pip install --no-index --no-deps --target SITE WHEELS` from wheels fetched elsewhere for its Python.
+
+Proofs run first and beside one another: the conformance suite on the device in every precision, TF32 caught
+under the name of f32-ieee, CPU and device equal in the exact lane, this project's own tests, and torch
+against jax. Times follow one after another with the device to themselves: the neuron against the device's own
+copy, the joint step, an epoch with its data, memory, and the authors' code if `--authors` names a checkout.
+Each part is a process of its own with a time limit; what is known so far is always in `DIR/gpu.json`,
+`DIR/gpu.log` has what the parts said, `DIR/reports.tar.gz` the suite's reports. `--parts` takes those whose
+name contains one of the words. Copied to `benchmarks/results/gpu.json`, it fills the GPU rows of
+`docs/performance.md`.
 """
 
 from __future__ import annotations
@@ -12,100 +22,201 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
+import threading
 import time
 import tomllib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
-ROOT = Path(__file__).resolve().parents[1]
-ROOMS = [str(ROOT / room) for room in ("spec", "backends", "conformance", "training")]
+from measure import ROOT, cores, header
+
+ROOMS = [str(ROOT / room) for room in ("spec", "backends", "conformance", "training", "benchmarks")]
 BACKENDS = ("torch", "jax")
-WARM = 5
-"""Steps before the clock starts: the first compiles, the next fill caches and queues."""
-REPEATS = 30
-"""Steps on one batch, to tell the device's speed from that of the data."""
+PRECISIONS = ("f32-ieee", "tf32", "bf16-mixed")
+LEAST = 10.0
+"""Seconds that must be left for a part to be begun."""
+
+
+class Part(NamedTuple):
+    """One process."""
+
+    name: str
+    command: list[str]
+    result: Path
+    """File that it leaves behind: JSON, the suite's report or JUnit."""
+    limit: float
+    """Seconds after which it is ended."""
+    fails: bool = False
+    """Whether failing is what it must do."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", help="folder of CIFAR-10's binary files; without it the digits are trained")
-    parser.add_argument("--out", type=Path, required=True, help="folder for gpu.json and gpu.log")
+    parser.add_argument("--out", type=Path, required=True, help="folder for gpu.json, gpu.log and reports.tar.gz")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--precisions", nargs="*", default=["bf16-mixed", "f32-ieee"])
-    parser.add_argument("--batch-size", type=int, default=256)
-    parser.add_argument("--width", type=int, default=0, help="of the network; 0: its usual one")
-    parser.add_argument("--limit", type=int, default=0, help="training samples; 0: all")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--eager", action="store_true", help="do not compile the training step")
+    parser.add_argument("--authors", type=Path, help="folder of a checkout of the authors' code")
+    parser.add_argument("--data", help="folder of CIFAR-10's binary files; without it pixels are random")
+    parser.add_argument("--batch-sizes", nargs="*", type=int, default=[512, 1024])
+    parser.add_argument("--profile", default="smoke", help="of the conformance suite")
+    parser.add_argument("--parts", nargs="*", default=[], help="words, one of which a part's name must contain")
     parser.add_argument("--seconds", type=float, default=570.0, help="for everything together")
-    parser.add_argument("--tests", nargs="*", default=[], help="test files; default: all that need one framework")
-    parser.add_argument("--epoch", nargs=3, metavar=("BACKEND", "PRECISION", "FILE"), help=argparse.SUPPRESS)
+    parser.add_argument("--tiny", action="store_true", help="sizes that show no more than that all of it runs")
     options = parser.parse_args()
-    if options.epoch:
-        epoch(options, *options.epoch)
-    else:
-        everything(options)
-
-
-def everything(options: argparse.Namespace) -> None:
-    """Run the parts, those that matter most first, and write what they gave after each."""
     options.out.mkdir(parents=True, exist_ok=True)
-    report: dict[str, Any] = {
-        "schema": 1,
-        "machine": machine(),
-        "options": {**vars(options), "out": str(options.out)},
-        "parts": {},
-    }
+    given = {key: value for key, value in vars(options).items() if key not in ("out", "authors", "data")}
+    report = header("gpu") | {"options": given, "parts": {}}
     deadline = time.monotonic() + options.seconds
-    with tempfile.TemporaryDirectory() as folder, (options.out / "gpu.log").open("w", encoding="utf-8") as log:
-        environment = child_environment(Path(folder))
-        for name, command, result, limit in parts(options, Path(folder)):
-            left = deadline - time.monotonic()
-            print(f"{name}: ", end="", flush=True)
-            if left < 10:
-                report["parts"][name] = {"status": "not run", "reason": "no time left"}
-            else:
-                report["parts"][name] = run(command, environment, log, min(limit, left)) | read(result)
-            print(json.dumps({k: v for k, v in report["parts"][name].items() if k not in ("command", "tail")}), flush=True)
-            (options.out / "gpu.json").write_text(json.dumps(report, indent=1, default=str) + "\n", encoding="utf-8")
+    with tempfile.TemporaryDirectory() as name, (options.out / "gpu.log").open("w", encoding="utf-8") as log:
+        folder = Path(name)
+        runner = _Runner(options.out, report, log, child_environment(folder), deadline, options.parts)
+        # Proofs are not timed, so that they may share the device and the cores.
+        with ThreadPoolExecutor(max(1, cores() // 2)) as pool:
+            list(pool.map(runner.run, proofs(options, folder)))
+        for part in times(options, folder):
+            runner.run(part)
+        with tarfile.open(options.out / "reports.tar.gz", "w:gz") as archive:
+            for found in sorted(folder.glob("*/report.html")):
+                archive.add(found.parent, found.parent.name)
 
 
-def parts(options: argparse.Namespace, folder: Path) -> Iterator[tuple[str, list[str], Path, float]]:
-    """Name, command, file of results and time limit of each part."""
-    own = [sys.executable, str(Path(__file__).resolve()), *passed_on(options)]
-    for number, precision in enumerate(options.precisions):
-        for backend in BACKENDS:
-            result = folder / f"{backend}-{precision}.json"
-            yield f"epoch {backend} {precision}", [*own, "--epoch", backend, precision, str(result)], result, 150.0
-        if number == 0:
-            yield from test_parts(options, folder)
-    cross = [sys.executable, "-m", "twinspike_training.cli", "check", *BACKENDS, "--set", f"device={options.device}"]
-    yield "check torch jax", cross, folder / "none", 90.0
-
-
-def test_parts(options: argparse.Namespace, folder: Path) -> Iterator[tuple[str, list[str], Path, float]]:
+def proofs(options: argparse.Namespace, folder: Path) -> Iterator[Part]:
+    """What must hold before any time means anything."""
+    suite = [sys.executable, "-m", "twinspike_conformance"]
+    some = ["--only", "operation[relu"] if options.tiny else []
+    cuda = options.device != "cpu"
+    for backend in BACKENDS:
+        for precision in PRECISIONS if cuda else ("f32-ieee", "bf16-mixed"):
+            at = folder / f"{backend}-{precision}"
+            where = ["--device", options.device, "--precision", precision, "--profile", options.profile, "--report", str(at)]
+            yield Part(f"conformance {backend} {precision}", [*suite, backend, *where, *some], at / "report.json", 240)
+    for backend in BACKENDS:
+        at = folder / f"{backend}-liar"
+        liar = f"liar:{backend}_{'tf32' if cuda else 'bf16'}"
+        where = ["--device", options.device, "--precision", "f32-ieee", "--profile", options.profile, "--report", str(at)]
+        command = [*suite, liar, *where, "--only", "operation[conv2d"]
+        yield Part(f"sentinel {backend}", command, at / "report.json", 120, fails=True)
+        at = folder / f"exact-{backend}.json"
+        yield Part(f"exact {backend}", own("exact", at, options, "--backend", backend), at, 120)
+    check = [sys.executable, "-m", "twinspike_training.cli", "check", *BACKENDS, "--set", f"device={options.device}"]
+    yield Part("check torch jax", check, folder / "none", 120)
     # Warnings are errors where versions are pinned, and these are the machine's own.
     pytest = [sys.executable, "-m", "pytest", "-q", "-W", "default", "-p", "no:cacheprovider", "--device", options.device]
     for backend in BACKENDS:
-        files = options.tests or sorted(str(path) for path in (ROOT / "tests").glob(f"test_*{backend}*.py"))
+        files = sorted(str(path) for path in (ROOT / "tests").glob(f"test_*{backend}*.py"))
         others = [f"--without={other}" for other in BACKENDS if other != backend]
-        result = folder / f"{backend}.xml"
-        yield f"tests {backend}", [*pytest, *others, "--without=train", f"--junitxml={result}", *files], result, 110.0
+        at = folder / f"{backend}.xml"
+        few = ["-k", "lif or relu"] if options.tiny else []
+        yield Part(f"tests {backend}", [*pytest, *others, "--without=train", f"--junitxml={at}", *few, *files], at, 200)
 
 
-def passed_on(options: argparse.Namespace) -> list[str]:
-    """The options that an epoch's own process needs."""
-    given = {"--out": options.out, "--device": options.device, "--batch-size": options.batch_size, "--width": options.width}
-    given |= {"--limit": options.limit, "--workers": options.workers, **({"--data": options.data} if options.data else {})}
-    return [*(str(word) for pair in given.items() for word in pair), *(["--eager"] if options.eager else [])]
+def times(options: argparse.Namespace, folder: Path) -> Iterator[Part]:
+    """What is timed, by importance."""
+    for backend in BACKENDS:
+        at = folder / f"lif-{backend}.json"
+        yield Part(f"lif {backend}", own("lif", at, options, "--backend", backend), at, 60)
+    modes = {"torch compiled": ("torch", ["--compiled"]), "jax": ("jax", ["--compiled"]), "torch eager": ("torch", [])}
+    for size in options.batch_sizes if not options.tiny else [8]:
+        for mode, (backend, flags) in modes.items():
+            name = f"joint {mode} bf16-mixed {size}"
+            at = folder / f"{name.replace(' ', '-')}.json"
+            yield Part(name, own("joint", at, options, "--backend", backend, *flags, "--batch-size", str(size)), at, 150)
+        if options.authors:
+            for precision in ("f16-amp", "bf16-mixed") if options.device != "cpu" else ("f32-ieee",):
+                at = folder / f"authors-{precision}-{size}.json"
+                more = ["--authors", str(options.authors), "--precision", precision, "--batch-size", str(size)]
+                yield Part(f"joint authors {precision} {size}", own("authors", at, options, *more), at, 90)
+    sizes = ["2", "4"] if options.tiny else ["32", "64"]
+    at = folder / f"memory_{options.device}.json"
+    command = [sys.executable, str(ROOT / "benchmarks" / "memory.py"), "--device", options.device, "--out", str(folder)]
+    command += ["--batch-sizes", *sizes, *(["--network", "digits_cnn", "--backends", "torch"] if options.tiny else [])]
+    yield Part("memory", [*command, *(["--authors", str(options.authors)] if options.authors else [])], at, 90)
+
+
+def own(part: str, result: Path, options: argparse.Namespace, *more: str) -> list[str]:
+    """Command of a part in `gpu_parts.py`."""
+    command = [sys.executable, str(ROOT / "benchmarks" / "gpu_parts.py"), part, str(result), "--device", options.device]
+    command += ["--data", options.data] if options.data else []
+    return [*command, *more, *(["--tiny"] if options.tiny else [])]
+
+
+class _Runner:
+    """Runs parts and writes the report after each."""
+
+    def __init__(
+        self, out: Path, report: dict[str, Any], log: Any, environment: dict[str, str], deadline: float, words: list[str]
+    ) -> None:
+        self.out, self.report, self.log = out, report, log
+        self.environment, self.deadline, self.words = environment, deadline, words
+        self.lock = threading.Lock()
+
+    def run(self, part: Part) -> None:
+        """Run one part, if it is wanted and there is time."""
+        left = self.deadline - time.monotonic()
+        if self.words and not any(word in part.name for word in self.words):
+            found = {"status": "not run", "reason": "left out by --parts"}
+        elif left < LEAST:
+            found = {"status": "not run", "reason": "no time left"}
+        else:
+            found, text = execute(part.command, self.environment, min(part.limit, left))
+            found |= read(part.result)
+            if part.fails:
+                found["status"] = "ok" if found.get("verdict") == "fail" else f"expected a verdict fail: {found['status']}"
+            if found["status"] != "ok":
+                found["said"] = text.rstrip().rpartition("\n")[2]
+            with self.lock:
+                self.log.write(f"$ {' '.join(part.command)}\n{text}\n{found['status']}\n\n")
+                self.log.flush()
+        with self.lock:
+            self.report["parts"][part.name] = found
+            print(f"{part.name}: {json.dumps(found)}", flush=True)
+            text = json.dumps(self.report, indent=1, default=str)
+            (self.out / "gpu.json").write_text(text.replace(str(ROOT), "CHECKOUT") + "\n", encoding="utf-8")
+
+
+def execute(command: Sequence[str], environment: dict[str, str], seconds: float) -> tuple[dict[str, Any], str]:
+    """(status and seconds, what it said) of one process; a late one is ended with all its children."""
+    began = time.monotonic()
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output, start_new_session=True)
+        try:
+            status = "ok" if process.wait(seconds) == 0 else f"failed with {process.returncode}"
+        except subprocess.TimeoutExpired:
+            status = f"stopped after {seconds:.0f} s"
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        output.seek(0)
+        return {"status": status, "seconds": round(time.monotonic() - began, 1)}, output.read()
+
+
+def read(result: Path) -> dict[str, Any]:
+    """What a part left behind, whole or not: its JSON, the counts of a report of the suite, or of a JUnit file."""
+    if not result.is_file():
+        return {}
+    if result.name == "report.json":
+        records = json.loads(result.read_text(encoding="utf-8"))["records"]
+        chosen = [record for record in records if record["reason"] != "left out by --only"]
+        counts: dict[str, Any] = {"statuses": {}, "comparisons": sum(record["comparisons"] for record in chosen)}
+        for record in chosen:
+            counts["statuses"][record["status"]] = counts["statuses"].get(record["status"], 0) + 1
+        failed = [record["id"] for record in chosen if record["status"] in ("fail", "error")]
+        return counts | {"failed": failed, "verdict": "fail" if failed else "pass"}
+    if result.suffix == ".json":
+        return dict(json.loads(result.read_text(encoding="utf-8")))
+    (suite,) = ElementTree.parse(result).getroot().iter("testsuite")
+    found: dict[str, Any] = {key: int(suite.get(key, "0")) for key in ("tests", "failures", "errors", "skipped")}
+    bad = [case for case in suite.iter("testcase") if case.find("failure") is not None or case.find("error") is not None]
+    return found | {"failed": [f"{case.get('classname')}::{case.get('name')}" for case in bad]}
 
 
 def child_environment(folder: Path) -> dict[str, str]:
@@ -124,111 +235,8 @@ def child_environment(folder: Path) -> dict[str, str]:
         )
         (info / "entry_points.txt").write_text(groups, encoding="utf-8")
         path.insert(0, str(info.parent))
-    # Tests of both frameworks share the device with whatever else runs on it; the epochs have it to themselves.
+    # Proofs of both frameworks share the device's memory.
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path)), "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-
-
-def run(command: Sequence[str], environment: dict[str, str], log: Any, seconds: float) -> dict[str, Any]:
-    """Run one part; a part that is late is ended with all its processes."""
-    began = time.monotonic()
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output, start_new_session=True)
-        try:
-            status = "ok" if process.wait(seconds) == 0 else f"failed with {process.returncode}"
-        except subprocess.TimeoutExpired:
-            status = f"stopped after {seconds:.0f} s"
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        output.seek(0)
-        text = output.read()
-    log.write(f"$ {' '.join(command)}\n{text}\n{status}\n\n")
-    log.flush()
-    found: dict[str, Any] = {"status": status, "seconds": round(time.monotonic() - began, 1)}
-    return found if status == "ok" else found | {"command": list(command), "tail": text[-3000:]}
-
-
-def read(result: Path) -> dict[str, Any]:
-    """What a part wrote, whole or not: an epoch's JSON, or the counts of a JUnit file."""
-    if not result.is_file():
-        return {}
-    if result.suffix == ".json":
-        return dict(json.loads(result.read_text(encoding="utf-8")))
-    (suite,) = ElementTree.parse(result).getroot().iter("testsuite")
-    counts: dict[str, Any] = {key: int(suite.get(key, "0")) for key in ("tests", "failures", "errors", "skipped")}
-    bad = [case for case in suite.iter("testcase") if case.find("failure") is not None or case.find("error") is not None]
-    return counts | {"failed": [f"{case.get('classname')}::{case.get('name')}" for case in bad]}
-
-
-def machine() -> dict[str, Any]:
-    """Where this runs."""
-    query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total,clocks.max.sm,power.limit", "--format=csv,noheader"]
-    try:
-        gpu = subprocess.run(query, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
-    except (OSError, subprocess.SubprocessError) as error:
-        gpu = f"none: {error}"
-    versions = {}
-    for package in ("torch", "jax", "jaxlib", "optax", "numpy", "msgspec", "triton"):
-        try:
-            versions[package] = distribution(package).version
-        except PackageNotFoundError:
-            versions[package] = "not installed"
-    return {"gpu": gpu, "cores": os.cpu_count(), "python": platform.python_version(), "versions": versions}
-
-
-def epoch(options: argparse.Namespace, backend: str, precision: str, file: str) -> None:
-    """Train one epoch with one backend and write what is known after each stage of it."""
-    from twinspike import initial_state, learning_rate
-    from twinspike_training.config import build
-    from twinspike_training.evaluation import evaluate
-    from twinspike_training.run import prepare
-
-    data: dict[str, Any] = {"workers": options.workers, "limit": options.limit}
-    data |= {"name": "cifar10", "path": options.data} if options.data else {"name": "digits"}
-    wanted = {"backend": backend, "device": options.device, "precision": precision, "compile": not options.eager}
-    wanted |= {"network": "resnet18" if options.data else "digits_cnn", "width": options.width, "data": data}
-    config = build({**wanted, "training": {"epochs": 1, "batch_size": options.batch_size}}, "benchmark")
-    found: dict[str, Any] = {"config": wanted, "batch_size": options.batch_size}
-
-    def note(**facts: Any) -> None:
-        found.update(facts)
-        Path(file).write_text(json.dumps(found), encoding="utf-8")
-
-    began = time.perf_counter()
-    ready = prepare(config)
-    program, wait = ready.program, ready.session.to_numpy
-    state = program.load(initial_state(ready.network, config.method, config.optimizer, seed=config.seed))
-    note(versions=ready.capabilities.versions, prepare_seconds=time.perf_counter() - began)
-
-    length, losses = ready.steps_per_epoch, []
-    warm = min(WARM, length - 1)
-    batches = ready.dataset.train_batches(config.seed, 0, options.batch_size)
-    with contextlib.closing(batches):  # type: ignore[type-var]  # an iterator to be read to its end or closed
-        clock = time.perf_counter()
-        for step, (images, labels) in enumerate(batches):
-            rate = learning_rate(config.schedule, config.learning_rate, 0, step, 1, length)
-            state, metrics = program.train_step(state, images, labels, rate)
-            losses.append(metrics.loss)
-            if step in (0, warm - 1):
-                wait(metrics.loss)
-                note(**{"first_step_seconds" if step == 0 else "warm_seconds": time.perf_counter() - clock})
-                clock = time.perf_counter() if step == warm - 1 else clock
-    wait(losses[-1])
-    seconds = time.perf_counter() - clock
-    values = [float(wait(loss)) for loss in losses]
-    note(steps=length, epoch_images_per_second=(length - warm) * options.batch_size / seconds, epoch_seconds=seconds)
-    note(loss_first=values[0], loss_last=values[-1])
-
-    clock = time.perf_counter()
-    result = evaluate(ready, state)
-    note(accuracy_snn=result.accuracy_snn, accuracy_ann=result.accuracy_ann, evaluation_seconds=time.perf_counter() - clock)
-
-    clock = time.perf_counter()
-    for _ in range(REPEATS):
-        state, metrics = program.train_step(state, images, labels, config.learning_rate)
-    wait(metrics.loss)
-    note(device_images_per_second=REPEATS * options.batch_size / (time.perf_counter() - clock))
 
 
 if __name__ == "__main__":

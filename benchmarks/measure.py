@@ -89,7 +89,7 @@ def header(name: str, clock: Clock = "wall") -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "benchmark": name,
-        "command": f"python benchmarks/{' '.join([Path(sys.argv[0]).name, *sys.argv[1:]])}",
+        "command": _command(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(),
         "versions": versions(PACKAGES),
@@ -97,6 +97,12 @@ def header(name: str, clock: Clock = "wall") -> dict[str, Any]:
         "under_load": load > LOADED,
         "clock": clock,
     }
+
+
+def _command() -> str:
+    """The command line, without the folders of this machine."""
+    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
+    return " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *words])
 
 
 def machine() -> dict[str, Any]:

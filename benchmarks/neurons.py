@@ -33,6 +33,8 @@ class Runner(NamedTuple):
     """Forward and backward once; returns when done."""
     spikes: Callable[[], Values]
     """What the forward pass gives, to hold against the reference."""
+    gradient: Callable[[], Values]
+    """Of the currents."""
 
 
 Maker = Callable[[Values, Values], Runner]
@@ -59,6 +61,7 @@ def torch_runner(layer: Callable[[Any], Any]) -> Maker:
         return Runner(
             lambda: torch.autograd.grad(layer(leaf), leaf, seed),
             lambda: np.asarray(layer(leaf).detach().numpy()),
+            lambda: np.asarray(torch.autograd.grad(layer(leaf), leaf, seed)[0].numpy()),
         )
 
     return make
@@ -76,7 +79,11 @@ def jax_runner(layer: Callable[[Any], Any]) -> Maker:
             return spikes, pull(seed)
 
         current, seed = jax.device_put(x), jax.device_put(g)
-        return Runner(lambda: jax.block_until_ready(both(current, seed)), lambda: np.asarray(both(current, seed)[0]))
+        return Runner(
+            lambda: jax.block_until_ready(both(current, seed)),
+            lambda: np.asarray(both(current, seed)[0]),
+            lambda: np.asarray(both(current, seed)[1][0]),
+        )
 
     return make
 
@@ -97,7 +104,7 @@ def our_torch(neuron: ts.Neuron, compiled: bool = False) -> Maker:
         if not learned:
             return runner
         leaf, seed = torch.from_numpy(x).requires_grad_(), torch.from_numpy(g)
-        return Runner(lambda: torch.autograd.grad(run(leaf), [leaf, *learned], seed), runner.spikes)
+        return runner._replace(call=lambda: torch.autograd.grad(run(leaf), [leaf, *learned], seed))
 
     return make
 
@@ -122,7 +129,11 @@ def our_jax(neuron: ts.Neuron) -> Maker:
             return spikes, pull(seed)
 
         inputs = jax.device_put((x, learned, g))
-        return Runner(lambda: jax.block_until_ready(both(*inputs)), lambda: np.asarray(both(*inputs)[0]))
+        return Runner(
+            lambda: jax.block_until_ready(both(*inputs)),
+            lambda: np.asarray(both(*inputs)[0]),
+            lambda: np.asarray(both(*inputs)[1][0]),
+        )
 
     return make
 
@@ -225,11 +236,11 @@ def c_loop(threads: int) -> Maker:
             library.lif_forward(steps, n, x_, s_, threads)
             library.lif_backward(steps, n, x_, g_, dx_, threads)
 
-        def spikes() -> Values:
+        def after(a: Values) -> Values:
             call()
-            return s
+            return a
 
-        return Runner(call, spikes)
+        return Runner(call, lambda: after(s), lambda: after(dx))
 
     return make
 

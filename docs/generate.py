@@ -1,4 +1,4 @@
-"""Write the pages that say what the code says: the clauses, the operations and the configs.
+"""Write the pages that say what the code says, and what was measured: clauses, operations, configs, performance.
 
 `python docs/generate.py` writes them beside this file; `--check` refuses pages that are out of date.
 Configs are read from their source, where the docstring of a field stands below it.
@@ -10,6 +10,7 @@ import argparse
 import ast
 import sys
 from collections.abc import Iterable, Iterator
+from importlib import import_module
 from pathlib import Path
 
 from twinspike.clauses import CLAUSES
@@ -165,7 +166,11 @@ def fields(node: ast.ClassDef, classes: dict[str, ast.ClassDef], spelled: Spelle
 
 def pages() -> dict[Path, str]:
     """Every generated page and what it should hold."""
-    return {DOCS / "specification.md": NOTE + specification(), DOCS / "configuration.md": NOTE + configuration()}
+    if str(DOCS) not in sys.path:  # not there where this file is loaded by its path
+        sys.path.insert(0, str(DOCS))
+    measured = str(import_module("performance").performance())
+    texts = {"specification": specification(), "configuration": configuration(), "performance": measured}
+    return {DOCS / f"{name}.md": NOTE + text for name, text in texts.items()}
 
 
 def main() -> None:
