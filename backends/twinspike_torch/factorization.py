@@ -5,7 +5,7 @@ Letters: `*p` kernel positions, m rows (out), n columns (in, or in kh kw), r ran
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -90,6 +90,63 @@ def compose(f: Factorization, U: Tensor, sigma: Tensor, V: Tensor, kernel_shape:
     """
     with torch.autocast(U.device.type, enabled=False):  # clause PRE-2: composed kernels are float32
         return unmatricize(f, (U * sigma.unsqueeze(-2)) @ V, kernel_shape)
+
+
+def compose_both(
+    f: Factorization,
+    U: Tensor,
+    sigma_ann: Tensor,
+    sigma_snn: Tensor,
+    V: Tensor,
+    kernel_shape: tuple[int, ...],
+    *,
+    isolate: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Kernels of both twins, keeping nothing for the backward pass but the factors.
+
+    Args:
+        f: decides how matrices become a kernel.
+        U: (*p, m, r).
+        sigma_ann: (*p, r).
+        sigma_snn: (*p, r).
+        V: (*p, r, n).
+        kernel_shape: (out, in, kh, kw) or (out, in).
+        isolate: whether no gradient of the spiking twin's kernel reaches U and V (clause DIS-7).
+    """
+    lead = U.shape[:-2]
+    with torch.autocast(U.device.type, enabled=False):  # clause PRE-2: composed kernels are float32
+        flat = (U.reshape(-1, *U.shape[-2:]), *(s.reshape(-1, s.shape[-1]) for s in (sigma_ann, sigma_snn)))
+        both = _ComposeBoth.apply(*flat, V.reshape(-1, *V.shape[-2:]), isolate)  # type: ignore[no-untyped-call]  # torch types no apply
+        ann, snn = (unmatricize(f, w.reshape(*lead, *w.shape[-2:]), kernel_shape) for w in both)
+    return ann, snn
+
+
+class _ComposeBoth(torch.autograd.Function):
+    """W = U diag(sigma) V per position and twin.
+
+    With A = dL/dW V': dL/dU = sum over twins of A diag(sigma), dL/dsigma = diag(U'A), and
+    dL/dV = sum over twins of diag(sigma) U' dL/dW.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, U: Tensor, sigma_ann: Tensor, sigma_snn: Tensor, V: Tensor, isolate: bool) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(U, sigma_ann, sigma_snn, V)
+        ctx.isolate = isolate
+        return (U * sigma_ann.unsqueeze(-2)) @ V, (U * sigma_snn.unsqueeze(-2)) @ V
+
+    @staticmethod
+    def backward(ctx: Any, g_ann: Tensor, g_snn: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
+        U, sigma_ann, sigma_snn, V = ctx.saved_tensors
+        a = g_ann @ V.mT
+        d_ann = (U * a).sum(-2)
+        d_u = a * sigma_ann.unsqueeze(-2)
+        d_v = (U * sigma_ann.unsqueeze(-2)).mT @ g_ann
+        a = g_snn @ V.mT
+        d_snn = (U * a).sum(-2)
+        if not ctx.isolate:
+            d_u = torch.addcmul(d_u, a, sigma_snn.unsqueeze(-2))
+            d_v = torch.baddbmm(d_v, (U * sigma_snn.unsqueeze(-2)).mT, g_snn)
+        return d_u, d_ann, d_snn, d_v, None
 
 
 def penalty(U: Tensor, V: Tensor) -> Tensor:

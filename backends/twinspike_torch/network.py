@@ -7,25 +7,22 @@ Both are exact: sums over equal or linear terms are exchanged, nothing is approx
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import reduce
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from twinspike.config import Method, Twin
-from twinspike.network import INPUT, Activation, Add, AvgPool, Conv, Layer, Linear, Network, Norm, infer_shapes, inputs_of
+from twinspike.network import INPUT, Activation, Conv, Layer, Linear, Network, Norm, infer_shapes
 from twinspike.parameters import initial_state, is_factored, kernel_shape, layout
+from twinspike_torch.execution import Found, Held, Tap, Values, Way, run
 from twinspike_torch.factorization import Factors
 from twinspike_torch.neuron import LIF
 from twinspike_torch.norm import TwinBatchNorm
-from twinspike_torch.weights import FactorizedConv2d, FactorizedLinear, TwinConv2d, TwinLinear, fold, readout, unfold
-
-Tap = Callable[[str, Twin, Tensor, Tensor | None], None]
-"""Receives a layer's name, the twin, its output, and potentials of neurons; the spiking twin's output is
-(T, B, ...), or (B, ...) where it is the same at every step."""
+from twinspike_torch.plan import Node, Segment, plan
+from twinspike_torch.weights import FactorizedConv2d, FactorizedLinear, TwinConv2d, TwinLinear
 
 
 class TwinOutput(NamedTuple):
@@ -48,6 +45,7 @@ def build(
     method: Method | None = None,
     *,
     seed: int = 0,
+    recompute: bool = False,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
 ) -> TwinNetwork:
@@ -57,10 +55,11 @@ def build(
         network: the graph, of `twinspike.network(...)` or one's own.
         method: all options; the default is the paper's method.
         seed: of the initial values, in [0, 2^64).
+        recompute: whether each block runs again in the backward pass instead of keeping its inner values.
         device: of parameters and statistics.
         dtype: of parameters and statistics; torch's default dtype if not given.
     """
-    return TwinNetwork(network, method, seed=seed, device=device, dtype=dtype)
+    return TwinNetwork(network, method, seed=seed, recompute=recompute, device=device, dtype=dtype)
 
 
 class TwinNetwork(nn.Module):
@@ -73,6 +72,7 @@ class TwinNetwork(nn.Module):
         *,
         seed: int = 0,
         activations: torch.dtype | None = None,
+        recompute: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -84,6 +84,8 @@ class TwinNetwork(nn.Module):
             seed: of the initial values.
             activations: dtype of what layers hand on, where it is lower than that of the parameters
                 (clause PRE-2); None leaves it to the parameters' dtype or to autocast.
+            recompute: whether each block runs again in the backward pass instead of keeping its inner values:
+                less memory for a third more time, and the same results.
             device: of parameters and statistics.
             dtype: of parameters and statistics.
         """
@@ -91,7 +93,8 @@ class TwinNetwork(nn.Module):
         self.network = network
         self.method = Method() if method is None else method
         self._activations = activations
-        self._plan = _plan(network)
+        self._plan = plan(network)
+        self.recompute = recompute
         dtype = torch.get_default_dtype() if dtype is None else dtype
         entries = layout(network, self.method)
         if device is not None and torch.device(device).type == "meta":
@@ -121,143 +124,73 @@ class TwinNetwork(nn.Module):
         still = images.mean(0) if self.network.event else images
         if self._activations is not None:
             still, images = still.to(self._activations), images.to(self._activations)
-        logits_ann, features_ann = self._run_ann(still, tap)
-        logits_snn, features_snn, rates = self._run_snn(images, spike_rates, tap)
+        isolate = self.method.loss.isolate_ann
+        weighted = (node for segment in self._plan for node in segment.nodes if node.kind in ("conv", "linear", "head"))
+        kernels = {node.name: self._of(node).kernels(isolate=isolate) for node in weighted}
+        ann = self._run("ann", still, kernels, False, tap)
+        snn = self._run("snn", images, kernels, spike_rates, tap)
         ends = [(exit_.head, exit_.feature) for exit_ in self.network.exits]
         return TwinOutput(
-            logits_ann=torch.stack([logits_ann[head] for head, _ in ends]),
-            logits_snn=torch.stack([logits_snn[head] for head, _ in ends], dim=-3),
-            features_ann=torch.stack([features_ann[feature] for _, feature in ends]),
-            features_snn=torch.stack([features_snn[feature] for _, feature in ends]),
-            spike_rates=torch.stack(rates) if rates else None,
+            logits_ann=torch.stack([ann.logits[head] for head, _ in ends]),
+            logits_snn=torch.stack([snn.logits[head] for head, _ in ends], dim=-3),
+            features_ann=torch.stack([ann.features[feature] for _, feature in ends]),
+            features_snn=torch.stack([snn.features[feature] for _, feature in ends]),
+            spike_rates=torch.stack(list(snn.rates.values())) if snn.rates else None,
         )
 
-    def _run_ann(self, x: Tensor, tap: Tap | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        values, logits, features = {INPUT: x}, {}, {}
-        for node in self._plan:
-            x = values[node.inputs[0]]
-            if node.kind == "activation":
-                y = functional.relu(x)
-            elif node.kind == "norm":
-                y = self._of(node)(x, "ann")
+    def _run(self, twin: Twin, x: Tensor, kernels: dict[str, tuple[Tensor, Tensor]], spike_rates: bool, tap: Tap | None) -> Found:
+        """One twin's layers, segment by segment; its running statistics move, once, in training."""
+        plain = tap is None and self.training and torch.is_grad_enabled()
+        recompute = plain and self.recompute
+        thrifty = plain and not recompute and not torch.compiler.is_compiling()
+        way = Way(self.method, twin, self._activations, self.training, spike_rates, thrifty)
+        values, total = Values({INPUT: x}), Found({}, {}, {}, {})
+        for segment in self._plan:
+            held = {node.name: self._held(node, twin, kernels) for node in segment.nodes}
+            if recompute:
+                found, written = _checkpointed(segment, way, held, [values.values[name] for name in segment.reads])
+                values.values.update(zip(segment.writes, written, strict=True))
+                values.drop(segment.last)
             else:
-                y = self._stateless(node, [values[name] for name in node.inputs], "ann")
-            if node.kind == "head":
-                logits[node.name] = _wide(y)
-            if node.feature:
-                features[node.name] = _wide(y)
-            if tap is not None:
-                tap(node.name, "ann", y, None)
-            values[node.name] = y
-            for name in node.last:
-                del values[name]
-        return logits, features
+                found = run(segment.nodes, way, held, values, tap)
+            for node in segment.nodes:
+                if node.name in found.moved:
+                    self._of(node).move(twin, *found.moved[node.name])
+            for table, part in zip(total, found, strict=True):
+                table.update(part)
+        return total
 
-    def _run_snn(
-        self, x: Tensor, spike_rates: bool, tap: Tap | None
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor], list[Tensor]]:
-        """Values are (T, B, ...), or (B, ...) where `node.static` says that they are the same at every step."""
-        steps, reduction = self.method.time_steps, self.method.readout
-        values, logits, features = {INPUT: x}, {}, {}
-        rates: list[Tensor] = []
+    def _held(self, node: Node, twin: Twin, kernels: dict[str, tuple[Tensor, Tensor]]) -> Held:
+        """A layer's tensors as a twin sees them."""
+        isolated = twin == "snn" and self.method.loss.isolate_ann
+        if node.kind in ("conv", "linear", "head"):
+            kernel = kernels[node.name][twin == "snn"]
+            if node.kind == "conv":
+                return (kernel,)
+            bias = self._of(node).bias
+            return kernel, bias.detach() if isolated else bias
+        if node.kind == "norm":
+            return self._of(node).of(twin)
+        if node.kind == "activation":
+            neurons = self._of(node)
+            return neurons.decay, neurons.threshold
+        return ()
 
-        def reduced(y: Tensor, static: bool) -> Tensor:
-            if static:
-                return _wide(y) * steps if reduction == "sum" else _wide(y)
-            return readout(_wide(y), reduction)
-
-        for node in self._plan:
-            x, static = values[node.inputs[0]], node.static_inputs[0]
-            u: Tensor | None = None
-            if node.kind == "activation":
-                neurons = cast(LIF, self._of(node))
-                x = x.expand(steps, *x.shape) if static else x
-                if tap is None:
-                    y = neurons(x).s
-                else:
-                    y, _, u = neurons.traced(x)
-                if spike_rates:
-                    rates.append(_wide(y.detach()).mean() if y.dtype != torch.bfloat16 else y.detach().mean(dtype=torch.float32))
-            elif node.kind == "norm":
-                y = self._of(node)(x, "snn", repeats=steps if static else None)
-            elif node.kind == "head" and tap is None and not self.method.loss.per_step:
-                times = steps if reduction == "sum" else 1
-                y = self._of(node)(reduced(x, static), "snn", isolate=self.method.loss.isolate_ann, times=times)
-                logits[node.name] = _wide(y)
-            else:
-                y = self._stateless(node, [values[name] for name in node.inputs], "snn")
-                if node.kind == "head":
-                    every_step = _wide(y.expand(steps, *y.shape) if node.static else y)
-                    logits[node.name] = every_step if self.method.loss.per_step else readout(every_step, reduction)
-            if node.feature:
-                features[node.name] = reduced(y, node.static)
-            if tap is not None:
-                tap(node.name, "snn", y, u)
-            values[node.name] = y
-            for name in node.last:
-                del values[name]
-        return logits, features, rates
-
-    def _stateless(self, node: _Node, xs: list[Tensor], twin: Twin) -> Tensor:
-        """A layer that treats every sample and step alike."""
-        x = xs[0]
-        if node.kind == "add":
-            return x + xs[1]
-        if node.kind == "avg_pool":
-            return unfold(functional.avg_pool2d(fold(x), *node.window), x.shape[:-3])
-        if node.kind == "global_pool":
-            return x.mean((-2, -1))
-        y: Tensor = self._of(node)(x, twin, isolate=twin == "snn" and self.method.loss.isolate_ann)
-        return y.to(self._activations) if self._activations is not None and node.kind == "linear" else y
-
-    def _of(self, node: _Node) -> nn.Module:
+    def _of(self, node: Node) -> Any:
         # Not through attributes: a layer may be called `train`, or `1`.
         return reduce(lambda module, part: cast(nn.Module, module._modules[part]), node.path, cast(nn.Module, self))
 
 
-class _Node(NamedTuple):
-    """One layer as the forward pass needs it."""
+def _checkpointed(segment: Segment, way: Way, held: dict[str, Held], xs: list[Tensor]) -> tuple[Found, list[Tensor]]:
+    """A segment that keeps nothing but what it reads, and the values that it writes."""
 
-    name: str
-    path: tuple[str, ...]
-    kind: str
-    inputs: tuple[str, ...]
-    static_inputs: tuple[bool, ...]
-    static: bool
-    """Whether the spiking twin's output is the same at every step."""
-    feature: bool
-    """Whether an exit takes its feature from here."""
-    window: tuple[int, int]
-    """Kernel and stride of a pooling layer."""
-    last: tuple[str, ...]
-    """Values that no later layer reads."""
+    def body(*xs: Tensor) -> tuple[Found, list[Tensor]]:
+        values = Values(dict(zip(segment.reads, xs, strict=True)))
+        found = run(segment.nodes, way, held, values, None)
+        return found, [values.values[name] for name in segment.writes]
 
-
-_KINDS = {Conv: "conv", Linear: "linear", Norm: "norm", Activation: "activation", Add: "add", AvgPool: "avg_pool"}
-
-
-def _plan(network: Network) -> tuple[_Node, ...]:
-    static = {INPUT: not network.event}
-    heads, features = ({getattr(e, end) for e in network.exits} for end in ("head", "feature"))
-    final = {name: i for i, layer in enumerate(network.layers) for name in (layer.name, *inputs_of(layer))}
-    nodes = []
-    for i, layer in enumerate(network.layers):
-        inputs = inputs_of(layer)
-        static[layer.name] = not isinstance(layer, Activation) and all(static[name] for name in inputs)
-        nodes.append(
-            _Node(
-                name=layer.name,
-                path=tuple(layer.name.split(".")),
-                kind="head" if layer.name in heads else _KINDS.get(type(layer), "global_pool"),
-                inputs=inputs,
-                static_inputs=tuple(static[name] for name in inputs),
-                static=static[layer.name],
-                feature=layer.name in features,
-                window=(layer.kernel, layer.stride) if isinstance(layer, AvgPool) else (1, 1),
-                last=tuple(name for name in (layer.name, *dict.fromkeys(inputs)) if final[name] == i),
-            )
-        )
-    return tuple(nodes)
+    outcome: tuple[Found, list[Tensor]] = checkpoint(body, *xs, use_reentrant=False, preserve_rng_state=False)
+    return outcome
 
 
 def _module(
@@ -296,8 +229,3 @@ def _install(root: nn.Module, name: str, module: nn.Module) -> None:
     if container is not None:
         module._modules.update(container._modules)
     root._modules[last] = module
-
-
-def _wide(y: Tensor) -> Tensor:
-    """Readout, logits and losses are never of less than float32."""
-    return y.to(torch.promote_types(y.dtype, torch.float32))

@@ -57,14 +57,21 @@ class TorchProgram:
     """One network, method and optimizer; states are independent of one another and of the program."""
 
     def __init__(
-        self, network: Network, method: Method, optimizer: Optimizer, device: torch.device, precision: str, compile_: bool
+        self,
+        network: Network,
+        method: Method,
+        optimizer: Optimizer,
+        device: torch.device,
+        precision: str,
+        compile_: bool,
+        recompute: bool,
     ) -> None:
         self._network, self._method, self._optimizer = network, method, optimizer
         self._device, self._precision = device, precision
         self._layout = layout(network, method, optimizer)
         form = {"activations": activations(precision), "dtype": storage(precision)}
         # Bodies without values: every call brings its own.
-        self._training = TwinNetwork(network, method, device="meta", **form).train()  # type: ignore[arg-type]  # heterogeneous
+        self._training = TwinNetwork(network, method, recompute=recompute, device="meta", **form).train()  # type: ignore[arg-type]  # heterogeneous
         self._evaluation = TwinNetwork(network, method, device="meta", **form).eval()  # type: ignore[arg-type]  # heterogeneous
         self._factored = tuple(layer.name for layer in network.layers if is_factored(layer, method.factorization))
         wrap: Callable[[Callable[..., Any]], Callable[..., Any]] = compiled if compile_ else lambda function: function

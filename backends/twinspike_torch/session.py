@@ -16,7 +16,7 @@ from twinspike.errors import refuse, require
 from twinspike.network import Network
 from twinspike.operations import OPERATIONS, operation
 from twinspike.parameters import slots
-from twinspike_torch import factorization, losses, neuron, norm, weights
+from twinspike_torch import convolution, factorization, losses, neuron, norm, weights
 from twinspike_torch.arrays import to_device, to_host
 from twinspike_torch.compiling import compiled, compiler_warnings_ignored
 from twinspike_torch.network import TwinOutput
@@ -86,9 +86,9 @@ class TorchSession:
             )
         return {k: v.detach() for k, v in outputs.items()}, dict(zip(asked, found, strict=True))
 
-    def program(self, network: Network, method: Method, optimizer: Optimizer) -> TorchProgram:
-        """The network, ready to train."""
-        return TorchProgram(network, method, optimizer, self._device, self.precision, self.compiled)
+    def program(self, network: Network, method: Method, optimizer: Optimizer, *, recompute: bool = False) -> TorchProgram:
+        """The network, ready to train; `recompute` has each block run again in the backward pass."""
+        return TorchProgram(network, method, optimizer, self._device, self.precision, self.compiled, recompute)
 
     def _check(self, name: str, config: Any, inputs: Inputs) -> None:
         operation(name)
@@ -158,7 +158,7 @@ def _retract(config: Any, a: Inputs, handed: Handed) -> Tensors:
 
 
 def _conv2d(config: Any, a: Inputs, handed: Handed) -> Tensors:
-    return {"y": weights.convolve(a["x"], a["kernel"], config.stride, config.padding, handed)}
+    return {"y": convolution.convolve(a["x"], a["kernel"], config.stride, config.padding, handed)}
 
 
 def _avg_pool(config: Any, a: Inputs, handed: Handed) -> Tensors:

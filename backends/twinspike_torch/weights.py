@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from twinspike.config import TWINS, Factorization, Twin
-from twinspike_torch.factorization import Factors, compose, factorize
+from twinspike_torch.convolution import convolve
+from twinspike_torch.factorization import Factors, compose, compose_both, factorize
 
 
 class _Factored(nn.Module):
@@ -36,6 +37,11 @@ class _Factored(nn.Module):
         u, v = (self.U.detach(), self.V.detach()) if isolate else (self.U, self.V)
         return compose(self.factorization, u, self.sigma_ann if twin == "ann" else self.sigma_snn, v, self.kernel_shape)
 
+    def kernels(self, *, isolate: bool = False) -> tuple[Tensor, Tensor]:
+        """Both twins' kernels, the artificial one's first; `isolate` holds for the spiking twin."""
+        factors = self.U, self.sigma_ann, self.sigma_snn, self.V
+        return compose_both(self.factorization, *factors, self.kernel_shape, isolate=isolate)
+
 
 class _Separate(nn.Module):
     """Holds one kernel per twin (clause FAC-8)."""
@@ -51,6 +57,10 @@ class _Separate(nn.Module):
     def kernel(self, twin: Twin, *, isolate: bool = False) -> Tensor:
         """The twin's kernel; nothing is shared, so `isolate` changes nothing."""
         return self.weight_ann if twin == "ann" else self.weight_snn
+
+    def kernels(self, *, isolate: bool = False) -> tuple[Tensor, Tensor]:
+        """Both twins' kernels, the artificial one's first."""
+        return self.weight_ann, self.weight_snn
 
 
 class FactorizedConv2d(_Factored):
@@ -134,24 +144,6 @@ class TwinLinear(_Separate):
     def forward(self, x: Tensor, twin: Twin, *, isolate: bool = False, times: int = 1) -> Tensor:
         """Weight x + times * bias for x (..., in); `times` is T where x is a sum over T steps."""
         return project(x, self.kernel(twin), self.bias.detach() if isolate else self.bias, times)
-
-
-def convolve(x: Tensor, kernel: Tensor, stride: int = 1, padding: int = 0, operands: torch.dtype | None = None) -> Tensor:
-    """Cross-correlation of (..., in, H, W) with (out, in, kh, kw), operands cast where asked (clauses LAY-1, PRE-2)."""
-    if operands is not None:
-        x, kernel = x.to(operands), kernel.to(operands)
-    y = functional.conv2d(fold(x), kernel, stride=stride, padding=padding)
-    return unfold(y, x.shape[:-3])
-
-
-def fold(x: Tensor) -> Tensor:
-    """(..., C, H, W) as one batch (B', C, H, W), a view where memory allows."""
-    return x.flatten(0, -4) if x.ndim > 4 else x
-
-
-def unfold(y: Tensor, lead: torch.Size) -> Tensor:
-    """Take the batch of `fold` apart again, a view."""
-    return y.view(*lead, *y.shape[1:]) if len(lead) > 1 else y
 
 
 def project(x: Tensor, weight: Tensor, bias: Tensor, times: int = 1) -> Tensor:

@@ -1,0 +1,108 @@
+"""A network's layers in the order and the detail that a forward pass needs, cut into segments.
+
+A segment is what one recomputation repeats: a residual block, a stage of a plain network, or an exit.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from twinspike.network import INPUT, Activation, Add, AvgPool, Conv, Layer, Linear, Network, Norm, inputs_of
+
+
+class Node(NamedTuple):
+    """One layer."""
+
+    name: str
+    path: tuple[str, ...]
+    """Names of the modules that lead to its own."""
+    kind: str
+    """`conv`, `linear`, `head`, `norm`, `activation`, `add`, `avg_pool` or `global_pool`."""
+    inputs: tuple[str, ...]
+    static_inputs: tuple[bool, ...]
+    static: bool
+    """Whether the spiking twin's output is the same at every step."""
+    feature: bool
+    """Whether an exit takes its feature from here."""
+    window: tuple[int, int]
+    """Stride and padding of a convolution, kernel and stride of a pooling layer."""
+    last: tuple[str, ...]
+    """Values that no later layer reads."""
+
+
+class Segment(NamedTuple):
+    """Consecutive layers that are recomputed together."""
+
+    nodes: tuple[Node, ...]
+    reads: tuple[str, ...]
+    """Values of earlier segments."""
+    writes: tuple[str, ...]
+    """Values that later segments read."""
+    last: tuple[str, ...]
+    """Values that no later segment reads."""
+
+
+_KINDS = {Conv: "conv", Linear: "linear", Norm: "norm", Activation: "activation", Add: "add", AvgPool: "avg_pool"}
+
+
+def plan(network: Network) -> tuple[Segment, ...]:
+    """The network's layers, every value dropped as soon as it can be."""
+    static = {INPUT: not network.event}
+    heads, features = ({getattr(e, end) for e in network.exits} for end in ("head", "feature"))
+    final = {name: i for i, layer in enumerate(network.layers) for name in (layer.name, *inputs_of(layer))}
+    nodes = []
+    for i, layer in enumerate(network.layers):
+        inputs = inputs_of(layer)
+        static[layer.name] = not isinstance(layer, Activation) and all(static[name] for name in inputs)
+        nodes.append(
+            Node(
+                name=layer.name,
+                path=tuple(layer.name.split(".")),
+                kind="head" if layer.name in heads else _KINDS.get(type(layer), "global_pool"),
+                inputs=inputs,
+                static_inputs=tuple(static[name] for name in inputs),
+                static=static[layer.name],
+                feature=layer.name in features,
+                window=_window(layer),
+                last=tuple(name for name in (layer.name, *dict.fromkeys(inputs)) if final[name] == i),
+            )
+        )
+    return _segments(nodes)
+
+
+def _window(layer: Layer) -> tuple[int, int]:
+    if isinstance(layer, Conv):
+        return layer.stride, layer.padding
+    return (layer.kernel, layer.stride) if isinstance(layer, AvgPool) else (1, 0)
+
+
+def _segments(nodes: list[Node]) -> tuple[Segment, ...]:
+    """Cut after an activation that several layers read, where a block ends, and before whatever reads an older one: an exit."""
+    readers = [name for node in nodes for name in node.inputs]
+    forks = {node.name for node in nodes if node.kind == "activation" and readers.count(node.name) > 1}
+    parts: list[list[Node]] = [[]]
+    latest = INPUT
+    for node in nodes:
+        older = [name for name in node.inputs if name in forks and name != latest]
+        if older and parts[-1]:
+            latest = older[0]
+            parts.append([])
+        parts[-1].append(node)
+        if node.name in forks:
+            latest = node.name
+            parts.append([])
+    parts = [part for part in parts if part]
+    segments = []
+    for i, part in enumerate(parts):
+        made = {node.name for node in part}
+        wanted = {name for later in parts[i + 1 :] for node in later for name in node.inputs}
+        read = dict.fromkeys(name for node in part for name in node.inputs if name not in made)
+        segments.append(
+            Segment(
+                nodes=tuple(part),
+                reads=tuple(read),
+                writes=tuple(node.name for node in part if node.name in wanted),
+                last=tuple(name for name in read if name not in wanted),
+            )
+        )
+    return tuple(segments)
