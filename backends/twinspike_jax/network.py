@@ -2,19 +2,20 @@
 
 What is computed equals the step-by-step definition, but is arranged to be cheap: layer by layer with time
 folded into the batch, each twin's kernels composed once, everything that a static image feeds up to the first
-neurons computed once instead of T times, and heads applied after the sum over time.
+neurons computed once instead of T times, and heads applied after the sum over time. Maps are (..., H, W, C) here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from twinspike.config import Method, Twin
+from twinspike.config import TWINS, Method, Twin
 from twinspike.errors import require
 from twinspike.network import (
     INPUT,
@@ -23,6 +24,7 @@ from twinspike.network import (
     AvgPool,
     Conv,
     GlobalPool,
+    Layer,
     Linear,
     Network,
     Norm,
@@ -31,7 +33,9 @@ from twinspike.network import (
 )
 from twinspike.parameters import initial_state, kernel_shape, layout
 from twinspike_jax import factorization, layers, neuron, norm
+from twinspike_jax.convolution import conv, conv_mixed
 from twinspike_jax.precision import DType, Policy, policy, policy_of
+from twinspike_jax.segments import Segment, segments
 
 Params = Mapping[str, Array]
 """Trained arrays by the specification's names."""
@@ -42,10 +46,19 @@ Statistics = Mapping[str, Array]
 # which XLA would compile by itself; inside, layers of equal shapes are traced once.
 _compose = jax.jit(factorization.compose, static_argnames=("factorization", "kernel_shape", "precision"))
 _penalty = jax.jit(factorization.penalty)
-_fire = jax.jit(neuron.fire, static_argnames=("steps", "constant", "neuron", "potentials"))
-_norm_train = jax.jit(norm.batch_norm_train, static_argnames=("config",))
-_norm_train_constant = jax.jit(norm.batch_norm_train_constant, static_argnames=("config", "steps"))
+_norm_train = jax.jit(norm.batch_norm_train, static_argnames=("config", "channel"))
+_norm_train_constant = jax.jit(norm.batch_norm_train_constant, static_argnames=("config", "steps", "channel"))
 _norm_eval = jax.jit(norm.batch_norm_eval, static_argnames=("eps", "space"))
+
+
+@partial(jax.jit, static_argnames=("steps", "constant", "neuron", "potentials"))
+def _fire(x: Array, *, decay: Array | None, threshold: Array | None, **options: Any) -> tuple[Array, Array | None]:
+    """`neuron.fire` of maps with C last: it wants C behind B, which matters where something is learned per channel."""
+    per_channel = any(quantity is not None and quantity.ndim == 1 for quantity in (decay, threshold))
+    if not per_channel or x.ndim < 4:
+        return neuron.fire(x, decay=decay, threshold=threshold, **options)
+    s, u = neuron.fire(layers.channels_first(x), decay=decay, threshold=threshold, **options)
+    return layers.channels_last(s), None if u is None else layers.channels_last(u)
 
 
 class Outputs(NamedTuple):
@@ -67,9 +80,12 @@ class Twinned(NamedTuple):
     """One twin's run; values are without time, (B, ...), in the artificial twin and where nothing changes over time."""
 
     values: dict[str, Array]
+    """Maps with C last."""
     potentials: dict[str, Array]
     """(T, B, ...) by activation layer, where asked for."""
     statistics: dict[str, Array]
+    rates: dict[str, Array]
+    """Spikes per neuron and time step, of the spiking twin."""
 
 
 def init(
@@ -109,6 +125,7 @@ def apply(
     training: bool,
     *,
     precision: str | None = None,
+    recompute: bool = False,
 ) -> tuple[Outputs, dict[str, Array]]:
     """Run both twins on a batch.
 
@@ -120,16 +137,17 @@ def apply(
         images: (B, C, H, W), or (T, B, C, H, W) for event networks.
         training: whether norms use the batch's statistics and move the running ones.
         precision: a profile's name; by default everything is computed in the format of the parameters, without TF32.
+        recompute: whether a backward pass runs each block again instead of keeping its inner values; static too.
 
     Returns:
         Outputs, and the statistics after the batch (the given ones in evaluation).
     """
     casts = policy(precision) if precision else policy_of(next(iter(params.values())).dtype)
-    ann = run_twin(network, method, "ann", params, statistics, images, training, casts)
-    snn = run_twin(network, method, "snn", params, statistics, images, training, casts)
+    given = params, statistics, images, training, casts
+    ann, snn = (run_twin(network, method, twin, *given, recompute=recompute) for twin in TWINS)
     outputs = Outputs(
         *ends(network, method, params, ann, snn, casts),
-        spike_rates=jnp.stack([snn.values[name].mean(dtype=casts.storage) for name in network.activations]),
+        spike_rates=jnp.stack([snn.rates[name] for name in network.activations]),
     )
     return outputs, {**statistics, **ann.statistics, **snn.statistics}
 
@@ -195,6 +213,7 @@ def run_twin(
     training: bool,
     casts: Policy,
     *,
+    recompute: bool = False,
     trace: bool = False,
     probes: Mapping[str, Array] | None = None,
 ) -> Twinned:
@@ -209,19 +228,71 @@ def run_twin(
         images: likewise.
         training: likewise.
         casts: the precision profile.
+        recompute: as in `apply`; of the values only those between blocks are returned.
         trace: also run the heads step by step and keep potentials.
         probes: zeros to be added to the layers' outputs, whose gradients are those towards the outputs.
     """
-    shapes = infer_shapes(network)
-    heads = {exit_.head for exit_ in network.exits}
-    constant = constant_layers(network) if twin == "snn" else frozenset(shapes)
-    run = Twinned({}, {}, {})
-    values = run.values
     images = images.astype(casts.storage)
     if network.event and twin == "ann":
         images = images.mean(axis=0)
-    values[INPUT] = images.astype(casts.activations)
-    for layer in network.layers:
+    way = _Way(network, method, twin, training, casts, trace)
+    total = Twinned({INPUT: layers.channels_last(images).astype(casts.activations)}, {}, {}, {})
+    if not recompute:
+        _run(way, network.layers, params, statistics, _kernels(way, network.layers, params), total, probes)
+        return total
+    for segment in segments(network):
+        names = {layer.name for layer in segment.layers}
+        own = {name: value for name, value in params.items() if name.rpartition(".")[0] in names}
+        read = {name: total.values[name] for name in segment.reads}
+        body = jax.checkpoint(partial(_run_segment, way, segment))
+        for table, part in zip(total, body(own, statistics, _kernels(way, segment.layers, params), read), strict=True):
+            table.update(part)
+    return total
+
+
+class _Way(NamedTuple):
+    """What is fixed when a twin's layers are traced."""
+
+    network: Network
+    method: Method
+    twin: Twin
+    training: bool
+    casts: Policy
+    trace: bool
+
+
+def _kernels(way: _Way, of: tuple[Layer, ...], params: Params) -> dict[str, Array]:
+    """Kernels of convolutions, (kh, kw, in, out)."""
+    shapes = infer_shapes(way.network)
+    kernels = {}
+    for layer in of:
+        if isinstance(layer, Conv):
+            shape = kernel_shape(layer, shapes[layer.input])
+            kernels[layer.name] = _kernel(layer.name, way.twin, params, shape, way.method, way.casts).transpose(2, 3, 1, 0)
+    return kernels
+
+
+def _run_segment(way: _Way, segment: Segment, params: Params, statistics: Statistics, kernels: Any, read: Any) -> Twinned:
+    run = Twinned(dict(read), {}, {}, {})
+    _run(way, segment.layers, params, statistics, kernels, run, None)
+    return run._replace(values={name: run.values[name] for name in segment.writes})
+
+
+def _run(
+    way: _Way,
+    of: tuple[Layer, ...],
+    params: Params,
+    statistics: Statistics,
+    kernels: Mapping[str, Array],
+    run: Twinned,
+    probes: Mapping[str, Array] | None,
+) -> None:
+    """Run layers in order and add what they give to `run`, which has what they read."""
+    network, method, twin, training, casts, trace = way
+    heads = {exit_.head for exit_ in network.exits}
+    constant = constant_layers(network) if twin == "snn" else frozenset(infer_shapes(network))
+    values = run.values
+    for layer in of:
         x = values[layer.input]
         timeless = layer.input in constant
         match layer:
@@ -229,29 +300,24 @@ def run_twin(
                 continue
             case Linear():
                 y = _linear(layer, twin, params, x, method, casts)
-                values[layer.name] = y if layer.name in heads else y.astype(casts.activations)
+                y = y if layer.name in heads else y.astype(casts.activations)
             case Conv():
-                kernel = _kernel(layer.name, twin, params, kernel_shape(layer, shapes[layer.input]), method, casts)
-                values[layer.name] = _per_sample(lambda m, k=kernel, c=layer: _conv(m, k, c, casts), x, timeless)
+                y = _per_sample(lambda m, c=layer: _conv(m, kernels[c.name], c, casts), x, timeless)
             case AvgPool():
-                values[layer.name] = _per_sample(
-                    lambda m, p=layer: layers.avg_pool(m, kernel=p.kernel, stride=p.stride),
-                    x,
-                    timeless,
-                )
+                y = _per_sample(lambda m, p=layer: layers.avg_pool_last(m, kernel=p.kernel, stride=p.stride), x, timeless)
             case GlobalPool():
-                values[layer.name] = _per_sample(layers.global_pool, x, timeless)
+                y = x.mean(axis=(-3, -2))
             case Add():
                 other = values[layer.other]
                 if timeless != (layer.other in constant):  # a constant joins something that changes over time
                     x, other = (x[None], other) if timeless else (x, other[None])
-                values[layer.name] = x + other
+                y = x + other
             case Norm():
-                values[layer.name] = _norm(layer, twin, params, statistics, x, timeless, training, method, run.statistics)
+                y = _norm(layer, twin, params, statistics, x, timeless, training, method, run.statistics)
             case Activation() if twin == "ann":
-                values[layer.name] = layers.relu(x)
+                y = layers.relu(x)
             case Activation():
-                values[layer.name], u = _fire(
+                y, u = _fire(
                     x,
                     steps=method.time_steps,
                     constant=timeless,
@@ -260,11 +326,10 @@ def run_twin(
                     threshold=params.get(f"{layer.name}.threshold"),
                     potentials=trace,
                 )
+                run.rates[layer.name] = lax.stop_gradient(y).mean(dtype=casts.storage)
                 if u is not None:
                     run.potentials[layer.name] = u
-        if probes is not None:
-            values[layer.name] = values[layer.name] + probes[layer.name]
-    return run
+        values[layer.name] = y if probes is None else y + probes[layer.name]
 
 
 def _per_sample(function: Any, x: Array, timeless: bool) -> Array:
@@ -277,8 +342,8 @@ def _per_sample(function: Any, x: Array, timeless: bool) -> Array:
 
 def _conv(x: Array, kernel: Array, layer: Conv, casts: Policy) -> Array:
     if casts.activations != casts.storage:
-        return layers.conv2d_mixed(x, kernel, layer.stride, layer.padding)
-    return layers.conv2d(x, kernel, stride=layer.stride, padding=layer.padding, precision=casts.product)
+        return conv_mixed(x, kernel, layer.stride, layer.padding)
+    return conv(x, kernel, layer.stride, layer.padding, casts.product)
 
 
 def _norm(
@@ -298,14 +363,13 @@ def _norm(
     mean, var = (statistics[name] for name in names)
     config = method.batch_norm
     if not training:
-        space = x.ndim - (2 if timeless else 3)
-        y: Array = _norm_eval(x, gamma, beta, mean, var, eps=config.eps, space=space)
+        y: Array = _norm_eval(x, gamma, beta, mean, var, eps=config.eps, space=0)
         return y
     if timeless:
         steps = method.time_steps if twin == "snn" else 1
-        y, mean, var = _norm_train_constant(x, gamma, beta, mean, var, config=config, steps=steps)
+        y, mean, var = _norm_train_constant(x, gamma, beta, mean, var, config=config, steps=steps, channel=x.ndim - 1)
     else:
-        y, mean, var = _norm_train(x, gamma, beta, mean, var, config=config)
+        y, mean, var = _norm_train(x, gamma, beta, mean, var, config=config, channel=x.ndim - 1)
     after.update(zip(names, map(lax.stop_gradient, (mean, var)), strict=True))
     return y
 

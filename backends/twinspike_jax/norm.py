@@ -63,17 +63,18 @@ _normalize.defvjp(_normalize_forward, _normalize_backward)
 
 
 def batch_norm_train(
-    x: Array, gamma: Array, beta: Array, mean: Array, var: Array, *, config: BatchNorm
+    x: Array, gamma: Array, beta: Array, mean: Array, var: Array, *, config: BatchNorm, channel: int = 2
 ) -> tuple[Array, Array, Array]:
     """Normalize a sequence by its own statistics and move the running ones (clauses BN-1 to BN-4).
 
     Args:
-        x: (T, B, C, *d), more than one value per channel.
+        x: (T, B, C, *d), or with C elsewhere behind B; more than one value per channel.
         gamma: scale, (C,), like all statistics float32 or float64.
         beta: shift, (C,).
         mean: running mean before the step, (C,).
         var: running variance before the step, (C,).
         config: whether each step is normalized by itself, the momentum and eps.
+        channel: the axis of C.
 
     Returns:
         y, shape and dtype of `x`; running mean and variance after the step. No gradient passes the latter.
@@ -81,11 +82,10 @@ def batch_norm_train(
     Raises:
         SpecError: one value per channel.
     """
-    space = x.ndim - 3
     per_step = config.time == "per_step"
-    axes = ((1,) if per_step else (0, 1)) + tuple(range(3, x.ndim))
-    y, new_mean, new_var = _normalize(axes, space, config.eps, x, gamma, beta)
-    n = x.size // (x.shape[2] * (x.shape[0] if per_step else 1))
+    axes = tuple(i for i in range(1 if per_step else 0, x.ndim) if i != channel)
+    y, new_mean, new_var = _normalize(axes, x.ndim - 1 - channel, config.eps, x, gamma, beta)
+    n = x.size // (x.shape[channel] * (x.shape[0] if per_step else 1))
     unbiased = new_var * _correction(n)
     if not per_step:
         return y, _moved(mean, new_mean, config.momentum), _moved(var, unbiased, config.momentum)
@@ -96,15 +96,15 @@ def batch_norm_train(
 
 
 def batch_norm_train_constant(
-    x: Array, gamma: Array, beta: Array, mean: Array, var: Array, *, config: BatchNorm, steps: int
+    x: Array, gamma: Array, beta: Array, mean: Array, var: Array, *, config: BatchNorm, steps: int, channel: int = 1
 ) -> tuple[Array, Array, Array]:
     """`batch_norm_train` of an input that is the same at all `steps` steps, (B, C, *d), computed once.
 
     Per step, T equal updates are one with momentum 1 - (1 - momentum)^T; folded, one update counts T times the values.
     """
-    axes = (0, *range(2, x.ndim))
-    y, new_mean, new_var = _normalize(axes, x.ndim - 2, config.eps, x, gamma, beta)
-    n, momentum = x.size // x.shape[1], config.momentum
+    axes = tuple(i for i in range(x.ndim) if i != channel)
+    y, new_mean, new_var = _normalize(axes, x.ndim - 1 - channel, config.eps, x, gamma, beta)
+    n, momentum = x.size // x.shape[channel], config.momentum
     if config.time == "per_step":
         momentum = 1.0 - (1.0 - momentum) ** steps
     else:

@@ -59,11 +59,19 @@ class JaxProgram:
     """One network, method and optimizer on one device; `session.program` makes it."""
 
     def __init__(
-        self, network: Network, method: Method, optimizer: Optimizer, *, casts: Policy, device: jax.Device, compiled: bool
+        self,
+        network: Network,
+        method: Method,
+        optimizer: Optimizer,
+        *,
+        casts: Policy,
+        device: jax.Device,
+        compiled: bool,
+        recompute: bool = False,
     ) -> None:
         self._network, self._method, self._optimizer = network, method, optimizer
         self._casts, self._device = casts, device
-        self._precision = name_of(casts)
+        self._precision, self._recompute = name_of(casts), recompute
         self._layout = layout(network, method, optimizer)
         self._shapes = infer_shapes(network)
         self._transform = make_optimizer(optimizer, decay_mask(network, method, optimizer))
@@ -151,7 +159,8 @@ class JaxProgram:
         """Gradients, statistics after the batch, and metrics."""
 
         def loss(params: Params) -> Any:
-            outputs, after = apply(self._network, self._method, params, statistics, images, True, precision=self._precision)
+            form = {"precision": self._precision, "recompute": self._recompute}
+            outputs, after = apply(self._network, self._method, params, statistics, images, True, **form)  # type: ignore[arg-type]  # heterogeneous
             terms = _joint_loss(*outputs[:4], labels, config=self._method.loss)
             orthogonality = self._method.factorization.orthogonality
             penalty = jnp.zeros((), terms.loss.dtype)
@@ -245,19 +254,23 @@ class JaxProgram:
             constant = constant_layers(self._network)
             found: dict[str, dict[str, Values]] = {}
             for layer in self._network.layers:
-                name, spiking = layer.name, _host(snn[layer.name])
+                name, spiking = layer.name, self._first(layer.name, snn[layer.name])
                 if name in constant:
                     spiking = np.stack([spiking] * self._method.time_steps)
-                found[name] = {"ann": _host(ann[name]), "snn": spiking}
+                found[name] = {"ann": self._first(name, ann[name]), "snn": spiking}
                 if name in u:
-                    found[name]["u"] = _host(u[name])
+                    found[name]["u"] = self._first(name, u[name])
                 if towards is not None:
-                    g_ann, g_snn = (_host(g[name]) for g in towards)
+                    g_ann, g_snn = (self._first(name, g[name]) for g in towards)
                     found[name] |= {"g_ann": g_ann, "g_snn": g_snn[None] if name in constant else g_snn}
             for name, g in by_name.items():
                 owner, _, parameter = name.rpartition(".")
                 found[owner][f"d_{parameter}"] = _host(g)
             return found
+
+    def _first(self, name: str, value: Array) -> Values:
+        """A layer's value on the host, maps with C before H and W again."""
+        return np.moveaxis(_host(value), -1, -3) if len(self._shapes[name]) == 3 else _host(value)
 
     def _twin(self, twin: Twin, training: bool, params: Params, statistics: Statistics, images: Array, probes: Any) -> Twinned:
         given = (self._network, self._method, twin, params, statistics, images, training, self._casts)

@@ -160,9 +160,10 @@ class JaxSession:
             outputs, gradients = run(operation, config, self._casts, dict(inputs), dict(cotangents))
             return dict(outputs), dict(gradients)
 
-    def program(self, network: Network, method: Method, optimizer: Optimizer) -> JaxProgram:
-        """The network, ready to train."""
-        return JaxProgram(network, method, optimizer, casts=self._casts, device=self._placed, compiled=self.compiled)
+    def program(self, network: Network, method: Method, optimizer: Optimizer, *, recompute: bool = False) -> JaxProgram:
+        """The network, ready to train; `recompute` has each block run again in the backward pass."""
+        form = {"casts": self._casts, "device": self._placed, "compiled": self.compiled, "recompute": recompute}
+        return JaxProgram(network, method, optimizer, **form)
 
 
 def _fields(config: Any) -> dict[str, Any]:

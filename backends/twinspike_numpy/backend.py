@@ -100,8 +100,8 @@ class NumpySession:
             require(g.dtype == np.float64, what, expected="float64", got=str(g.dtype))
         return outputs, dict(row.adjoint(config, inputs, cotangents))
 
-    def program(self, network: Network, method: Method, optimizer: Optimizer) -> NumpyProgram:
-        """The network, ready to train."""
+    def program(self, network: Network, method: Method, optimizer: Optimizer, *, recompute: bool = False) -> NumpyProgram:
+        """The network, ready to train; `recompute` changes no result, and nothing here."""
         return NumpyProgram(network, method, optimizer)
 
 

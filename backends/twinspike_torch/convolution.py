@@ -52,7 +52,7 @@ def fold(x: Tensor) -> Tensor:
 
 def unfold(y: Tensor, lead: torch.Size) -> Tensor:
     """Take the batch of `fold` apart again, a view."""
-    return y.unflatten(0, lead) if len(lead) > 1 else y
+    return y.view(*lead, *y.shape[1:]) if len(lead) > 1 else y
 
 
 class _Convolution(torch.autograd.Function):

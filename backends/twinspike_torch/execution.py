@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -57,6 +57,13 @@ class Found(NamedTuple):
     moved: dict[str, tuple[Tensor, Tensor]]
     """Running mean and variance after the step."""
 
+    def update(self, other: Found) -> None:
+        """Add what other layers gave."""
+        self.logits.update(other.logits)
+        self.features.update(other.features)
+        self.rates.update(other.rates)
+        self.moved.update(other.moved)
+
 
 class Values:
     """Values by layer, (T, B, ...), or (B, ...) in the artificial twin and where all steps are the same."""
@@ -67,9 +74,10 @@ class Values:
         self.again: dict[str, Again] = {}
 
     def drop(self, names: tuple[str, ...]) -> None:
+        """Forget what is known of values that nothing reads any more."""
         for table in (self.values, self.spikes, self.again):
             for name in names:
-                table.pop(name, None)  # type: ignore[attr-defined]  # dicts of different values
+                table.pop(name, None)
 
 
 def run(nodes: tuple[Node, ...], way: Way, held: dict[str, Held], values: Values, tap: Tap | None) -> Found:
@@ -170,12 +178,12 @@ def _recomputed(x: Tensor, again: Again | None) -> AbstractContextManager[object
         return nullcontext()
     address, dtype = x.untyped_storage().data_ptr(), x.dtype
 
-    def pack(kept: Tensor) -> Tensor | tuple[torch.Size, tuple[int, ...], int]:
+    def pack(kept: Tensor) -> Any:
         if kept.dtype != dtype or kept.untyped_storage().data_ptr() != address:
             return kept
         return kept.size(), kept.stride(), kept.storage_offset()
 
-    def unpack(packed: Tensor | tuple[torch.Size, tuple[int, ...], int]) -> Tensor:
+    def unpack(packed: Any) -> Tensor:
         return packed if isinstance(packed, Tensor) else torch.as_strided(again(), *packed)
 
     return saved_tensors_hooks(pack, unpack)

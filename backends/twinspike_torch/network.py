@@ -156,8 +156,7 @@ class TwinNetwork(nn.Module):
             for node in segment.nodes:
                 if node.name in found.moved:
                     self._of(node).move(twin, *found.moved[node.name])
-            for table, part in zip(total, found, strict=True):
-                table.update(part)
+            total.update(found)
         return total
 
     def _held(self, node: Node, twin: Twin, kernels: dict[str, tuple[Tensor, Tensor]]) -> Held:
@@ -170,7 +169,8 @@ class TwinNetwork(nn.Module):
             bias = self._of(node).bias
             return kernel, bias.detach() if isolated else bias
         if node.kind == "norm":
-            return self._of(node).of(twin)
+            statistics: Held = self._of(node).of(twin)
+            return statistics
         if node.kind == "activation":
             neurons = self._of(node)
             return neurons.decay, neurons.threshold

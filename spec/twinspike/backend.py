@@ -139,8 +139,12 @@ class Session(Protocol):
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Outputs, and the gradient of each differentiable input that was given (missing cotangents are 0)."""
 
-    def program(self, network: Network, method: Method, optimizer: Optimizer) -> Program:
-        """Prepare a network for training and evaluation."""
+    def program(self, network: Network, method: Method, optimizer: Optimizer, *, recompute: bool = False) -> Program:
+        """Prepare a network for training and evaluation.
+
+        `recompute` asks for less memory at the price of time: the backward pass runs blocks again instead
+        of keeping their inner values. It changes no result, so a backend without such a choice accepts it.
+        """
 
 
 @runtime_checkable

@@ -154,10 +154,10 @@ class MutantSession:
         gradients = self._run(f"{operation}_adjoint", config, values, {k: self._value(v) for k, v in cotangents.items()})
         return tuple({k: self._tensor(v) for k, v in found.items()} for found in (outputs, gradients))  # type: ignore[return-value]  # two
 
-    def program(self, network: Network, method: Method, optimizer: Optimizer) -> Program:
+    def program(self, network: Network, method: Method, optimizer: Optimizer, *, recompute: bool = False) -> Program:
         """The faulty reference's, or the base's."""
         if not self._reach.program:
-            return self.inner.program(network, method, optimizer)
+            return self.inner.program(network, method, optimizer, recompute=recompute)
         return MutantProgram(self._modules["step"], self, self._storage, network, method, optimizer)
 
     def _run(self, function: str, config: Any, *arguments: Any) -> dict[str, Values]:

@@ -66,9 +66,9 @@ class Spoiled:
         )
         return found, gradients
 
-    def program(self, network: Network, method: Method, optimizer: Optimizer) -> Program:
+    def program(self, network: Network, method: Method, optimizer: Optimizer, *, recompute: bool = False) -> Program:
         """As the session within."""
-        return self.inner.program(network, method, optimizer)
+        return self.inner.program(network, method, optimizer, recompute=recompute)
 
 
 Spoil = Callable[[Session, tuple[str, str], Mapping[str, Any], Callable[[], Tensors]], Tensors]
