@@ -117,7 +117,7 @@ class InnocentSession:
         require(OPERATIONS[operation].adjoint is not None, operation, expected="one with a gradient", got=operation)
         return outputs, self._run(f"{operation}_adjoint", config, inputs, cotangents)
 
-    def program(self, network: Any, method: Any, optimizer: Any) -> Any:
+    def program(self, network: Any, method: Any, optimizer: Any, *, recompute: bool = False) -> Any:
         """SpecError: operations only."""
         raise refuse("program", expected="operations only", got="a network")
 

@@ -136,7 +136,7 @@ class Session:
         g, e = cotangents.get("s", np.zeros_like(run.s)), cotangents.get("v", np.zeros_like(run.v))
         return {"s": run.s, "u": run.u, "v": run.v}, _pull(config, inputs, run, g, e)
 
-    def program(self, network: Any, method: Any, optimizer: Any) -> Any:
+    def program(self, network: Any, method: Any, optimizer: Any, *, recompute: bool = False) -> Any:
         """SpecError: whole networks are not offered."""
         raise refuse("program of backend 'lif_only'", expected="operations only", got="a network")
 

@@ -123,7 +123,7 @@ class Session:
         gradients = {n: torch.zeros_like(run.leaves[n]) if g is None else g for n, g in zip(names, found, strict=True)}
         return run.outputs, gradients
 
-    def program(self, network: Any, method: Any, optimizer: Any) -> Any:
+    def program(self, network: Any, method: Any, optimizer: Any, *, recompute: bool = False) -> Any:
         """SpecError: whole networks are not offered."""
         raise refuse("program of backend 'snntorch'", expected="operations only", got="a network")
 

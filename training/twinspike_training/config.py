@@ -72,6 +72,9 @@ class RunConfig(Config, frozen=True, kw_only=True):
     precision: PrecisionName = "f32-ieee"
     compile: bool = False
     """Whether the backend compiles the training step."""
+    recompute: bool = False
+    """Whether the backward pass runs blocks again instead of keeping their inner values: less memory, more time,
+    the same results."""
     seed: int = 0
     """Of initial values, order and augmentation, in [0, 2^63)."""
     network: str = "digits_cnn"

@@ -22,7 +22,7 @@ from twinspike_training.data import Dataset, open_dataset
 from twinspike_training.files import is_part, write_atomic
 from twinspike_training.metrics import tensorboard_modules
 
-MAY_CHANGE = ("backend", "device", "precision", "compile", "training", "data.path", "data.workers")
+MAY_CHANGE = ("backend", "device", "precision", "compile", "recompute", "training", "data.path", "data.workers")
 """Keys, or tables, that a resumed run may be given anew: they decide where and how long it computes, not what.
 
 Only the batch size stays, though it belongs to `training`. That data from another place are the same data is
@@ -133,7 +133,7 @@ def prepare(config: RunConfig, network: Network | None = None) -> Ready:
     if config.training.tensorboard:
         tensorboard_modules()
     session = backend.session(config.device, config.precision, config.compile)
-    program = session.program(network, config.method, config.optimizer)
+    program = session.program(network, config.method, config.optimizer, recompute=config.recompute)
     return Ready(config=config, dataset=dataset, network=network, session=session, program=program, capabilities=capabilities)
 
 
