@@ -11,7 +11,8 @@ from differences import U, dyadic, normal
 
 import twinspike as ts
 from twinspike.errors import SpecError
-from twinspike.reference import factorization, layers, losses, neuron, norm, optimizer, surrogate
+from twinspike.operations import OPERATIONS, Composition, Nothing, Pooling, Readout
+from twinspike.reference import factorization, layers, losses, network, neuron, norm, optimizer, step, surrogate
 
 # --- neuron and norm -------------------------------------------------------------------------------------
 
@@ -148,3 +149,100 @@ def test_the_polar_factor_and_q_are_told_apart_on_single_matrices():
     assert np.abs(q - np.diag([-1.0, 1.0])).max() <= bound  # R = [[1, -1], [0, 1]]
     u, _ = factorization.retract("polar", sheared, np.eye(2))
     assert np.abs(u - np.array([[-2.0, 1.0], [1.0, 2.0]]) / math.sqrt(5.0)).max() <= bound
+
+
+# --- rows of the operations table ------------------------------------------------------------------------
+
+
+def test_the_row_of_the_neuron_hands_on_all_that_it_is_given():
+    n, x = ts.Neuron(decay=0.5), dyadic(4, 2, 3)
+    given = {"v": dyadic(2, 3, seed=1), "decay": np.array([0.25, 0.5, 0.75]), "threshold": np.array([0.5, 1.0, 0.25])}
+    cotangents = {"s": dyadic(4, 2, 3, seed=2), "v": dyadic(2, 3, seed=3)}
+    trace = neuron.lif(n, x, **given)
+    out = OPERATIONS["lif"].forward(n, {"x": x, **given})
+    assert {name: value.tolist() for name, value in out.items()} == {
+        "s": trace.s.tolist(), "u": trace.u.tolist(), "v": trace.v[3].tolist(),
+    }  # fmt: skip
+    want = neuron.lif_adjoint(n, x, trace, cotangents["s"], cotangents["v"], **given)._asdict()
+    got = OPERATIONS["lif"].adjoint(n, {"x": x, **given}, cotangents)
+    assert {name: value.tolist() for name, value in got.items()} == {name: value.tolist() for name, value in want.items()}
+
+
+def test_rows_name_every_output():
+    assert set(OPERATIONS["factorize"].forward(ts.Factorization(rank=2), {"kernel": normal(4, 5, 3, 3)})) == {"U", "sigma", "V"}
+    assert set(OPERATIONS["retract"].forward(ts.Retract(), {"U": normal(4, 3), "V": normal(3, 5)})) == {"U", "V"}
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "inputs"),
+    [
+        ("compose", Composition(kernel_shape=(4, 5)), {"U": normal(4, 3), "sigma": normal(3), "V": normal(3, 5)}),
+        ("global_pool", Nothing(), {"x": normal(2, 3, 4, 5)}),
+        ("avg_pool", Pooling(kernel=2, stride=2), {"x": normal(2, 3, 4, 5)}),
+        ("linear", Nothing(), {"x": normal(2, 5), "weight": normal(3, 5), "bias": normal(3)}),
+        ("readout", Readout(reduction="mean"), {"x": normal(1, 3, 5)}),
+    ],
+)
+def test_gradients_without_a_cotangent_are_zeros_of_the_inputs_format(name, config, inputs):
+    single = {key: value.astype(np.float32) for key, value in inputs.items()}
+    for key, gradient in OPERATIONS[name].adjoint(config, single, {}).items():
+        assert (gradient.dtype, gradient.shape) == (np.float32, single[key].shape)
+        assert not gradient.any()
+
+
+# --- evaluation and inspection of a network --------------------------------------------------------------
+
+NET = ts.network("digits_cnn", width=2, input_shape=(1, 8, 8), classes=3)
+METHOD = ts.Method(time_steps=2, loss=ts.Loss(alpha=0.5), factorization=ts.Factorization(orthogonality=ts.Penalty(weight=0.5)))
+
+
+def _opened():
+    rng = np.random.default_rng(3)
+    state = {
+        k: v + 0.1 * rng.standard_normal(v.shape) ** 2 if v.dtype.kind == "f" else v
+        for k, v in ts.initial_state(NET, METHOD).items()
+    }
+    return state, 2.0 * rng.standard_normal((4, 1, 8, 8)), np.array([0, 1, 2, 1])
+
+
+def test_evaluation_reads_out_the_forward_pass_of_evaluation():
+    state, images, _ = _opened()
+    tape = network.forward(NET, METHOD, state, images, training=False)
+    found = step.evaluate(NET, METHOD, state, images)
+    for i, end in enumerate(NET.exits):
+        assert np.array_equal(found.logits_ann[i], tape.ann.outputs[end.head][0])
+        assert np.array_equal(found.logits_snn[i], tape.snn.outputs[end.head].sum(axis=0))
+    rates = [tape.snn.traces[name].s.sum() / tape.snn.traces[name].s.size for name in NET.activations]
+    assert np.array_equal(found.spike_rates, rates)
+    assert max(rates) > 0
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_trace_is_the_tape_and_its_gradients_are_those_without_the_penalty(training):
+    state, images, labels = _opened()
+    tape = network.forward(NET, METHOD, state, images, training=training)
+    options = {"training": True} if training else {}
+    assert all("g_ann" not in taps for taps in step.trace(NET, METHOD, state, images, **options).values())
+    found = step.trace(NET, METHOD, state, images, **options, labels=labels)
+    free = ts.Method(time_steps=2, loss=METHOD.loss)
+    gradients, towards = network.backward(NET, free, state, tape, labels)
+    names = set()
+    for layer in NET.layers:
+        taps = found[layer.name]
+        assert np.array_equal(taps["ann"], tape.ann.outputs[layer.name][0])
+        assert np.array_equal(taps["snn"], tape.snn.outputs[layer.name])
+        assert ("u" in taps) == (layer.name in tape.snn.traces)
+        assert "u" not in taps or np.array_equal(taps["u"], tape.snn.traces[layer.name].u)
+        assert np.array_equal(taps["g_ann"], towards["ann"][layer.name][0])
+        assert np.array_equal(taps["g_snn"], towards["snn"][layer.name])
+        own = {key for key in taps if key.startswith("d_")}
+        assert all(np.array_equal(taps[key], gradients[f"{layer.name}.{key[2:]}"]) for key in own)
+        names |= {f"{layer.name}.{key[2:]}" for key in own}
+    assert names == set(gradients)
+
+
+def test_a_twin_fires_unless_it_is_asked_to_be_smooth():
+    state, images, _ = _opened()
+    x = network.frames(NET, METHOD, "snn", images)
+    spikes = network.forward_twin(NET, METHOD, "snn", state, x, training=True).outputs[NET.activations[0]]
+    assert set(np.unique(spikes)) == {0.0, 1.0}
