@@ -2,9 +2,10 @@
 
     python benchmarks/gpu.py --out DIR [--authors PATH] [--parts lif joint] [--device cpu --tiny]
 
-The checkout need not be installed. Needed are torch, jax, optax, NumPy, msgspec, safetensors, scikit-learn,
-Pillow, hypothesis and pytest; what a machine lacks (msgspec, as a rule) goes onto PYTHONPATH, for instance by
-`pip install --no-index --no-deps --target SITE WHEELS` from wheels fetched elsewhere for its Python.
+The checkout need not be installed. Needed are torch, jax, optax, NumPy, msgspec, safetensors, Pillow, hypothesis
+and pytest; a tiny run also scikit-learn, for its digits. What a machine lacks (msgspec, as a rule) goes onto
+PYTHONPATH: `pip download --no-deps` its wheel elsewhere for the machine's Python, then there
+`pip install --no-index --no-deps --target SITE WHEELS`.
 
 Proofs run first and beside one another: the conformance suite on the device in every precision, TF32 caught
 under the name of f32-ieee, CPU and device equal in the exact lane, this project's own tests, and torch
@@ -91,7 +92,7 @@ def main() -> None:
 def proofs(options: argparse.Namespace, folder: Path) -> Iterator[Part]:
     """What must hold before any time means anything."""
     suite = [sys.executable, "-m", "twinspike_conformance"]
-    some = ["--only", "operation[relu"] if options.tiny else []
+    some = ["--only", "relu"] if options.tiny else []
     cuda = options.device != "cpu"
     for backend in BACKENDS:
         for precision in PRECISIONS if cuda else ("f32-ieee", "bf16-mixed"):
@@ -102,12 +103,13 @@ def proofs(options: argparse.Namespace, folder: Path) -> Iterator[Part]:
         at = folder / f"{backend}-liar"
         liar = f"liar:{backend}_{'tf32' if cuda else 'bf16'}"
         where = ["--device", options.device, "--precision", "f32-ieee", "--profile", options.profile, "--report", str(at)]
-        command = [*suite, liar, *where, "--only", "operation[conv2d"]
+        command = [*suite, liar, *where, "--only", "digits["]
         yield Part(f"sentinel {backend}", command, at / "report.json", 120, fails=True)
         at = folder / f"exact-{backend}.json"
         yield Part(f"exact {backend}", own("exact", at, options, "--backend", backend), at, 120)
-    check = [sys.executable, "-m", "twinspike_training.cli", "check", *BACKENDS, "--set", f"device={options.device}"]
-    yield Part("check torch jax", check, folder / "none", 120)
+    at = folder / "cross-torch-jax"
+    where = ["--device", options.device, "--device-b", options.device, "--profile", options.profile, "--report", str(at)]
+    yield Part("cross torch jax", [*suite, "cross", *BACKENDS, *where, *some], at / "report.json", 240)
     # Warnings are errors where versions are pinned, and these are the machine's own.
     pytest = [sys.executable, "-m", "pytest", "-q", "-W", "default", "-p", "no:cacheprovider", "--device", options.device]
     for backend in BACKENDS:

@@ -97,12 +97,19 @@ def draw() -> Path:
     scaling, neurons = (json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")) for name in SOURCES)
     style: Any = {"svg.hashsalt": "twinspike", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
     with mpl.rc_context(style | {"axes.grid": True, "grid.color": "#e6e6e6", "svg.fonttype": "none"}):
-        figure, axes = plt.subplots(1, len(SWEEPS) + 1, figsize=(15, 3.2), layout="constrained")
-        for axis, sweep in zip(axes, SWEEPS, strict=False):
+        figure, grid = plt.subplots(2, 3, figsize=(9, 5.4), layout="constrained")
+        *panels, last, legend = grid.flat
+        for axis, sweep in zip(panels, SWEEPS, strict=True):
             _panel(axis, sweep, [row for row in scaling["rows"] if row["sweep"] == sweep])
-        axes[0].set_ylabel(f"seconds per step, {scaling['backend']}, {scaling['threads']} thread(s)")
-        axes[0].legend(frameon=False)
-        _neurons(axes[-1], neurons["rows"])
+            axis.set_ylabel("seconds per step")
+        _neurons(last, neurons["rows"])
+        for axis in (*panels, last):
+            axis.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
+            axis.yaxis.set_major_formatter("{x:g}")
+            axis.yaxis.set_minor_locator(mpl.ticker.NullLocator())
+        legend.axis("off")
+        title = f"joint step, {scaling['backend']}, {scaling['threads']} thread(s)"
+        legend.legend(*panels[0].get_legend_handles_labels(), title=title, frameon=False, loc="upper left")
         PLOT.parent.mkdir(exist_ok=True)
         figure.savefig(PLOT, metadata={"Date": None, "Description": digests()})
     return PLOT
