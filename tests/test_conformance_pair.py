@@ -264,6 +264,17 @@ def test_an_alias_proves_nothing() -> None:
     assert cross.independence(pair, "lif").status == "not run"
 
 
+def test_one_backend_in_two_sessions_is_a_pair_but_not_two_implementations() -> None:
+    backend = load("numpy")
+    session = _Spoiled(backend.session("cpu", "f64"), lambda dump: dump)
+    session.device = "accelerator"
+    pair = cross.Pair(bench(backend), Bench(backend, session))
+    assert pair.names == ("numpy on cpu", "numpy on accelerator")
+    assert cross.run(pair, check_of(pair, "cross[linear-rounded]"), SMOKE, 0).status == "pass"
+    assert cross.independence(pair).status == "not run"
+    assert "two sessions" in cross.independence(pair).reason
+
+
 def test_what_one_side_does_not_claim_is_not_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(EXAMPLES / "lif_only"))
     suite(["cross", "lif_only:backend", "numpy", "--precision", "f64", "--profile", "smoke", "--report", str(tmp_path)])

@@ -350,6 +350,8 @@ def independence(pair: Pair, only: str = "") -> Record:
     )
     if only not in INDEPENDENCE:
         return msgspec.structs.replace(base, status="not run", reason="left out by --only", comparisons=0)
+    if pair.a.backend is pair.b.backend:
+        return msgspec.structs.replace(base, status="not run", reason="one backend in two sessions, as was asked for")
     if pair.unequal:
         return base
     if not pair.arrays:
