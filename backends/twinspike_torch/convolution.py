@@ -35,11 +35,10 @@ def convolve(
     if operands is None and torch.is_autocast_enabled(x.device.type):
         operands = torch.get_autocast_dtype(x.device.type)
     maps = fold(x)
-    layout = _layout(maps, kernel)
-    maps = maps.to(dtype=operands or maps.dtype, memory_format=layout)
-    kernel = kernel.to(dtype=operands or kernel.dtype, memory_format=layout)
+    maps = maps.to(dtype=operands or maps.dtype)
+    kernel = kernel.to(dtype=operands or kernel.dtype, memory_format=_layout(maps, kernel))
     if torch.compiler.is_compiling():  # a compiler plans for itself what to keep
-        y = functional.conv2d(maps, kernel, stride=stride, padding=padding)
+        y = functional.conv2d(maps.to(memory_format=_layout(maps, kernel)), kernel, stride=stride, padding=padding)
     else:
         y = _Convolution.apply(maps, kernel, stride, padding, None if spikes is None else fold(spikes))  # type: ignore[no-untyped-call]  # torch types no apply
     return unfold(y, x.shape[:-3])
@@ -60,7 +59,7 @@ class _Convolution(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, kernel: Tensor, stride: int, padding: int, spikes: Tensor | None) -> Tensor:
         ctx.save_for_backward(x if spikes is None else spikes, kernel)
         ctx.stride, ctx.padding = stride, padding
-        return functional.conv2d(x, kernel, stride=stride, padding=padding)
+        return functional.conv2d(x.to(memory_format=_layout(x, kernel)), kernel, stride=stride, padding=padding)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:

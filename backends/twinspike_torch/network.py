@@ -121,13 +121,13 @@ class TwinNetwork(nn.Module):
 
     def run(self, images: Tensor, *, spike_rates: bool = False, tap: Tap | None = None) -> TwinOutput:
         """As calling the network, with a tap that sees every layer's output."""
-        still = images.mean(0) if self.network.event else images
+        still = images.mean(0) if self.network.event else None
         if self._activations is not None:
-            still, images = still.to(self._activations), images.to(self._activations)
+            still, images = None if still is None else still.to(self._activations), images.to(self._activations)
         isolate = self.method.loss.isolate_ann
         weighted = (node for segment in self._plan for node in segment.nodes if node.kind in ("conv", "linear", "head"))
         kernels = {node.name: self._of(node).kernels(isolate=isolate) for node in weighted}
-        ann = self._run("ann", still, kernels, False, tap)
+        ann = self._run("ann", images if still is None else still, kernels, False, tap)
         snn = self._run("snn", images, kernels, spike_rates, tap)
         ends = [(exit_.head, exit_.feature) for exit_ in self.network.exits]
         return TwinOutput(

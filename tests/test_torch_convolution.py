@@ -1,0 +1,97 @@
+"""The PyTorch backend's own convolution and composition against torch's, bit for bit on data that no order of sums can round."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+import twinspike as ts
+from twinspike_torch import convolution
+from twinspike_torch.factorization import compose, compose_both
+from twinspike_torch.norm import _has_kernel, batch_norm_again, batch_norm_train
+
+
+def whole(*shape: int) -> Tensor:
+    """Small whole numbers."""
+    return torch.randint(-4, 5, shape).double().requires_grad_()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (4, 4), (7, 5)])
+@pytest.mark.parametrize(("channels", "by_taps"), [((3, 60, 1), True), ((3, 2, 40), False)])
+def test_convolutions_and_their_gradients_are_torchs_bit_for_bit(
+    size: tuple[int, int], channels: tuple[int, int, int], by_taps: bool
+) -> None:
+    into, out, samples = channels
+    for kernel, stride, padding in itertools.product((1, 2, 3, 5), (1, 2, 3), (0, 1, 2)):
+        if min(size) + 2 * padding < kernel:
+            continue
+        x, weight = whole(samples, into, *size), whole(out, into, kernel, kernel)
+        if kernel == 5 and max(size) > 1:
+            assert convolution._outgrows(weight, x) is by_taps
+        expected = functional.conv2d(x, weight, stride=stride, padding=padding)
+        g = whole(*expected.shape).detach()
+        for layout in (torch.contiguous_format, torch.channels_last):
+            y = convolution.convolve(x.contiguous(memory_format=layout), weight, stride, padding)
+            assert torch.equal(y, expected)
+            found, wanted = (torch.autograd.grad(z, (x, weight), g, retain_graph=True) for z in (y, expected))
+            for one, other in zip(found, wanted, strict=True):
+                assert torch.equal(one, other), (kernel, stride, padding)
+
+
+def test_spikes_kept_as_booleans_give_the_same_gradients() -> None:
+    s = torch.randint(0, 2, (3, 2, 4, 5, 6)).double().requires_grad_()
+    weight = whole(5, 4, 3, 3)
+    y, kept = convolution.convolve(s, weight, 1, 1), convolution.convolve(s, weight, 1, 1, spikes=s.detach().bool())
+    assert torch.equal(y, kept)
+    g = whole(*y.shape).detach()
+    for one, other in zip(*(torch.autograd.grad(z, (s, weight), g) for z in (y, kept)), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("isolate", [False, True])
+@pytest.mark.parametrize("matricize", ["per_position", "out_by_rest"])
+def test_composing_both_kernels_equals_composing_each(matricize: str, isolate: bool) -> None:
+    f, shape = ts.Factorization(matricize=matricize), (5, 3, 2, 2)  # type: ignore[arg-type]  # a literal, parametrized
+    lead, n = ((2, 2), 3) if matricize == "per_position" else ((), 12)
+    u, ann, snn, v = whole(*lead, 5, 3), whole(*lead, 3), whole(*lead, 3), whole(*lead, 3, n)
+    shared = (u.detach(), v.detach()) if isolate else (u, v)
+    expected = compose(f, u, ann, v, shape), compose(f, shared[0], snn, shared[1], shape)
+    found = compose_both(f, u, ann, snn, v, shape, isolate=isolate)
+    g = [whole(*shape).detach() for _ in range(2)]
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
+    gradients = (torch.autograd.grad(both, (u, ann, snn, v), g) for both in (found, expected))
+    for one, other in zip(*gradients, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("samples", [1, 4])
+def test_batch_norm_does_not_depend_on_the_layouts_of_input_and_gradient(samples: int, dtype: torch.dtype) -> None:
+    """With torch's kernel for both dense layouts, and without it for others; 64 roundings of the largest entry bound each."""
+    shape = (2, samples, 3, 4, 4)
+    values, cotangent = (torch.randn(shape).to(dtype) for _ in range(2))
+    gamma, beta = (torch.rand(3, dtype=torch.promote_types(dtype, torch.float32), requires_grad=True) for _ in range(2))
+    statistics = torch.zeros(3, dtype=gamma.dtype), torch.ones(3, dtype=gamma.dtype)
+
+    def last(x: Tensor) -> Tensor:
+        return x.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, shape[:2])
+
+    def strided(x: Tensor) -> Tensor:
+        return x.repeat_interleave(2, dim=-1)[..., ::2]
+
+    results = []
+    for layout, other in itertools.product((torch.clone, last, strided), (torch.clone, last)):
+        x = layout(values).requires_grad_()
+        assert _has_kernel(x) is (layout is not strided)
+        y, mean, var = batch_norm_train(ts.BatchNorm(), x, gamma, beta, *statistics)
+        assert torch.equal(batch_norm_again(ts.BatchNorm(), x, gamma, beta), y)
+        results.append((y, mean, var, *torch.autograd.grad(y, (x, gamma, beta), other(cotangent))))
+    for found in results[1:]:
+        for one, expected in zip(found, results[0], strict=True):
+            bound = 64 * torch.finfo(one.dtype).eps * expected.detach().abs().max()
+            assert (one.detach() - expected.detach()).abs().max() <= bound
