@@ -12,6 +12,7 @@ from rich.console import Console
 from training_runs import tiny, train
 
 import twinspike as ts
+from twinspike_numpy.backend import NumpyBackend, NumpySession
 from twinspike_training import loop
 from twinspike_training.progress import Progress
 
@@ -52,3 +53,19 @@ def test_a_missing_tensorboard_is_one_line_and_leaves_nothing_behind(tmp_path: P
         "pip install 'twinspike[tensorboard]', or set training.tensorboard = false"
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_compiled_session_says_once_what_takes_so_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def session(self: Any, device: str, precision: str, compiled: bool) -> NumpySession:
+        return NumpySession(device, precision, compiled)
+
+    monkeypatch.setattr(NumpyBackend, "session", session)  # the reference compiles nothing, but may say so
+    said = {}
+    for compiled in ("true", "false"):
+        shown = io.StringIO()
+        loop.start(tiny(tmp_path, f"compile={compiled}", f"name=compile-{compiled}"), Progress(Console(file=shown, width=200)))
+        said[compiled] = shown.getvalue()
+    lines = said["true"].splitlines()
+    (begun,) = (i for i, line in enumerate(lines) if line.startswith("compiling the training step"))
+    assert lines[begun + 1].startswith("compiled, and took the first step, in ")
+    assert "compil" not in said["false"]

@@ -26,6 +26,7 @@ from twinspike.network import Network
 from twinspike.operations import OPERATIONS, operation
 from twinspike.precision import PRECISIONS
 from twinspike_jax import factorization
+from twinspike_jax.compile_cache import keep_compiled
 from twinspike_jax.operations import ROWS
 from twinspike_jax.precision import Policy, formats, policy
 from twinspike_jax.program import JaxProgram
@@ -86,6 +87,8 @@ class JaxBackend:
         inside = not index or (index.isdecimal() and int(index) < len(there))
         require(inside, f"device of backend {self.name!r}", expected=f"{kind}:0 to {kind}:{len(there) - 1}", got=device)
         require(precision != "tf32" or kind == "cuda", f"precision of device {device!r}", expected="no tf32", got=precision)
+        if compiled:
+            keep_compiled()
         return JaxSession(device, precision, compiled, there[int(index or 0)])
 
 

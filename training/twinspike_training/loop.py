@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from twinspike import initial_state, learning_rate
+from twinspike.backend import Metrics
 from twinspike.errors import SpecError, refuse
 from twinspike_training import checkpoint
 from twinspike_training.checkpoint import Best, Checkpoint, Header
@@ -111,6 +112,7 @@ class _Loop:
         config = ready.config
         self.folder, self.ready, self.config, self.progress = folder, ready, config, progress
         self.epoch = self.step = self.steps = 0
+        self.compiled = not config.compile
         self.best: Best | None = None
         self.last: dict[str, Any] | None = None
         start = 0
@@ -157,7 +159,7 @@ class _Loop:
         with closing(batches):  # type: ignore[type-var]  # an iterator to be read to its end or closed
             for images, labels in batches:
                 rate = learning_rate(config.schedule, config.learning_rate, self.epoch, self.step, training.epochs, length)
-                self.state, metrics = self.ready.program.train_step(self.state, images, labels, rate)
+                self.state, metrics = self._step(images, labels, rate)
                 self.step += 1
                 self.steps += 1
                 self.log.add(Pending(step=self.steps, epoch=self.epoch, learning_rate=rate, samples=len(labels), metrics=metrics))
@@ -169,6 +171,18 @@ class _Loop:
                     return False
         seconds = time.perf_counter() - began
         return self._finish_epoch(seconds, stop)
+
+    def _step(self, images: Any, labels: Any, rate: float) -> tuple[Any, Metrics]:
+        """One optimizer step; the first of a session says how long compiling it took."""
+        if self.compiled:
+            return self.ready.program.train_step(self.state, images, labels, rate)
+        self.progress.compiling()
+        began = time.perf_counter()
+        state, metrics = self.ready.program.train_step(self.state, images, labels, rate)
+        self.ready.session.to_numpy(metrics.loss)  # the step's own time belongs to it: the device is waited for
+        self.progress.compiled(time.perf_counter() - began)
+        self.compiled = True
+        return state, metrics
 
     def _finish_epoch(self, seconds: float, stop: StopRequests) -> bool:
         training = self.config.training

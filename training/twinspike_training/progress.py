@@ -59,6 +59,14 @@ class Progress:
             self._task = self._bars.add_task("", total=self._total, completed=done, head="", text="")
             self._bars.start()
 
+    def compiling(self) -> None:
+        """The first step of a compiled session begins."""
+        self._say("compiling the training step; a large network takes minutes, less where a cache has it")
+
+    def compiled(self, seconds: float) -> None:
+        """The first step is done, after `seconds`."""
+        self._say(f"compiled, and took the first step, in {_duration(seconds)}")
+
     def steps(self, lines: list[dict[str, Any]]) -> None:
         """Steps were taken; `lines` are theirs, in order."""
         if not lines:
