@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from twinspike.config import Method, Twin
 from twinspike_torch.convolution import convolve, fold, unfold
+from twinspike_torch.lif_kernels import Kernel
 from twinspike_torch.neuron import lif, lif_traced
 from twinspike_torch.norm import batch_norm_again, batch_norm_eval, batch_norm_train
 from twinspike_torch.plan import Node
@@ -45,6 +46,8 @@ class Way(NamedTuple):
     spike_rates: bool
     thrifty: bool
     """Whether activations' inputs are recomputed rather than kept."""
+    kernel: Kernel
+    """Who computes the neurons."""
 
 
 class Found(NamedTuple):
@@ -161,10 +164,10 @@ def _activation(node: Node, way: Way, tensors: Held, x: Tensor, values: Values, 
     decay, threshold = tensors
     x = x.expand(way.method.time_steps, *x.shape) if node.static_inputs[0] else x
     if traced:
-        s, _, u = lif_traced(x, neuron=neuron, decay=decay, threshold=threshold)
+        s, _, u = lif_traced(x, neuron=neuron, decay=decay, threshold=threshold, kernel=way.kernel)
         return s, u
     with _recomputed(x, again):
-        s = lif(x, neuron=neuron, decay=decay, threshold=threshold).s
+        s = lif(x, neuron=neuron, decay=decay, threshold=threshold, kernel=way.kernel).s
     if way.thrifty:
         spikes, dtype = s.detach().bool(), s.dtype
         values.spikes[node.name] = spikes

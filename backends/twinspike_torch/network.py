@@ -19,6 +19,7 @@ from twinspike.network import INPUT, Activation, Conv, Layer, Linear, Network, N
 from twinspike.parameters import initial_state, is_factored, kernel_shape, layout
 from twinspike_torch.execution import Found, Held, Tap, Values, Way, run
 from twinspike_torch.factorization import Factors
+from twinspike_torch.lif_kernels import Kernel
 from twinspike_torch.neuron import LIF
 from twinspike_torch.norm import TwinBatchNorm
 from twinspike_torch.plan import Node, Segment, plan
@@ -73,6 +74,7 @@ class TwinNetwork(nn.Module):
         seed: int = 0,
         activations: torch.dtype | None = None,
         recompute: bool = False,
+        kernel: Kernel = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -86,6 +88,7 @@ class TwinNetwork(nn.Module):
                 (clause PRE-2); None leaves it to the parameters' dtype or to autocast.
             recompute: whether each block runs again in the backward pass instead of keeping its inner values:
                 less memory for a third more time, and the same results.
+            kernel: who computes the neurons, as of `lif`.
             device: of parameters and statistics.
             dtype: of parameters and statistics.
         """
@@ -95,6 +98,7 @@ class TwinNetwork(nn.Module):
         self._activations = activations
         self._plan = plan(network)
         self.recompute = recompute
+        self.kernel: Kernel = kernel
         dtype = torch.get_default_dtype() if dtype is None else dtype
         entries = layout(network, self.method)
         if device is not None and torch.device(device).type == "meta":
@@ -143,7 +147,7 @@ class TwinNetwork(nn.Module):
         plain = tap is None and self.training and torch.is_grad_enabled()
         recompute = plain and self.recompute
         thrifty = plain and not recompute and not torch.compiler.is_compiling()
-        way = Way(self.method, twin, self._activations, self.training, spike_rates, thrifty)
+        way = Way(self.method, twin, self._activations, self.training, spike_rates, thrifty, self.kernel)
         values, total = Values({INPUT: x}), Found({}, {}, {}, {})
         for segment in self._plan:
             held = {node.name: self._held(node, twin, kernels) for node in segment.nodes}

@@ -21,6 +21,7 @@ from twinspike.parameters import STEP, State, check_state, decays, is_factored, 
 from twinspike_torch import factorization, losses
 from twinspike_torch.arrays import to_device, to_host
 from twinspike_torch.compiling import compiled, compiler_warnings_ignored
+from twinspike_torch.lif_kernels import Kernel
 from twinspike_torch.network import TwinNetwork, TwinOutput
 from twinspike_torch.optimizer import update_
 from twinspike_torch.precision import activations, arithmetic, storage
@@ -65,11 +66,12 @@ class TorchProgram:
         precision: str,
         compile_: bool,
         recompute: bool,
+        kernel: Kernel = "auto",
     ) -> None:
         self._network, self._method, self._optimizer = network, method, optimizer
         self._device, self._precision = device, precision
         self._layout = layout(network, method, optimizer)
-        form = {"activations": activations(precision), "dtype": storage(precision)}
+        form = {"activations": activations(precision), "dtype": storage(precision), "kernel": kernel}
         # Bodies without values: every call brings its own.
         self._training = TwinNetwork(network, method, recompute=recompute, device="meta", **form).train()  # type: ignore[arg-type]  # heterogeneous
         self._evaluation = TwinNetwork(network, method, device="meta", **form).eval()  # type: ignore[arg-type]  # heterogeneous

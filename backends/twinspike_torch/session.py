@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, final
 
 import torch
@@ -19,6 +20,7 @@ from twinspike.parameters import slots
 from twinspike_torch import convolution, factorization, losses, neuron, norm, weights
 from twinspike_torch.arrays import to_device, to_host
 from twinspike_torch.compiling import compiled, compiler_warnings_ignored
+from twinspike_torch.lif_kernels import Kernel
 from twinspike_torch.network import TwinOutput
 from twinspike_torch.optimizer import update_
 from twinspike_torch.precision import activations, arithmetic, flags, storage
@@ -32,12 +34,13 @@ Handed = torch.dtype | None
 
 @final
 class TorchSession:
-    """Operations on one device, in one precision."""
+    """Operations on one device, in one precision, neurons by the kernel asked for."""
 
-    def __init__(self, device: str, precision: str, compiled: bool) -> None:
+    def __init__(self, device: str, precision: str, compiled: bool, kernel: Kernel = "auto") -> None:
         self.device = device
         self.precision = precision
         self.compiled = compiled
+        self._kernel: Kernel = kernel
         self._device = torch.empty(0, device=device).device
         self._compiled: dict[Any, Callable[[Inputs], Tensors]] = {}
 
@@ -88,7 +91,7 @@ class TorchSession:
 
     def program(self, network: Network, method: Method, optimizer: Optimizer, *, recompute: bool = False) -> TorchProgram:
         """The network, ready to train; `recompute` has each block run again in the backward pass."""
-        return TorchProgram(network, method, optimizer, self._device, self.precision, self.compiled, recompute)
+        return TorchProgram(network, method, optimizer, self._device, self.precision, self.compiled, recompute, self._kernel)
 
     def _check(self, name: str, config: Any, inputs: Inputs) -> None:
         operation(name)
@@ -102,6 +105,7 @@ class TorchSession:
     def _function(self, name: str, config: Any, inputs: Inputs) -> Callable[[Inputs], Tensors]:
         """The operation on its inputs, compiled for their shapes in a compiled session."""
         body, handed = _BODIES[name], activations(self.precision)
+        body = partial(_lif, kernel=self._kernel) if name == "lif" else body
 
         def run(arrays: Inputs) -> Tensors:
             return body(config, arrays, handed)
@@ -127,8 +131,9 @@ def _hand(x: Tensor, handed: Handed) -> Tensor:
     return x if handed is None else x.to(handed)
 
 
-def _lif(config: Any, a: Inputs, handed: Handed) -> Tensors:
-    s, v, u = neuron.lif_traced(a["x"], a.get("v"), neuron=config, decay=a.get("decay"), threshold=a.get("threshold"))
+def _lif(config: Any, a: Inputs, handed: Handed, kernel: Kernel = "auto") -> Tensors:
+    learned = {"decay": a.get("decay"), "threshold": a.get("threshold")}
+    s, v, u = neuron.lif_traced(a["x"], a.get("v"), neuron=config, **learned, kernel=kernel)
     return {"s": _hand(s, handed), "u": u, "v": v}
 
 
