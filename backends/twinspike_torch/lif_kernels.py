@@ -27,7 +27,7 @@ UNROLLED = 32
 """Steps up to which torch's compiler generates the CPU's code; it unrolls them, and would take minutes for hundreds."""
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch types it not
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # untyped in torch
 def choose(kernel: Kernel, device: str, compiling: bool, steps: int) -> Kernel:
     """The kernel that serves a device, never `auto`.
 

@@ -52,7 +52,7 @@ def lif(
     """Run leaky integrate-and-fire neurons over a sequence.
 
     Args:
-        x: current, (T, B, C, ...), floating.
+        x: current, (T, B, C, ...), floating, T >= 1.
         v: potential before the first step, (B, C, ...); 0 if not given.
         neuron: reset, surrogate and input options, and decay and threshold where these are not given.
         decay: learned, () or (C,), in [0, 1].
@@ -156,7 +156,8 @@ def _run(
     kernel: Kernel,
     traced: bool,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    require(x.ndim >= 3 and x.is_floating_point(), "lif.x", expected="a floating (T, B, C, ...)", got=tuple(x.shape))
+    fits = x.ndim >= 3 and x.is_floating_point() and x.shape[0] > 0
+    require(fits, "lif.x", expected="a floating (T, B, C, ...) with T >= 1", got=tuple(x.shape))
     require(v is None or v.shape == x.shape[1:], "lif.v", expected=f"shape {tuple(x.shape[1:])}", got=v)
     for name, value in (("decay", decay), ("threshold", threshold)):
         fits = value is None or value.shape in ((), x.shape[2:3])
