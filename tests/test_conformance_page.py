@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 
 import msgspec
 import pytest
-from conformance_examples import FAILURE, KILLS, header, passing, report
+from conformance_examples import FAILURE, KILLS, header, passing, report, side
 
 from twinspike.clauses import CLAUSES
 from twinspike.errors import SpecError
@@ -91,6 +91,17 @@ def test_the_page_tells_everything() -> None:
     for words in ("highest", "torch==2.13.0", "2026-05-04 10:20 UTC", "28 days after this run", "survived", "one test only"):
         assert words in told
     assert "1 test stayed below 0.001 of the bound everywhere" in told
+
+
+def test_a_cross_run_shows_both_sides() -> None:
+    other = side(device="cuda", device_name="a GPU <of one>", compiled=True)
+    told = " ".join(Page(html.render([passing(against=other)])).text.split())
+    assert "torch 2.13.0 and jax 0.10.2 agree on" in told
+    assert "cpu (a CPU <of 2 cores>) and cuda (a GPU <of one>)" in told
+    assert "eager and compiled" in told
+    assert "flags of torch, as read back" in told
+    assert "flags of jax, as read back" in told
+    assert "jax_enable_x64" in told
 
 
 def test_no_error_is_not_a_loose_bound() -> None:
