@@ -6,6 +6,7 @@ framework leaves whole files out instead, by name and in the open: `pytest --wit
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 from pathlib import Path
 
@@ -26,6 +27,7 @@ NEEDS: dict[str, frozenset[str]] = {
     "training": frozenset({"train"}),
     "data": frozenset({"train"}),
     "browser": frozenset({"browser"}),
+    "kernels": frozenset({"torch", "kernels"}),
 }
 """Word in a test file's name -> what must be installed for it: `test_cross_training.py` needs all three."""
 
@@ -50,6 +52,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--only", choices=words, help="run the test files that need this, and no others")
     group.addoption("--device", default="cpu", help="device on which backends are tested, such as cpu or cuda")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("device") == "cpu":
+        os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported, which torch's compiler does
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
