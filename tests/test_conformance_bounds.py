@@ -6,7 +6,6 @@ from collections import defaultdict
 from functools import cache
 from itertools import islice
 
-import numpy as np
 import pytest
 
 import twinspike as ts
@@ -14,7 +13,6 @@ from twinspike_conformance.checks import CHECKS, Bench
 from twinspike_conformance.faults import BY_ID, subtle
 from twinspike_conformance.faults.backend import mutant
 from twinspike_conformance.faults.kill import kill, relevant
-from twinspike_conformance.finding import compare, holds
 from twinspike_conformance.runner import examples
 
 NUMPY = ts.load("numpy")
@@ -86,12 +84,3 @@ def test_a_fault_lives_in_the_whole_suite_of_operations_where_bounds_are_wider()
     checks = {check.id: check for check in relevant(fault, NUMPY) if "networks" not in check.needs}
     assert len(kill(fault, NUMPY, checks=checks).killers) == 2
     assert kill(fault, NUMPY, checks=checks, wider=WIDER).killers == ()
-
-
-def test_no_bound_saves_what_is_exact_or_no_number():
-    exact = compare("y", 1.0, 2.0, 0.0, rung="exact", clauses=())
-    missing = compare("y", np.nan, 2.0, 1.0, rung="bound", clauses=())
-    words = holds("names", False, got="a", want="b", clauses=())
-    assert not any(finding.within(1e300) for finding in (exact, missing, words))
-    off = compare("y", 2.5, 2.0, 0.125, rung="bound", clauses=())
-    assert (off.within(3.5), off.within(4.0)) == (False, True)

@@ -7,7 +7,7 @@ import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
 from twinspike_conformance.budget import ZERO_LOW, Budget, lowest_bit
-from twinspike_conformance.finding import compare
+from twinspike_conformance.finding import Finding, compare, holds
 from twinspike_conformance.spectral import backward_error, moved_by
 from twinspike_conformance.tracked import TINY, Tracked, gamma, storage
 
@@ -63,8 +63,38 @@ def test_sums_products_and_quotients():
     equal(np.reciprocal(tracked([2.0], [1.0])), [0.5], own(np.array([0.5]), 0.5))
     equal(8.0 / tracked([4.0], [2.0]), [2.0], own(np.array([2.0]), 2.0))
     assert (tracked([3.0]) / tracked([2.0], [2.0])).error == np.inf
-    with pytest.raises(TypeError, match="powers"):
+    with pytest.raises(TypeError, match=r"^no error analysis for powers other than squares$"):
         A**3
+
+
+def test_plain_numbers_stand_on_either_side():
+    half = own(np.array([3.5, 0.0, 0.5]), np.array([E, 0.0, 0.0]))
+    equal(0.5 + A, [3.5, 0.0, 0.5], half)
+    equal(A + 0.5, [3.5, 0.0, 0.5], half)
+    equal(0.5 - A, [-2.5, 1.0, 0.5], own(np.array([-2.5, 1.0, 0.5]), np.array([E, 0.0, 0.0])))
+    equal(2.0 * A, [6.0, -1.0, 0.0], own(np.array([6.0, -1.0, 0.0]), np.array([2 * E, 0.0, 0.0])))
+    equal(np.where([True, False, False], A, 0.5), [3.0, 0.5, 0.5], [E, 0.0, 0.0])
+
+
+def test_reductions_keep_to_their_axes():
+    x = tracked([[1.0, 5.0, 2.0], [4.0, 0.0, 3.0]], [[E, 0.0, 0.0], [0.0, 2 * E, 0.0]])
+    equal(x.max(axis=1), [5.0, 4.0], [E, 2 * E])
+    equal(np.max(x, axis=0), [4.0, 5.0, 3.0], [E, 2 * E, 0.0])
+    equal(x.max(axis=1, keepdims=True), [[5.0], [4.0]], [[E], [2 * E]])
+    assert np.array_equal(x.argmax(axis=1), [1, 0])
+    assert np.array_equal(x.argmax(), 1)
+    size = np.array([8.0 + E, 7.0 + 2 * E])
+    brought = np.array([E, 2 * E]) + gamma(3 - 1 + 4, U) * size + 3 * LEAST
+    equal(x.sum(axis=1), [8.0, 7.0], brought)
+    equal(x.sum(axis=1, keepdims=True), [[8.0], [7.0]], brought[:, None])
+    halves = tracked([[1.0, 5.0, 2.0, 4.0], [4.0, 0.0, 3.0, 1.0]])
+    brought = gamma(4 - 1 + 4, U) * np.array([12.0, 8.0]) + 4 * LEAST
+    for found in (halves.mean(axis=1), np.mean(halves, axis=1)):
+        equal(found, [3.0, 2.0], own(np.array([3.0, 2.0]), brought / 4.0))
+    assert halves.mean(axis=1, keepdims=True).shape == (2, 1)
+    equal(tracked([0.0, 0.0]).sum(), 0.0, 2 * LEAST)
+    flat = x.reshape((3, 2), order="F")
+    equal(flat, x.value.reshape((3, 2), order="F"), x.error.reshape((3, 2), order="F"))
 
 
 def test_signs_choices_and_views_round_nothing():
@@ -170,7 +200,7 @@ def test_no_bound_is_lost_in_silence():
     for refused in (lambda: np.cumsum(A), lambda: np.sinh(A), lambda: np.multiply.reduce(A)):
         with pytest.raises(TypeError, match="no error analysis"):
             refused()
-    with pytest.raises(TypeError, match="bound would be lost"):
+    with pytest.raises(TypeError, match=r"^a tracked number can't become a plain one: its error bound would be lost$"):
         float(tracked(1.0))
 
 
@@ -196,6 +226,9 @@ def test_budgets_count_bits_of_every_partial_result():
     assert float((0.5 - z).high) == float((z - 0.5).high) == 6.5
     assert (2.0 * x).low == -1
     assert float(x.sum(5).high) == 10.0
+    small = Budget().of([0.25])
+    assert float(small.sum(3).high) == 0.75
+    assert float(Budget().each([]).sum(3).high) == 0.0
     many = x.sum(64)  # up to 128: 2^8 > 128, and 10 bits above 1/4
     assert (float(many.high), many.low, b.bits, b.exponent) == (128.0, -2, 10, 8)
 
@@ -264,6 +297,21 @@ def test_comparisons_of_shapes_and_of_nothing():
     assert (nothing.ok, nothing.quantity, nothing.rung, nothing.clauses) == (True, "y", "bound", ("LIF-1",))
 
 
+def test_findings_in_words():
+    options = {"rung": "exact", "clauses": ()}
+    assert compare("y", 1.5, 1.0, 0.0, **options).sentence() == (
+        "y: expected exactly 0x1.0000000000000p+0 (1), got 0x1.8000000000000p+0 (1.5), error/bound inf"
+    )
+    error = Finding(quantity="answer", rung="property", clauses=(), ok=False, got="ValueError: no", want=1.0)
+    assert error.sentence() == "answer: expected 1.0, got ValueError: no"
+    assert compare("y", 1e308, -1e308, 1.0, **options).ratio == np.inf
+    yes, no = (holds("names", ok, got="a", want="b", clauses=("PRE-1",)) for ok in (True, False))
+    assert (yes.ok, yes.ratio, no.ok, no.ratio) == (True, 0.0, False, np.inf)
+    assert no == Finding(
+        quantity="names", rung="property", clauses=("PRE-1",), ok=False, ratio=np.inf, got="a", want="b"
+    )  # fmt: skip
+
+
 def test_decompositions_move_by_their_condition():
     a = np.stack([np.diag([4.0, 1.0]), np.diag([8.0, 8.0])])
     assert np.array_equal(backward_error(a, U), 8.0 * U * np.array([4.0, 8.0]))
@@ -273,3 +321,19 @@ def test_decompositions_move_by_their_condition():
         assert np.array_equal(moved_by(by, a, error, U)[:, 0, 0], 2.0 * factor * share + 24.0 * U)
     assert moved_by("polar", a, np.array([0.25, 0.0]), U).shape == (2, 1, 1)
     assert np.isinf(moved_by("polar", a, np.array([0.25, 0.0]), U)[0])
+    quarter = 0.25 - 8.0 * U * 4.0  # and with the decomposition's own error, share is 1/4 exactly
+    assert np.isinf(moved_by("qr", a, np.array([quarter, 0.0]), U)[0])
+    assert np.isfinite(moved_by("qr", a, np.array([quarter - 2.0**-20, 0.0]), U)[0])
+    assert np.array_equal(
+        moved_by("qr", np.diag([4.0, 2.0, 1.0])[None], np.zeros(1), U),
+        moved_by("qr", np.diag([4.0, 4.0, 1.0])[None], np.zeros(1), U),
+    )
+
+
+def test_no_bound_saves_what_is_exact_or_no_number():
+    exact = compare("y", 1.0, 2.0, 0.0, rung="exact", clauses=())
+    missing = compare("y", np.nan, 2.0, 1.0, rung="bound", clauses=())
+    words = holds("names", False, got="a", want="b", clauses=())
+    assert not any(finding.within(1e300) for finding in (exact, missing, words))
+    off = compare("y", 2.5, 2.0, 0.125, rung="bound", clauses=())
+    assert (off.within(3.5), off.within(4.0)) == (False, True)

@@ -167,7 +167,7 @@ def backward(taps: Taps, seeds: Mapping[tuple[Twin, str], Tracked]) -> Iterator[
     """Every gradient from the backend's own gradients behind it.
 
     Args:
-        taps: of a batch traced with labels.
+        taps: of a batch traced in training, with labels.
         seeds: what the loss sends into each exit's feature and head, (T, B, ...).
     """
     readers: dict[str, list[Layer]] = {layer.name: [] for layer in taps.network.layers}
@@ -237,13 +237,8 @@ def _adjoint(taps: Taps, reader: Layer, twin: Twin, name: str, towards: dict[str
 
 
 def _norm_adjoint(taps: Taps, layer: Norm, twin: Twin, x: Tracked, g: Tracked) -> tuple[Tracked, Tracked, Tracked]:
-    norm = tracked()["norm"]
-    gamma, mean, var = (
-        taps.lift(np.asarray(taps.state[f"{layer.name}.{q}_{twin}"], np.float64)) for q in ("gamma", "mean", "var")
-    )
-    if taps.training:
-        return norm.batch_norm_train_adjoint(taps.method.batch_norm, x, gamma, g)  # type: ignore[no-any-return]
-    return norm.batch_norm_eval_adjoint(taps.method.batch_norm, x, gamma, mean, var, g)  # type: ignore[no-any-return]
+    gamma = taps.lift(np.asarray(taps.state[f"{layer.name}.gamma_{twin}"], np.float64))
+    return tracked()["norm"].batch_norm_train_adjoint(taps.method.batch_norm, x, gamma, g)  # type: ignore[no-any-return]
 
 
 def _neurons_adjoint(taps: Taps, layer: Activation, g: Values, towards: dict[str, list[Tracked]]) -> Tracked:

@@ -195,9 +195,6 @@ class Tracked:
     def __matmul__(self, o: Any) -> Any:
         return _apply(np.matmul, self, o)
 
-    def __rmatmul__(self, o: Any) -> Any:
-        return _apply(np.matmul, o, self)
-
     def __pow__(self, o: Any) -> Any:
         return _apply(np.power, self, o)
 
@@ -259,15 +256,14 @@ def _function(f: Callable[[Array], Array], slope: Callable[[Array, Array], Array
 
 
 def _sqrt_slope(x: Array, e: Array) -> Array:
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore"):
         return np.where(
             x - e > 0, 0.5 / np.sqrt(np.maximum(x - e, 0.0)), np.where(e > 0, 1.0 / np.sqrt(np.maximum(e, 1e-300)), 0.0)
         )
 
 
 def _log_slope(x: Array, e: Array) -> Array:
-    with np.errstate(divide="ignore"):
-        return np.where(x - e > 0, 1.0 / np.maximum(x - e, 1e-300), np.inf)
+    return np.where(x - e > 0, 1.0 / np.maximum(x - e, 1e-300), np.inf)
 
 
 def _choice(f: np.ufunc) -> Callable[..., Tracked]:

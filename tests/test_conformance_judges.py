@@ -1,0 +1,263 @@
+"""Certificates, taps and the judge: right answers pass, in float64 and in float32, and each of many wrong ones does not."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import get_args
+
+import numpy as np
+import pytest
+
+import twinspike as ts
+from twinspike.clauses import BY_ID as CLAUSES
+from twinspike.operations import OPERATIONS, Convolution
+from twinspike.precision import PRECISIONS
+from twinspike_conformance import certificates, judge
+from twinspike_conformance.budget import Budget
+from twinspike_conformance.cases import CASES, materialize
+from twinspike_conformance.checks import CHECKS, Bench
+from twinspike_conformance.families import rounded
+from twinspike_conformance.faults import BY_ID
+from twinspike_conformance.faults.backend import mutant
+from twinspike_conformance.faults.kill import kill
+from twinspike_conformance.finding import Rung
+
+NUMPY = ts.load("numpy")
+OF_OPERATIONS = ("lif", "spike", "factorize", "retract", "conv2d", "linear", "batch_norm_train", "joint_loss", "optimizer_step")
+LANES = [name for name in CHECKS if name.startswith(tuple(f"operation[{operation}-" for operation in OF_OPERATIONS))]
+
+
+def _sound(findings):
+    """Findings that all pass, and whose words are those of the suite."""
+    assert findings
+    assert [finding.sentence() for finding in findings if not finding.ok] == []
+    for finding in findings:
+        assert finding.rung in get_args(Rung)
+        assert finding.quantity.strip("X ")
+        assert set(finding.clauses) <= set(CLAUSES)
+        assert finding.clauses
+        assert finding.bound == 0 or finding.rung in ("bound", "certificate")
+
+
+@pytest.mark.parametrize("check", LANES)
+def test_right_answers_pass(check):
+    bench = Bench(NUMPY, NUMPY.session("cpu", "f64"))
+    for example in islice(CHECKS[check].space.cover(), 12):
+        _sound(CHECKS[check].run(bench, example))
+
+
+@pytest.mark.parametrize("check", LANES)
+def test_right_answers_of_float32_pass(check):
+    row, space = OPERATIONS[CHECKS[check].space.operation], CHECKS[check].space
+    for example in islice(space.cover(), 40):
+        material = materialize(CASES[row.name], example, "float32")
+        single = [
+            {k: v.astype(np.float32) if v.dtype.kind == "f" else v for k, v in part.items()}
+            for part in (material.inputs, material.cotangents)
+        ]
+        outputs = row.forward(material.config, single[0])
+        gradients = row.adjoint(material.config, *single) if row.adjoint else {}
+        answer = judge.Answer(outputs, gradients, outputs, outputs if row.adjoint else {}, *single)
+        findings = judge.judge(row, example, material, answer, PRECISIONS["f32-ieee"])
+        assert [finding.sentence() for finding in findings if not finding.ok] == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "check"),
+    [
+        *((fault, "operation[lif-rounded]") for fault in (
+            "subtle-decay", "subtle-membrane", "subtle-soft-reset", "subtle-adjoint", "subtle-surrogate-exp", "lif-reset-late",
+            "lif-v-reset-ignored", "lif-reset-detached", "lif-state-detached", "lif-spike-twice", "lif-fire-bfloat16",
+        )),
+        ("lif-fire-strict", "operation[lif-exact]"),
+        ("lif-fire-strict", "operation[spike-rounded]"),
+        ("sur-window-closed", "operation[spike-rounded]"),
+        ("subtle-surrogate-exp", "operation[spike-rounded]"),
+        ("sur-triangle-derivative", "operation[spike-rounded]"),
+        ("subtle-svd", "operation[factorize-rounded]"),
+        ("fac-rank-off-by-one", "operation[factorize-rounded]"),
+        ("fac-reshape-for-permute", "operation[factorize-rounded]"),
+        ("fac-keeps-least", "operation[factorize-rounded]"),
+        ("subtle-retract", "operation[retract-rounded]"),
+        ("ort-qr-sign", "operation[retract-rounded]"),
+        ("pre-state-in-place", "operation[lif-rounded]"),
+        ("pre-spikes-float32", "operation[lif-rounded]"),
+        ("harness-unsteady", "operation[conv2d-rounded]"),
+        ("harness-nameless", "operation[lif-rounded]"),
+        ("harness-mutates", "operation[linear-rounded]"),
+        ("dis-teacher-attached", "operation[joint_loss-rounded]"),
+    ],
+)  # fmt: skip
+def test_wrong_answers_are_found_by_their_own_check(fault, check):
+    assert kill(BY_ID[fault], NUMPY, wanted=1, checks={check: CHECKS[check]}).killers == (check,)
+
+
+@pytest.mark.parametrize("check", ["network[layers]", "network[gradients]"])
+def test_right_networks_pass_layer_by_layer(check):
+    bench = Bench(NUMPY, NUMPY.session("cpu", "f64"))
+    for example in (list(CHECKS[check].space.cover())[i] for i in (1, 6, 7, 11)):  # 7 isolates the artificial twin
+        findings = CHECKS[check].run(bench, example)
+        assert len(findings) > 50
+        _sound(findings)
+
+
+@pytest.mark.parametrize(
+    ("fault", "check", "quantity"),
+    [
+        ("subtle-conv-products", "network[layers]", "stem.conv (ann)"),
+        ("subtle-norm-root", "network[layers]", "stem.norm (ann)"),
+        ("subtle-linear-products", "network[layers]", "main.head (ann)"),
+        ("lif-reset-late", "network[layers]", "stem.act (snn): u"),
+        ("subtle-linear-products", "network[gradients]", "gradient towards main.feature (ann)"),
+        ("fac-half-gradient", "network[gradients]", "gradient of stem.conv.U"),
+        ("lay-bias-of-ann", "network[gradients]", "gradient of main.head.bias"),
+        ("lif-spike-twice", "network[gradients]", "gradient towards stem.norm (snn)"),
+    ],
+)
+def test_the_wrong_layer_of_a_network_is_named(fault, check, quantity):
+    faulty = mutant(BY_ID[fault], NUMPY)
+    findings = CHECKS[check].run(Bench(faulty, faulty.session("cpu", "f64")), next(CHECKS[check].space.cover()))
+    assert quantity in {finding.quantity for finding in findings if not finding.ok}
+
+
+# --- what certificates compare, and within which bounds ---------------------------------------------------
+
+U = 2.0**-24
+LIF = ts.Neuron(reset="soft", decay_scope="layer", threshold_scope="layer", surrogate=ts.Sigmoid(slope=2.0))
+
+
+def _sequence(form, threshold=0.3):
+    """Inputs, cotangents, outputs and gradients of a neuron that learns all it can, in a format."""
+    rng = np.random.default_rng(0)
+    inputs = {
+        "x": rng.standard_normal((4, 2, 3)),
+        "v": rng.standard_normal((2, 3)),
+        "decay": np.array(0.7),
+        "threshold": np.array(threshold),
+    }
+    cotangents = {"s": rng.standard_normal((4, 2, 3)), "v": rng.standard_normal((2, 3))}
+    inputs, cotangents = ({k: v.astype(form) for k, v in part.items()} for part in (inputs, cotangents))
+    row = OPERATIONS["lif"]
+    return inputs, cotangents, row.forward(LIF, inputs), row.adjoint(LIF, inputs, cotangents)
+
+
+def test_a_sequence_is_compared_in_every_quantity_and_clause():
+    inputs, cotangents, out, gradients = _sequence(np.float32)
+    forward = certificates.lif_forward(LIF, inputs, out, U)
+    backward = certificates.lif_backward(LIF, inputs, out, cotangents, gradients, U)
+    assert [(f.quantity, f.clauses) for f in forward] == [
+        ("s is 0 or 1", ("LIF-2",)),
+        ("u", ("LIF-1", "LIF-3", "LIF-4", "LIF-5")),
+        ("s", ("LIF-2",)),
+        ("v", ("LIF-3", "LIF-4", "LIF-5")),
+    ]
+    assert [(f.quantity, f.clauses) for f in backward] == [
+        ("gradient of x", ("LIF-6", "LIF-7", "LIF-8")),
+        ("gradient of v", ("LIF-5", "LIF-8")),
+        ("gradient of decay", ("LIF-9",)),
+        ("gradient of threshold", ("LIF-10",)),
+    ]
+    assert all(f.ok and f.rung == "certificate" for f in forward + backward)
+    spikes = certificates.spike_backward(LIF, {"u": out["u"]}, cotangents, {"u": np.zeros((4, 2, 3))}, U)
+    assert [(f.quantity, f.rung, f.clauses) for f in spikes] == [
+        ("gradient of u", "certificate", ("SUR-2", "SUR-3", "SUR-4", "SUR-5", "SUR-6", "SUR-7"))
+    ]
+
+
+def _wide(part):
+    return {k: np.asarray(v, np.float64) for k, v in part.items()}
+
+
+def _numbers(findings):
+    return [(f.quantity, f.ratio, f.index, f.got, f.want, f.bound) for f in findings]
+
+
+def test_certificates_compute_in_float64_whatever_they_are_given():
+    inputs, cotangents, out, gradients = _sequence(np.float32)
+    parts = [(inputs, out, cotangents, gradients), tuple(map(_wide, (inputs, out, cotangents, gradients)))]
+    one, other = (certificates.lif_forward(LIF, i, o, U) + certificates.lif_backward(LIF, i, o, c, g, U) for i, o, c, g in parts)
+    assert _numbers(one) == _numbers(other)
+    rng = np.random.default_rng(1)
+    for name, config, given in (
+        ("retract", ts.Retract(by="polar"), {"U": rng.standard_normal((5, 3)), "V": rng.standard_normal((3, 4))}),
+        ("factorize", ts.Factorization(rank=2), {"kernel": rng.standard_normal((4, 5, 2, 2))}),
+    ):
+        single = {k: v.astype(np.float32) for k, v in given.items()}
+        found = OPERATIONS[name].forward(config, single)
+        certify = getattr(certificates, name)
+        assert _numbers(certify(config, _wide(single), found, U)) == _numbers(certify(config, _wide(single), _wide(found), U))
+
+
+def test_decompositions_are_compared_within_multiples_of_their_backward_error():
+    f, kernel = ts.Factorization(rank=1), np.diag([4.0, 2.0])[:, :, None, None]
+    out = OPERATIONS["factorize"].forward(f, {"kernel": kernel})
+    unit, least = 4**1.5 * U, 2.0**-126 * 4
+    bounds = {finding.quantity: finding.bound for finding in certificates.factorize(f, {"kernel": kernel}, out, U)}
+    scale = unit * 4.0 + least
+    assert bounds == {
+        "rank": 0.0, "U'U - I": unit, "VV' - I": unit, "sigma": scale, "truncation error": scale,
+        "sigma >= 0": 0.0, "sigma descending": 0.0,
+    }  # fmt: skip
+    given = {"U": 2.0 * np.eye(3, 2), "V": np.eye(2, 4)}
+    for by in ("polar", "qr"):
+        config = ts.Retract(by=by)
+        found = certificates.retract(config, given, OPERATIONS["retract"].forward(config, given), U)
+        want = {}
+        for name, rows, norm in (("U", 3, 2.0), ("V", 4, 1.0)):
+            unit = (rows + 2) ** 1.5 * U
+            want |= {f"{name}: Q'Q - I": 3 * unit, f"{name}: Q R - A": 3 * unit * norm}
+            want |= {f"{name}: form of R": 5 * unit * norm, f"{name}: sign of R": 0.0}
+        assert {finding.quantity: finding.bound for finding in found} == want
+        assert all(finding.ok and finding.clauses == ("ORT-3",) for finding in found)
+
+
+@pytest.mark.parametrize(
+    ("spikes", "form", "ok"),
+    [
+        ((0, 0, 1), "f32-ieee", True),
+        ((0, 1, 1), "f32-ieee", True),
+        ((0, 0, 1), "f64", False),
+        ((0, 1, 1), "f64", True),
+        ((1, 1, 1), "f32-ieee", False),
+    ],
+)
+def test_a_threshold_between_two_numbers_of_a_format_leaves_one_spike_open(spikes, form, ok):
+    """0.3 is no number of float32: a potential that is its rounding may fire or not; in float64 it fires."""
+    config = ts.Neuron(threshold=0.3)
+    storage = np.float32 if form == "f32-ieee" else np.float64
+    theta = storage(0.3)
+    u = np.array([[np.nextafter(theta, storage(0)), theta, np.nextafter(theta, storage(1))]], np.float64)
+    answer = judge.Answer({"s": np.array([spikes], storage)}, {"u": np.zeros((1, 3), storage)}, {}, {}, {}, {})
+    material = judge.Material(config, {"u": u}, {"s": np.zeros((1, 3))})
+    finding = judge._certify_spike(OPERATIONS["spike"], material, answer, PRECISIONS[form])[0]
+    assert (finding.quantity, finding.rung, finding.clauses, finding.ok) == ("s", "certificate", ("LIF-2",), ok)
+
+
+def test_an_example_is_exact_in_a_profile_if_its_bits_fit_the_format_of_its_products():
+    check = CHECKS["operation[conv2d-exact]"]
+    for example in islice(check.space.cover(), 4):
+        material, budget = materialize(CASES["conv2d"], example, "float32"), Budget()
+        CASES["conv2d"].budget(budget, material.config, material.inputs, material.cotangents)
+        for name, bits in (("f64", 53), ("f32-ieee", 24), ("tf32", 11), ("bf16-mixed", 8)):
+            assert judge.proved_exact(example, material, PRECISIONS[name]) == (budget.bits <= bits)
+
+
+def test_convolutions_of_bf16_mixed_are_judged_by_their_rounding_and_nothing_else_is():
+    rng = np.random.default_rng(2)
+    given = {
+        "x": rounded(rng.standard_normal((2, 3, 5, 5)), "bfloat16"),
+        "kernel": rounded(rng.standard_normal((4, 3, 3, 3)), "bfloat16"),
+    }
+    row, config = OPERATIONS["conv2d"], Convolution(padding=1)
+    y = row.forward(config, given)["y"]
+    size = 2.0**-7 * row.forward(config, {k: np.abs(v) for k, v in given.items()})["y"]
+    g = {"y": np.zeros_like(y)}
+    gradients = row.adjoint(config, given, g)
+    answer = judge.Answer({"y": rounded(y, "bfloat16")}, gradients, {}, {}, {}, {})
+    finding = judge._bounded(row, judge.Material(config, given, g), answer, PRECISIONS["bf16-mixed"])[0]
+    assert finding.ok
+    assert size[finding.index] <= finding.bound <= size[finding.index] * (1 + 2.0**-8)
+    linear = {"x": np.ones((1, 4)), "weight": np.ones((2, 4)), "bias": np.zeros(2)}
+    answer = judge.Answer({"y": np.full((1, 2), 4.0 * (1 + 2.0**-9))}, {}, {}, {}, {}, {})
+    material = judge.Material(OPERATIONS["linear"].config(), linear, {"y": np.zeros((1, 2))})
+    assert not judge._bounded(OPERATIONS["linear"], material, answer, PRECISIONS["bf16-mixed"])[0].ok
