@@ -38,7 +38,7 @@ CHAPTERS: dict[str, str] = {
 }  # fmt: skip
 
 LOOSE = 1e-3
-"""A bound that no error comes this near to says nothing."""
+"""Where no error comes this near to its bound, a run says nothing about how sharp the bound is: faults must show it."""
 
 
 def counts(report: Report) -> dict[str, int]:
