@@ -28,7 +28,8 @@ def bounds(runs: Runs) -> Html | None:
     rows = [(*_row(runs, label, record),) for label, record in found]
     flat = sum(summary.loose(record) for _, record in found)
     note = (
-        f"{summary.of_tests(flat)} stayed below {summary.LOOSE:g} of the bound everywhere: of how sharp their bounds are, this run says nothing."
+        f"{summary.of_tests(flat)} stayed below {summary.LOOSE:g} of the bound everywhere: "
+        "of how sharp their bounds are, this run says nothing."
         if flat
         else f"No test stayed below {summary.LOOSE:g} of its bound everywhere: where there were errors, the bound says something."
     )
