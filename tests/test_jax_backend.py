@@ -17,9 +17,9 @@ from twinspike.operations import OPERATIONS, Composition, Convolution, Nothing, 
 from twinspike.parameters import STEP
 from twinspike.reference import neuron as reference_neuron
 from twinspike.reference import step as reference
-from twinspike_jax.network import run_twin
 from twinspike_jax.neuron import fire
 from twinspike_jax.precision import formats, policy
+from twinspike_jax.twin import run_twin
 
 T, B, C = 2, 3, 5
 MODES = [(p, c) for p in ("f64", "f32-ieee") for c in (False, True)]

@@ -24,20 +24,11 @@ from twinspike.errors import require
 from twinspike.network import Network, infer_shapes
 from twinspike.parameters import STEP, check_state, layout, slots
 from twinspike_jax import factorization, losses
-from twinspike_jax.network import (
-    Outputs,
-    Params,
-    Statistics,
-    Twinned,
-    apply,
-    constant_layers,
-    ends,
-    reduced_logits,
-    run_twin,
-    total_penalty,
-)
+from twinspike_jax.network import Outputs, apply, ends, reduced_logits, total_penalty
 from twinspike_jax.optimizer import decay_mask, make_optimizer, read_slots, write_slots
 from twinspike_jax.precision import Policy, formats, name_of
+from twinspike_jax.twin import Statistics, Twinned, constant_layers, run_twin
+from twinspike_jax.weights import Params
 
 Values = NDArray[Any]
 _joint_loss = jax.jit(losses.joint_loss, static_argnames=("config",))
