@@ -137,10 +137,11 @@ def times(options: argparse.Namespace, folder: Path) -> Iterator[Part]:
                 more = ["--authors", str(options.authors), "--precision", precision, "--batch-size", str(size)]
                 yield Part(f"joint authors {precision} {size}", own("authors", at, options, *more), at, 90)
     sizes = ["2", "4"] if options.tiny else ["32", "64"]
-    at = folder / f"memory_{options.device}.json"
+    at = folder / f"memory_torch_{options.device}.json"
     command = [sys.executable, str(ROOT / "benchmarks" / "memory.py"), "--device", options.device, "--out", str(folder)]
-    command += ["--batch-sizes", *sizes, *(["--network", "digits_cnn", "--backends", "torch"] if options.tiny else [])]
-    yield Part("memory", [*command, *(["--authors", str(options.authors)] if options.authors else [])], at, 90)
+    command += ["--batch-sizes", *sizes, *(["--network", "digits_cnn"] if options.tiny else [])]
+    command += ["--authors", str(options.authors)] if options.authors and not options.tiny else []
+    yield Part("memory torch", command, at, 90)
 
 
 def own(part: str, result: Path, options: argparse.Namespace, *more: str) -> list[str]:

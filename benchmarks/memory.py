@@ -1,13 +1,15 @@
 """What one training image costs in memory: bytes kept for the backward pass, ResNet-18, T = 4.
 
-    python benchmarks/memory.py [--authors PATH] [--precisions bf16-mixed f32-ieee] [--device cpu]
+    python benchmarks/memory.py --authors PATH                        torch and the authors' code
+    python benchmarks/memory.py --backend jax --precisions bf16-mixed
 
 Counted are unique storages, whole, twice and independently: those that autograd packs for the backward pass
 (`saved`), and those made during the forward pass that are still alive when the backward pass begins
 (`held`), whoever holds them. Two batch sizes give bytes per image as their difference; what does not grow
 with the batch (parameters, composed kernels) is the rest. jax keeps no such list: of it, the temporary
 memory of the compiled step is counted (`peak`), which includes the backward pass's own. On CUDA the
-allocator's peak is counted of all. Results go to `results/memory_DEVICE.json`.
+allocator's peak is counted of all. Results go to
+`results/memory_BACKEND_DEVICE.json`.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ def main() -> None:
     parser.add_argument("--authors", type=Path, help="folder of their checkout")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precisions", nargs="*", default=["bf16-mixed", "f32-ieee"])
-    parser.add_argument("--backends", nargs="*", default=["torch", "jax"])
+    parser.add_argument("--backend", default="torch", choices=("torch", "jax"))
     parser.add_argument("--batch-sizes", nargs=2, type=int, default=[2, 4])
     parser.add_argument("--steps", type=int, default=4, help="T")
     parser.add_argument("--network", default="resnet18")
@@ -43,7 +45,7 @@ def main() -> None:
         result["rows"].append(row)
         sizes = ", ".join(f"{key} {value:.2f}" for key, value in row.items() if isinstance(value, float))
         print(f"{row['variant']:<8} {row['precision']:<11} {'recompute' if row['recompute'] else '':<10} {row['status']} {sizes}")
-        write(f"memory_{options.device}", result, options.out)
+        write(f"memory_{options.backend}_{options.device}", result, options.out)
 
 
 def rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -52,14 +54,13 @@ def rows(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         if options.authors:
             small, large = (theirs(options, precision, size) for size in options.batch_sizes)
             yield row("authors", precision, False, options.batch_sizes, small, large)
-        for backend in options.backends:
-            for recompute in (False, True):
-                if recompute and not offers_recompute(backend):
-                    missing = {"variant": backend, "precision": precision, "recompute": True}
-                    yield missing | {"status": "not run: the backend does not offer it"}
-                    continue
-                small, large = (ours(options, backend, precision, recompute, size) for size in options.batch_sizes)
-                yield row(backend, precision, recompute, options.batch_sizes, small, large)
+        for recompute in (False, True):
+            if recompute and not offers_recompute(options.backend):
+                missing = {"variant": options.backend, "precision": precision, "recompute": True}
+                yield missing | {"status": "not run: the backend does not offer it"}
+                continue
+            small, large = (ours(options, precision, recompute, size) for size in options.batch_sizes)
+            yield row(options.backend, precision, recompute, options.batch_sizes, small, large)
 
 
 def row(variant: str, precision: str, recompute: bool, sizes: list[int], small: Bytes, large: Bytes) -> dict[str, Any]:
@@ -72,14 +73,14 @@ def row(variant: str, precision: str, recompute: bool, sizes: list[int], small: 
     return found
 
 
-def ours(options: argparse.Namespace, backend: str, precision: str, recompute: bool, size: int) -> Bytes:
+def ours(options: argparse.Namespace, precision: str, recompute: bool, size: int) -> Bytes:
     """One step of a program."""
     step = JointStep(
         Workload(
-            backend=backend,
+            backend=options.backend,
             device=options.device,
             precision=precision,
-            compiled=backend == "jax",
+            compiled=options.backend == "jax",
             recompute=recompute,
             network=options.network,
             width=options.width,
@@ -87,7 +88,7 @@ def ours(options: argparse.Namespace, backend: str, precision: str, recompute: b
             batch_size=size,
         )
     )
-    return _compiled(step) if backend == "jax" else _counted(step, options.device)
+    return _compiled(step) if options.backend == "jax" else _counted(step, options.device)
 
 
 def theirs(options: argparse.Namespace, precision: str, size: int) -> Bytes:

@@ -1,11 +1,12 @@
 """How long one joint training step takes: ResNet-18, CIFAR images, against the authors' published code.
 
-    python benchmarks/step.py --authors PATH [--threads 1] [--batch-size 8] [--steps 4]
+    python benchmarks/step.py --authors PATH --threads 1                      torch and jax, results/step_1.json
+    python benchmarks/step.py --threads 1 --variants torch "torch compiled"   results/step_compiled_1.json
 
 A step is loss, every gradient and the optimizer's move, from NumPy images to a loss that has arrived. All
 variants take turns, one step each, in one process. `--authors` names a checkout of
 github.com/yfguo91/Joint-A-SNN (see `authors.py`); without it they are left out. The learning rate is 0.001,
-not 0.1, so that numbers stay finite over many steps on one batch. Results go to `results/step_THREADS.json`.
+not 0.1, so that numbers stay finite over many steps on one batch.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--steps", type=int, default=4, help="T")
-    parser.add_argument("--variants", nargs="*", default=list(OURS), choices=list(OURS))
+    parser.add_argument("--variants", nargs="*", default=["torch", "jax"], choices=list(OURS))
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=120.0, help="for the turns, compilation not counted")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
@@ -57,7 +58,7 @@ def main() -> None:
     for found in result["rows"]:
         line = f"{found['variant']:<16} {found['seconds']['median']:8.3f} s, first step {found['first_seconds']:6.1f} s"
         print(line + (f", authors / this {found['authors_over_this']['median']:.2f}" if "authors" in taken else ""))
-    print(write(f"step_{options.threads}", result))
+    print(write(f"step_{'compiled_' if 'torch compiled' in calls else ''}{options.threads}", result))
 
 
 def row(name: str, taken: dict[str, list[float]], first: float) -> dict[str, Any]:

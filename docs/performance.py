@@ -29,7 +29,9 @@ COMMANDS = (
     "python benchmarks/lif.py neurons --threads 1",
     "python benchmarks/step.py --authors PATH --threads 1",
     "python benchmarks/step.py --authors PATH --threads 2",
+    'python benchmarks/step.py --variants torch "torch compiled" --threads 1',
     "python benchmarks/memory.py --authors PATH",
+    "python benchmarks/memory.py --backend jax --precisions bf16-mixed",
     "python benchmarks/data_pipeline.py",
     "python benchmarks/scaling.py",
     "python benchmarks/scaling.py --plot",
@@ -145,9 +147,9 @@ def _step(known: dict[str, Result]) -> Iterator[str]:
         "## The joint step\n",
         "ResNet-18, CIFAR images, T = 4, B = 8, float32 on the CPU: loss, all gradients, SGD. The first step compiles.\n",
     )
-    for threads in (1, 2):
-        result = known.get(f"step_{threads}")
-        yield f"{threads} thread(s): {_where(result)}\n"
+    for name in ("step_1", "step_2", "step_compiled_1"):
+        result = known.get(name)
+        yield f"{name.rpartition('_')[2]} thread(s){', torch compiled' if 'compiled' in name else ''}: {_where(result)}\n"
         if result is not None:
             rows = [
                 (
@@ -160,22 +162,22 @@ def _step(known: dict[str, Result]) -> Iterator[str]:
 
 
 def _memory(known: dict[str, Result]) -> Iterator[str]:
-    result = known.get("memory_cpu")
     yield from (
         "## Memory\n",
         "MiB per training image of ResNet-18, T = 4, as the difference of two batch sizes. *Saved* is what autograd packs for",
         "the backward pass, as unique storages; *held* is what of the forward pass is alive when the backward pass begins,",
         "found independently; *peak* is the temporary memory of jax's compiled step, backward included.\n",
-        f"{_where(result)}\n",
     )
-    if result is not None:
-        keys = ("saved_per_image", "held_per_image", "peak_per_image")
-        rows = []
-        for row in result["rows"]:
+    keys = ("saved_per_image", "held_per_image", "peak_per_image")
+    rows = []
+    for name in ("memory_torch_cpu", "memory_jax_cpu"):
+        result = known.get(name)
+        yield f"{name.split('_')[1]}: {_where(result)}\n"
+        for row in result["rows"] if result else ():
             sizes = [_number(row[key]) if key in row else "" for key in keys]
             status = "" if row["status"] == "ok" else row["status"]
             rows.append((row["variant"], row["precision"], "yes" if row["recompute"] else "no", *sizes, status))
-        yield from _table(("", "precision", "recompute", "saved", "held", "peak", ""), rows)
+    yield from _table(("", "precision", "recompute", "saved", "held", "peak", ""), rows)
 
 
 def _pipeline(known: dict[str, Result]) -> Iterator[str]:

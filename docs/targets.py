@@ -115,8 +115,8 @@ TARGETS: tuple[Target, ...] = (
         for n in (1, 2)
     ),
     *(Target(f"Joint step, torch and jax apart, {n} thread(s)", f"step_{n}", _apart, 1.25, "times") for n in (1, 2)),
-    Target("Kept for backward per image, torch, bf16", "memory_cpu", _saved, 20.0, "MiB"),
-    Target("The same with recompute, over without", "memory_cpu", _recomputed("torch", "saved_per_image"), 0.5, "times"),
+    Target("Kept for backward per image, torch, bf16", "memory_torch_cpu", _saved, 20.0, "MiB"),
+    Target("The same with recompute, over without", "memory_torch_cpu", _recomputed("torch", "saved_per_image"), 0.5, "times"),
     Target(
         "Augmented images per second and core (15,000 on 16)", "data_pipeline", _images_per_core, 15_000 / 16, "images/s", False
     ),
