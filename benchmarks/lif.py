@@ -41,6 +41,9 @@ def main() -> None:
         sys.exit("--clock cpu: expected one thread, since it adds up what all threads take")
     result = header("lif", options.clock) | {"table": options.table, "threads": options.threads, "unit": "ns per neuron and step"}
     restrict(options.threads)
+    from neurons import kernels
+
+    result |= {"kernels": kernels()}
     result["versions"] |= versions(PEERS)
     result["rows"] = []
     for row in {"methods": methods, "options": neuron_options, "neurons": sizes}[options.table](options):

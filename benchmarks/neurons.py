@@ -16,7 +16,7 @@ from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,15 +88,15 @@ def jax_runner(layer: Callable[[Any], Any]) -> Maker:
     return make
 
 
-def our_torch(neuron: ts.Neuron, compiled: bool = False) -> Maker:
-    """`twinspike_torch.lif`."""
+def our_torch(neuron: ts.Neuron, compiled: bool = False, kernel: Literal["auto", "plain"] = "auto") -> Maker:
+    """`twinspike_torch.LIF`, by the kernel that it chooses or by torch's own operations."""
 
     def make(x: Values, g: Values) -> Runner:
         import torch
 
         from twinspike_torch import LIF
 
-        layer = LIF(neuron, channels=x.shape[2])
+        layer = LIF(neuron, channels=x.shape[2], kernel=kernel)
         run: Callable[[Any], Any] = lambda current: layer(current).s  # noqa: E731 - one of two
         run = torch.compile(run, fullgraph=True, dynamic=False) if compiled else run
         learned = list(layer.parameters())
@@ -250,6 +250,7 @@ def variants(threads: int) -> Mapping[str, Variant]:
     paper = ts.Neuron()
     every = {
         "torch": Variant(our_torch(paper), "torch", "twinspike_torch.LIF, eager"),
+        "torch, plain kernel": Variant(our_torch(paper, kernel="plain"), "torch", "the same by torch's own operations, eager"),
         "torch compiled": Variant(our_torch(paper, compiled=True), "torch", "twinspike_torch.LIF under torch.compile"),
         "jax": Variant(our_jax(paper), "jax", "twinspike_jax.lif under jit"),
         "C loop": Variant(c_loop(threads), "", "benchmarks/lif.c, cc -O3 -march=native, no allocation"),
@@ -262,3 +263,8 @@ def variants(threads: int) -> Mapping[str, Variant]:
         "spyx": Variant(_spyx, "spyx", "nn.LIF(boxcar) by nn.run under jit", "fires at >; soft reset, one step late"),
     }
     return {name: v for name, v in every.items() if (find_spec(v.package) if v.package else shutil.which("cc"))}
+
+
+def kernels() -> dict[str, dict[str, str]]:
+    """Which kernel serves which case, as the backends say it."""
+    return {name: ts.load(name).capabilities().kernels for name in ("torch", "jax") if find_spec(name)}

@@ -251,6 +251,8 @@ def _where(result: Result | None) -> str:
     machine, versions = result["machine"], result["versions"]
     there = [f"{machine['processor']}, {machine['cores']} cores", f"GPU {machine['gpu']}" if machine["gpu"] != "none" else ""]
     there += [f"{name} {versions[name]}" for name in ("python", "torch", "jax") if name in versions]
+    served = [f"{name}: {text}" for by in result.get("kernels", {}).values() for name, text in by.items()]
+    there += [f"({'; '.join(served)})"] if served else []
     there += [result["date"][:10], f"load {result['load']}", "processor time" if result["clock"] == "cpu" else ""]
     return ", ".join(filter(None, there)) + (": **under load**." if result["under_load"] else ".")
 
