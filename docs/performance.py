@@ -33,6 +33,7 @@ COMMANDS = (
     "python benchmarks/memory.py --authors PATH",
     "python benchmarks/memory.py --backend jax --precisions bf16-mixed",
     "python benchmarks/data_pipeline.py",
+    "python benchmarks/conformance.py --deep    # without --deep also at two sizes of the deep profile",
     "python benchmarks/scaling.py",
     "python benchmarks/scaling.py --plot",
     "python benchmarks/gpu.py --out DIR --authors PATH    # then copy DIR/gpu.json to benchmarks/results",
@@ -48,7 +49,7 @@ def load() -> dict[str, Result]:
 def performance() -> str:
     """The page."""
     known = load()
-    sections = (_targets, _neuron, _options, _sizes, _step, _memory, _pipeline, _scaling, _gpu)
+    sections = (_targets, _neuron, _options, _sizes, _step, _memory, _pipeline, _conformance, _scaling, _gpu)
     lines = [
         "# Performance\n",
         "Medians, with quartiles and number of turns; variants of one table took turns in one process, and ratios are medians",
@@ -199,6 +200,34 @@ def _pipeline(known: dict[str, Result]) -> Iterator[str]:
             for row in result["rows"]
         ]  # fmt: skip
         yield from _table(("augmentation", "workers", "images/s", "per core", "left"), rows)
+
+
+def _conformance(known: dict[str, Result]) -> Iterator[str]:
+    result = known.get("conformance_cpu")
+    yield from (
+        "## The conformance suite\n",
+        "Seconds of a whole run in a fresh process; cold runs find the compilers' caches on disk empty. Shares of starting,",
+        "compiling (the suite's estimate) and running.\n",
+        f"{_where(result)}\n",
+    )
+    if result is None:
+        return
+    runs = [row for row in result["rows"] if "seconds" in row]
+    rows = [
+        (
+            *(row[key] for key in ("backend", "profile", "cache")),
+            _spread(row["seconds"]),
+            *(f"{row['shares'][key]:.0%}" for key in ("start", "compile", "run")),
+            ", ".join(row["failed"]) or "none",
+        )
+        for row in runs
+    ]
+    yield from _table(("backend", "profile", "caches", "seconds", "start", "compile", "run", "failed"), rows)
+    deep = [row for row in result["rows"] if row["profile"] == "deep"]
+    for row in deep:
+        first, further = (_number(row[key]) for key in ("milliseconds_per_example", "milliseconds_per_further_example"))
+        few, many = row["examples"]
+        yield f"\ndeep, {row['backend']}: {first} ms an example up to {few:,}, {further} ms for each further one up to {many:,}."
 
 
 def _scaling(known: dict[str, Result]) -> Iterator[str]:

@@ -75,6 +75,10 @@ def _images_per_core(result: Result) -> float:
     return float(row["images_per_core_second"]["median"])
 
 
+def _suite(backend: str, profile: str) -> Callable[[Result], float]:
+    return lambda result: float(find(result, backend=backend, profile=profile, cache="cold")["seconds"]["median"])
+
+
 def _gpu_verdicts(result: Result) -> float:
     verdicts = [value["verdict"] for name, value in result["parts"].items() if name.startswith("conformance ")]
     passed: int = sum(verdict == "pass" for verdict in verdicts)
@@ -119,6 +123,11 @@ TARGETS: tuple[Target, ...] = (
     Target("The same with recompute, over without", "memory_torch_cpu", _recomputed("torch", "saved_per_image"), 0.5, "times"),
     Target(
         "Augmented images per second and core (15,000 on 16)", "data_pipeline", _images_per_core, 15_000 / 16, "images/s", False
+    ),
+    *(
+        Target(f"Suite, {backend}, {profile}, compilers' caches empty", "conformance_cpu", _suite(backend, profile), limit, "s")
+        for backend in ("numpy", "torch", "jax")
+        for profile, limit in (("smoke", 15.0), ("ci", 90.0))
     ),
     Target("GPU: suite's runs that do not pass, of 6", "gpu", _gpu_verdicts, 0, ""),
     Target("GPU: TF32 under the name of f32-ieee not caught, of 2", "gpu", _sentinels, 0, ""),
