@@ -13,8 +13,8 @@ against jax. Times follow one after another with the device to themselves: the n
 copy, the joint step, an epoch with its data, memory, and the authors' code if `--authors` names a checkout.
 Each part is a process of its own with a time limit; what is known so far is always in `DIR/gpu.json`,
 `DIR/gpu.log` has what the parts said, `DIR/reports.tar.gz` the suite's reports. `--parts` takes those whose
-name contains one of the words. Copied to `benchmarks/results/gpu.json`, it fills the GPU rows of
-`docs/performance.md`.
+name contains one of the words; what an earlier `DIR/gpu.json` has of other parts is kept. Copied to
+`benchmarks/results/gpu.json`, it fills the GPU rows of `docs/performance.md`.
 """
 
 from __future__ import annotations
@@ -58,6 +58,8 @@ class Part(NamedTuple):
     """Seconds after which it is ended."""
     fails: bool = False
     """Whether failing is what it must do."""
+    threads: int | None = None
+    """Of OpenMP, for parts that run beside others; None: as many as there are cores."""
 
 
 def main() -> None:
@@ -75,13 +77,15 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     given = {key: value for key, value in vars(options).items() if key not in ("out", "authors", "data")}
     report = header("gpu") | {"options": given, "parts": {}}
+    if (earlier := options.out / "gpu.json").is_file():
+        report["parts"] = json.loads(earlier.read_text(encoding="utf-8"))["parts"]
     deadline = time.monotonic() + options.seconds
     with tempfile.TemporaryDirectory() as name, (options.out / "gpu.log").open("w", encoding="utf-8") as log:
         folder = Path(name)
         runner = _Runner(options.out, report, log, child_environment(folder), deadline, options.parts)
         # Proofs are not timed, so that they may share the device and the cores.
         with ThreadPoolExecutor(max(1, cores() // 2)) as pool:
-            list(pool.map(runner.run, proofs(options, folder)))
+            list(pool.map(runner.run, [part._replace(threads=2) for part in proofs(options, folder)]))
         for part in times(options, folder):
             runner.run(part)
         with tarfile.open(options.out / "reports.tar.gz", "w:gz") as archive:
@@ -169,7 +173,8 @@ class _Runner:
         elif left < LEAST:
             found = {"status": "not run", "reason": "no time left"}
         else:
-            found, text = execute(part.command, self.environment, min(part.limit, left))
+            environment = self.environment | ({"OMP_NUM_THREADS": str(part.threads)} if part.threads else {})
+            found, text = execute(part.command, environment, min(part.limit, left))
             found |= read(part.result)
             if part.fails:
                 found["status"] = "ok" if found.get("verdict") == "fail" else f"expected a verdict fail: {found['status']}"
@@ -179,7 +184,8 @@ class _Runner:
                 self.log.write(f"$ {' '.join(part.command)}\n{text}\n{found['status']}\n\n")
                 self.log.flush()
         with self.lock:
-            self.report["parts"][part.name] = found
+            if found["status"] != "not run" or part.name not in self.report["parts"]:
+                self.report["parts"][part.name] = found
             print(f"{part.name}: {json.dumps(found)}", flush=True)
             text = json.dumps(self.report, indent=1, default=str)
             (self.out / "gpu.json").write_text(text.replace(str(ROOT), "CHECKOUT") + "\n", encoding="utf-8")
