@@ -1,4 +1,4 @@
-"""Program: a network with its method and optimizer as one training step, compiled whole or run layer by layer.
+"""Program: a network with its method and optimizer as one training step, compiled whole or run primitive by primitive.
 
 The counter of steps stays on the host, where it decides on retractions without waiting for the device.
 """
@@ -26,6 +26,7 @@ from twinspike.parameters import STEP, check_state, layout, slots
 from twinspike_jax import factorization, losses
 from twinspike_jax.network import Outputs, apply, ends, reduced_logits, total_penalty
 from twinspike_jax.optimizer import decay_mask, make_optimizer, read_slots, write_slots
+from twinspike_jax.piecewise import Pieces
 from twinspike_jax.precision import Policy, formats, name_of
 from twinspike_jax.twin import Statistics, Twinned, constant_layers, run_twin
 from twinspike_jax.weights import Params
@@ -70,11 +71,11 @@ class JaxProgram:
         self._retraction = orthogonality if isinstance(orthogonality, Retract) else None
 
         def jit(function: Callable[..., Any], *donated: int) -> Callable[..., Any]:
-            return jax.jit(function, donate_argnums=donated) if compiled else function
+            return jax.jit(function, donate_argnums=donated) if compiled else Pieces(function, device)
 
-        self._move = jax.jit(self._move_by)  # one unit even if the rest runs layer by layer
-        self._update = jit(self._update_by, 0, 1, 2)
+        self._move = jit(self._move_by)
         self._differentiate = jit(self._differentiate_by)
+        self._update = jit(self._update_by, 0, 1, 2) if compiled else self._update_by
         self._retract = jit(self._retract_by, 0)
         self._evaluate = jit(self._evaluate_by)
         self._run = {mode: jit(partial(self._run_by, mode)) for mode in (False, True)}
@@ -183,7 +184,7 @@ class JaxProgram:
     def _update_by(
         self, params: Params, statistics: Statistics, kept: Any, images: Array, labels: Array, learning_rate: Array
     ) -> Any:
-        found, statistics, metrics = self._differentiate_by(params, statistics, images, labels)
+        found, statistics, metrics = self._differentiate(params, statistics, images, labels)
         params, kept = self._move(params, found, kept, learning_rate)
         return params, statistics, kept, metrics
 

@@ -7,7 +7,8 @@ x64 flag are; the user's settings are never changed.
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import version
 from typing import Any, final
 
@@ -28,11 +29,15 @@ from twinspike.precision import PRECISIONS
 from twinspike_jax import factorization
 from twinspike_jax.compile_cache import keep_compiled
 from twinspike_jax.operations import ROWS
+from twinspike_jax.piecewise import Pieces
 from twinspike_jax.precision import Policy, formats, policy
 from twinspike_jax.program import JaxProgram
 
 Values = NDArray[Any]
 Arrays = dict[str, Array]
+
+PROGRAMS = 64
+"""How many programs a session keeps, the latest; each holds what was compiled for it."""
 
 
 def _devices(kind: str) -> list[jax.Device]:
@@ -76,7 +81,7 @@ class JaxBackend:
         Args:
             device: `cpu`, or `cuda`, or `cuda:1` and so on.
             precision: a profile's name; `tf32` is for CUDA devices.
-            compiled: whether everything runs under `jit`; else operation by operation.
+            compiled: whether programs are compiled whole, with all optimizations; else primitive by primitive.
 
         Raises:
             SpecError: the device or precision is not there.
@@ -102,6 +107,8 @@ class JaxSession:
         self.compiled = compiled
         self._placed = placed
         self._casts = policy(precision)
+        self._pieces: dict[tuple[str, str, str], Pieces] = {}
+        self._programs: dict[str, JaxProgram] = {}
 
     def flags(self) -> dict[str, str]:
         """The widest format and the precision of products inside this session's entry points."""
@@ -136,8 +143,7 @@ class JaxSession:
                 factorization.check_finite(inputs["kernel"])
                 rank = factorization.rank_of(inputs["kernel"], factorization=config)
                 config = twinspike.Factorization(**{**_fields(config), "rank": rank})
-            run = _forward_compiled if self.compiled else _forward
-            return dict(run(operation, config, self._casts, dict(inputs)))
+            return dict(self._run(_forward, operation, config, dict(inputs)))
 
     def vjp(
         self, operation: str, config: Any, inputs: Mapping[str, Array], cotangents: Mapping[str, Array]
@@ -159,14 +165,30 @@ class JaxSession:
                 require(g.shape == shapes[name].shape, what, expected=f"shape {shapes[name].shape}", got=g.shape)
                 floating = jnp.issubdtype(g.dtype, jnp.floating)
                 require(floating, what, expected=self._casts.storage, got=g.dtype.name)
-            run = _vjp_compiled if self.compiled else _vjp
-            outputs, gradients = run(operation, config, self._casts, dict(inputs), dict(cotangents))
+            outputs, gradients = self._run(_vjp, operation, config, dict(inputs), dict(cotangents))
             return dict(outputs), dict(gradients)
 
+    def _run(self, function: Callable[..., Any], operation: str, config: Any, *arrays: Arrays) -> Any:
+        """A row forward or with gradients, as one program or primitive by primitive."""
+        if self.compiled:
+            return _COMPILED[function](operation, config, self._casts, *arrays)
+        key = function.__name__, operation, repr(config)
+        if key not in self._pieces:
+            self._pieces[key] = Pieces(partial(function, operation, config, self._casts), self._placed)
+        return self._pieces[key](*arrays)
+
     def program(self, network: Network, method: Method, optimizer: Optimizer, *, recompute: bool = False) -> JaxProgram:
-        """The network, ready to train; `recompute` has each block run again in the backward pass."""
-        form = {"casts": self._casts, "device": self._placed, "compiled": self.compiled, "recompute": recompute}
-        return JaxProgram(network, method, optimizer, **form)
+        """The network, ready to train; `recompute` has each block run again in the backward pass.
+
+        Programs are pure, so that one serves all who ask for the same.
+        """
+        key = repr((network, method, optimizer, recompute))  # values would mix up 1, a rank, and 1.0, a share of energy
+        if key not in self._programs:
+            if len(self._programs) == PROGRAMS:
+                del self._programs[next(iter(self._programs))]
+            form = {"casts": self._casts, "device": self._placed, "compiled": self.compiled, "recompute": recompute}
+            self._programs[key] = JaxProgram(network, method, optimizer, **form)
+        return self._programs[key]
 
 
 def _fields(config: Any) -> dict[str, Any]:
@@ -200,5 +222,6 @@ def _vjp(name: str, config: Any, casts: Policy, inputs: Arrays, cotangents: Arra
     return outputs, pull(given)[0]
 
 
-_forward_compiled = jax.jit(_forward, static_argnums=(0, 1, 2))
-_vjp_compiled = jax.jit(_vjp, static_argnums=(0, 1, 2))
+_COMPILED: dict[Callable[..., Any], Callable[..., Any]] = {
+    function: jax.jit(function, static_argnums=(0, 1, 2)) for function in (_forward, _vjp)
+}

@@ -31,6 +31,9 @@ Inputs = Mapping[str, Tensor]
 Handed = torch.dtype | None
 """Format of what layers hand on, where it is not that of their inputs."""
 
+PROGRAMS = 64
+"""How many programs a session keeps, the latest; each holds what was compiled for it."""
+
 
 @final
 class TorchSession:
@@ -43,6 +46,7 @@ class TorchSession:
         self._kernel: Kernel = kernel
         self._device = torch.empty(0, device=device).device
         self._compiled: dict[Any, Callable[[Inputs], Tensors]] = {}
+        self._programs: dict[str, TorchProgram] = {}
 
     def flags(self) -> dict[str, str]:
         """torch's switches of reduced products, read back while the profile holds, and its threads."""
@@ -90,8 +94,17 @@ class TorchSession:
         return {k: v.detach() for k, v in outputs.items()}, dict(zip(asked, found, strict=True))
 
     def program(self, network: Network, method: Method, optimizer: Optimizer, *, recompute: bool = False) -> TorchProgram:
-        """The network, ready to train; `recompute` has each block run again in the backward pass."""
-        return TorchProgram(network, method, optimizer, self._device, self.precision, self.compiled, recompute, self._kernel)
+        """The network, ready to train; `recompute` has each block run again in the backward pass.
+
+        Programs are pure, so that one serves all who ask for the same.
+        """
+        key = repr((network, method, optimizer, recompute))  # values would mix up 1, a rank, and 1.0, a share of energy
+        if key not in self._programs:
+            if len(self._programs) == PROGRAMS:
+                del self._programs[next(iter(self._programs))]
+            form = (self._device, self.precision, self.compiled, recompute, self._kernel)
+            self._programs[key] = TorchProgram(network, method, optimizer, *form)
+        return self._programs[key]
 
     def _check(self, name: str, config: Any, inputs: Inputs) -> None:
         operation(name)

@@ -24,7 +24,7 @@ class Profile(msgspec.Struct, frozen=True):
 PROFILES: dict[str, Profile] = {
     p.name: p
     for p in (
-        Profile("smoke", cover=0.2, draws=0, fresh=False, derandomized=True),
+        Profile("smoke", cover=0.1, draws=0, fresh=False, derandomized=True),
         Profile("ci", cover=1.0, draws=12, fresh=False, derandomized=True),
         Profile("deep", cover=1.0, draws=500, fresh=True, derandomized=False),
     )

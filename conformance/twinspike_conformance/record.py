@@ -70,7 +70,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """Share of decisions that rounding left open."""
     seconds: float = 0.0
     compile_seconds: float = 0.0
-    """Of these, spent in first calls of a shape and config."""
+    """Of these, by estimate, spent compiling: what first calls of a shape and config took longer than later ones."""
     failure: Failure | None = None
     waiver: Waiver | None = None
     """Set where the status is `waived`; the reason is then the waiver's."""

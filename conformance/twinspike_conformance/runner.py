@@ -10,7 +10,7 @@ import re
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from itertools import product
 
 import hypothesis
@@ -44,19 +44,33 @@ class Tally:
         self.examples = self.comparisons = 0
         self.worst = 0.0
         self.ratios = [0] * (len(RATIO_BINS) + 1)
-        self.slowest: list[float] = []
+        self.first: dict[Hashable, float] = {}
+        """Seconds of the first example of each config and shape, where frameworks compile."""
+        self.again: dict[Hashable, float] = {}
+        """The least seconds of a later one."""
         self.clauses: Counter[str] = Counter()
 
-    def add(self, findings: Iterable[Finding], seconds: float) -> None:
+    def add(self, example: Example, findings: Iterable[Finding], seconds: float) -> None:
         """Count one example's findings, and the seconds that it took."""
         self.examples += 1
-        self.slowest.append(seconds)
+        shape = repr((example.config, example.sizes))
+        if shape in self.first:
+            self.again[shape] = min(seconds, self.again.get(shape, math.inf))
+        else:
+            self.first[shape] = seconds
         for finding in findings:
             self.comparisons += 1
             self.clauses.update(finding.clauses)
             if finding.rung in ("bound", "certificate") and finding.bound > 0:
                 self.worst = max(self.worst, finding.ratio)
                 self.ratios[int(np.searchsorted(RATIO_BINS, finding.ratio))] += 1
+
+    @property
+    def compile_seconds(self) -> float:
+        """Estimate of what first examples took beyond running: their share of it is that of those that came again."""
+        both = sum(self.first[shape] for shape in self.again)
+        share = max(0.0, 1.0 - sum(self.again.values()) / both) if both else 0.0
+        return share * sum(self.first.values())
 
 
 def findings_of(check: Check, bench: Bench, example: Example) -> list[Finding]:
@@ -74,7 +88,7 @@ def try_example(check: Check, bench: Bench, example: Example, tally: Tally | Non
     started = time.perf_counter()
     findings = findings_of(check, bench, example)
     if tally is not None:
-        tally.add(findings, time.perf_counter() - started)
+        tally.add(example, findings, time.perf_counter() - started)
     return [finding for finding in findings if not finding.ok]
 
 
@@ -154,9 +168,12 @@ def run_check(check: Check, bench: Bench, profile: Profile, seed: int, suspects:
 
     failure = None
     try:
-        for example in covering(check, profile.cover):
+        cover = covering(check, profile.cover)
+        for example in cover:
             judge(example)
         _search(check, profile, seed, judge)
+        if not tally.again:  # a second answer must be as right, and its time tells running from compiling
+            judge(cover[0])
     except FailedError as found:
         small = minimize(check, bench, found)
         failure = Failure(
@@ -182,7 +199,6 @@ def left_out(check: Check, reason: str) -> Record:
 def _record(
     check: Check, tally: Tally, status: Status, seconds: float, reason: str = "", failure: Failure | None = None
 ) -> Record:
-    typical = float(np.median(tally.slowest)) if tally.slowest else 0.0
     return Record(
         id=check.id,
         sentence=" ".join(check.sentence.split()),
@@ -195,6 +211,6 @@ def _record(
         worst_ratio=tally.worst,
         ratios=tuple(tally.ratios),
         seconds=seconds,
-        compile_seconds=sum(s - typical for s in tally.slowest if s > 10 * typical),
+        compile_seconds=tally.compile_seconds,
         failure=failure,
     )

@@ -134,13 +134,23 @@ def _method(row: dict[str, Any]) -> Method:
     )
 
 
+def _paper(name: str) -> dict[str, Any]:
+    return {"network": name, "method": encode(Method()), "optimizer": encode(SGD(momentum=0.9))}
+
+
+_ROWS = tuple({"network": r["network"], "method": encode(_method(r)), "optimizer": encode(r["optimizer"])} for r in _METHODS)
+
 CONFIGS: tuple[dict[str, Any], ...] = (
-    *({"network": name, "method": encode(Method()), "optimizer": encode(SGD(momentum=0.9))} for name in (*NETWORKS, BLOCK.name)),
-    *({"network": r["network"], "method": encode(_method(r)), "optimizer": encode(r["optimizer"])} for r in _METHODS),
+    _paper(BLOCK.name),
+    *sorted(_ROWS[:4], key=lambda row: bool(row["network"] != BLOCK.name)),
+    *map(_paper, ("events", "digits_cnn", "resnet18", "resnet19", "vgg16")),
+    *_ROWS[4:],
 )
-"""First every network with the paper's method, then every option with every other."""
+"""Every network with the paper's method, and every option with every other; what smaller profiles take, the first, is shallow."""
 
 BUCKETS: tuple[dict[str, int], ...] = ({"B": 3}, {"B": 5})
+PINNED = tuple(int(config["network"] == "events") for config in CONFIGS)
+"""Bucket that the cover gives to each config: one per network, since a compiler translates every layer for every batch size."""
 FAMILIES = ("normal", "sparse", "ties")
 """Of the images; with `ties` heads are 0, so that all logits are equal."""
 

@@ -128,7 +128,9 @@ CASES = (
             {"T": 3, "B": 2, "C": 5, "given": 1},
             {"T": 1, "B": 3, "C": 2, "given": 1},
             {"T": 5, "B": 1, "C": 3, "H": 2, "W": 6, "given": 0},
-            {"T": 2, "B": 9, "C": 5, "H": 5, "W": 5, "given": 1},
+            # one neuron beyond the blocks of 1024 and 16384 that kernels work in
+            {"T": 2, "B": 25, "C": 41, "given": 1},
+            {"T": 2, "B": 5, "C": 29, "H": 1, "W": 113, "given": 0},
         ),
         fill=_fill,
         exact=_windowed,

@@ -22,6 +22,16 @@ class Bench(msgspec.Struct, frozen=True):
     session: Session
     given: str = ""
     """What the user gave for the backend, from which `session.load` finds it again; empty where nothing was given."""
+    opened: dict[bool, Session] = msgspec.field(default_factory=dict)
+    """Sessions that differ in their mode alone, once a check has asked for them."""
+
+    def in_mode(self, compiled: bool) -> Session:
+        """The session, or one that differs in its mode alone; always the same one, whose compilations are kept."""
+        if compiled == self.session.compiled:
+            return self.session
+        if compiled not in self.opened:
+            self.opened[compiled] = self.backend.session(self.session.device, self.session.precision, compiled)
+        return self.opened[compiled]
 
 
 class Space(msgspec.Struct, frozen=True):
@@ -33,6 +43,8 @@ class Space(msgspec.Struct, frozen=True):
     buckets: tuple[dict[str, int], ...]
     families: tuple[str, ...]
     exact: bool
+    pinned: tuple[int, ...] = ()
+    """Bucket that the cover gives to each config; by default it goes through all of them."""
 
     def at(self, config: int, bucket: int, family: int, seed: int) -> Example:
         """One example by indices, each taken modulo its range."""
@@ -56,9 +68,10 @@ class Space(msgspec.Struct, frozen=True):
         )
 
     def cover(self) -> Iterator[Example]:
-        """Few examples in which every config, every shape and every family occurs."""
+        """Few examples in which every config, every shape that is not pinned away and every family occurs."""
         for i in range(max(len(self.configs), len(self.buckets), len(self.families))):
-            yield self.at(i, i + i // len(self.buckets), i + i // len(self.families), i)
+            bucket = self.pinned[i % len(self.pinned)] if self.pinned else i + i // len(self.buckets)
+            yield self.at(i, bucket, i + i // len(self.families), i)
 
     def sample(self, rng: np.random.Generator) -> Example:
         """One example at random."""
@@ -81,11 +94,12 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     """Share of the profile's number of examples: networks cost more than single operations."""
 
 
-def space_of(operation: str, exact: bool) -> Space | None:
-    """The examples of an operation in one lane; None where it has no such lane."""
+def space_of(operation: str, exact: bool, bucket: int | None = None) -> Space | None:
+    """The examples of an operation in one lane, in one bucket if it is given; None where it has no such lane."""
     cases = CASES[operation]
     configs = tuple(c for c in cases.configs if not exact or (cases.budget is not None and cases.exact(c)))
     if not configs:
         return None
     families = cases.exact_families if exact else cases.families
-    return Space(operation, tuple(encode(c) for c in configs), cases.buckets, families, exact)
+    buckets = cases.buckets if bucket is None else cases.buckets[bucket : bucket + 1]
+    return Space(operation, tuple(encode(c) for c in configs), buckets, families, exact)

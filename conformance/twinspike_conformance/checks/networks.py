@@ -14,7 +14,7 @@ from twinspike.parameters import STEP, check_state, decays, is_factored, layout,
 from twinspike.precision import PRECISIONS
 from twinspike_conformance import certificates, taps
 from twinspike_conformance.cases.base import Example
-from twinspike_conformance.cases.networks import BUCKETS, CONFIGS, FAMILIES, Setting
+from twinspike_conformance.cases.networks import BUCKETS, CONFIGS, FAMILIES, PINNED, Setting
 from twinspike_conformance.checks.base import Bench, Check, Space
 from twinspike_conformance.checks.programs import counts, ends_of, opened, taps_of
 from twinspike_conformance.checks.refusals import refusal
@@ -271,7 +271,7 @@ def _refusals(bench: Bench, example: Example) -> list[Finding]:
     return [refusal(what, call, None) for what, call in calls.items()]
 
 
-_SPACE = Space("network", CONFIGS, BUCKETS, FAMILIES, False)
+_SPACE = Space("network", CONFIGS, BUCKETS, FAMILIES, False, PINNED)
 _CLAUSES = {
     "layers": (
         "LAY-1", "LAY-2", "LAY-3", "LAY-4", "LAY-5", "LIF-1", "LIF-2", "BN-1", "BN-5", "BN-6", "BN-7",

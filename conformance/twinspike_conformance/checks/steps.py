@@ -16,7 +16,7 @@ from twinspike.parameters import STEP, decays, layout, slots
 from twinspike.precision import PRECISIONS
 from twinspike.reference import factorization
 from twinspike_conformance.cases.base import Example
-from twinspike_conformance.cases.networks import BUCKETS, CONFIGS, FAMILIES, NARROW, Setting
+from twinspike_conformance.cases.networks import BUCKETS, CONFIGS, FAMILIES, NARROW, PINNED, Setting
 from twinspike_conformance.checks.base import Bench, Check, Space
 from twinspike_conformance.checks.programs import ends_of, opened, predicted, taps_of
 from twinspike_conformance.finding import Finding, Rung, compare
@@ -149,8 +149,8 @@ def _predictions(bench: Bench, example: Example) -> list[Finding]:
     return found
 
 
-_NARROW = tuple(c for c in CONFIGS if c["network"] in NARROW)
-_SPACE = Space("network", _NARROW, BUCKETS, FAMILIES, False)
+_NARROW = tuple(i for i, config in enumerate(CONFIGS) if config["network"] in NARROW)
+_SPACE = Space("network", tuple(CONFIGS[i] for i in _NARROW), BUCKETS, FAMILIES, False, tuple(PINNED[i] for i in _NARROW))
 _RUNS: tuple[tuple[str, Callable[[Bench, Example], list[Finding]], Rung, tuple[str, ...], float], ...] = (
     (
         "step",

@@ -73,8 +73,8 @@ def time(runs: Runs) -> Html | None:
     first = sum(record.compile_seconds for _, record in found)
     whole = sum(report.header.seconds for _, report in runs)
     lead = (
-        f"{summary.duration(whole)} in all, {summary.duration(total)} of them in tests; {first / total:.0%} of that in first "
-        "calls of a shape and config, where frameworks compile (the darker part of a bar)."
+        f"{summary.duration(whole)} in all, {summary.duration(total)} of them in tests; about {first / total:.0%} of "
+        "that compiling (the darker part of a bar): what first calls of a shape and config took longer than later ones."
     )
     longest = found[0][1].seconds
     rows = [

@@ -44,8 +44,20 @@ def render(report: Report, *, width: int = 100, colour: bool = False) -> str:
         )
     if report.kills:
         lines.append(summary_of_kills(report))
+    lines += _times(report)
     lines += [f"tests: {summary.count_text(report)}", _paint(summary.sentence(report), report.verdict, colour)]
     return "\n".join(lines) + "\n"
+
+
+def _times(report: Report) -> list[str]:
+    """Where the time went: the slowest tests, and the share of compiling."""
+    slow = sorted(report.records, key=lambda record: -record.seconds)[:3]
+    total = sum(record.seconds for record in report.records)
+    if total == 0:
+        return []
+    compiling = sum(record.compile_seconds for record in report.records)
+    parts = [f"{record.id} {summary.duration(record.seconds)}" for record in slow if record.seconds > 0]
+    return [f"tests took {summary.duration(total)}, about {compiling / total:.0%} of it compiling; slowest: {', '.join(parts)}"]
 
 
 def summary_of_kills(report: Report) -> str:
