@@ -107,8 +107,8 @@ class JaxSession:
         self.compiled = compiled
         self._placed = placed
         self._casts = policy(precision)
-        self._pieces: dict[tuple[str, str, str], Pieces] = {}
-        self._programs: dict[str, JaxProgram] = {}
+        self._pieces: dict[Any, Pieces] = {}
+        self._programs: dict[Any, JaxProgram] = {}
 
     def flags(self) -> dict[str, str]:
         """The widest format and the precision of products inside this session's entry points."""
@@ -172,7 +172,7 @@ class JaxSession:
         """A row forward or with gradients, as one program or primitive by primitive."""
         if self.compiled:
             return _COMPILED[function](operation, config, self._casts, *arrays)
-        key = function.__name__, operation, repr(config)
+        key = function, operation, config
         if key not in self._pieces:
             self._pieces[key] = Pieces(partial(function, operation, config, self._casts), self._placed)
         return self._pieces[key](*arrays)
@@ -182,7 +182,7 @@ class JaxSession:
 
         Programs are pure, so that one serves all who ask for the same.
         """
-        key = repr((network, method, optimizer, recompute))  # values would mix up 1, a rank, and 1.0, a share of energy
+        key = network, method, optimizer, recompute
         if key not in self._programs:
             if len(self._programs) == PROGRAMS:
                 del self._programs[next(iter(self._programs))]

@@ -46,7 +46,7 @@ class TorchSession:
         self._kernel: Kernel = kernel
         self._device = torch.empty(0, device=device).device
         self._compiled: dict[Any, Callable[[Inputs], Tensors]] = {}
-        self._programs: dict[str, TorchProgram] = {}
+        self._programs: dict[Any, TorchProgram] = {}
 
     def flags(self) -> dict[str, str]:
         """torch's switches of reduced products, read back while the profile holds, and its threads."""
@@ -98,7 +98,7 @@ class TorchSession:
 
         Programs are pure, so that one serves all who ask for the same.
         """
-        key = repr((network, method, optimizer, recompute))  # values would mix up 1, a rank, and 1.0, a share of energy
+        key = network, method, optimizer, recompute
         if key not in self._programs:
             if len(self._programs) == PROGRAMS:
                 del self._programs[next(iter(self._programs))]

@@ -1,0 +1,106 @@
+"""What makes the suite fast, and that it stays as strict: shapes of the cover, second answers, the estimate of compiling."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import msgspec
+import pytest
+from conformance_examples import report
+
+import twinspike as ts
+from twinspike_conformance.cases import CASES
+from twinspike_conformance.cases.base import Example
+from twinspike_conformance.cases.networks import BUCKETS, CONFIGS, PINNED
+from twinspike_conformance.checks import CHECKS, Bench
+from twinspike_conformance.finding import holds
+from twinspike_conformance.profiles import PROFILES
+from twinspike_conformance.report import terminal
+from twinspike_conformance.runner import Tally, covering, run_check
+
+NUMPY = ts.load("numpy")
+BENCH = Bench(NUMPY, NUMPY.session("cpu", "f64"))
+
+
+def test_lif_has_one_neuron_beyond_the_blocks_of_kernels():
+    neurons = {math.prod(n.get(d, 1) for d in "BCHW") for n in CASES["lif"].buckets}
+    assert {1024 + 1, 16384 + 1} <= neurons
+
+
+def test_every_bucket_of_an_operation_is_in_its_cover():
+    for check in CHECKS.values():
+        if not check.space.pinned:
+            shapes = {repr(example.sizes) for example in check.space.cover()}
+            assert shapes == {repr(sizes) for sizes in check.space.buckets}, check.id
+
+
+def test_every_network_has_one_batch_size_in_the_cover_and_both_occur():
+    assert len(PINNED) == len(CONFIGS)
+    sizes: dict[str, set[int]] = {}
+    for example in CHECKS["network[layers]"].space.cover():
+        sizes.setdefault(example.config["network"], set()).add(example.sizes["B"])
+    assert all(len(found) == 1 for found in sizes.values())
+    assert set().union(*sizes.values()) == {bucket["B"] for bucket in BUCKETS}
+
+
+def test_ci_runs_every_network_through_its_layers_and_gradients():
+    names = {config["network"] for config in CONFIGS}
+    for name in ("layers", "gradients", "loss", "update"):
+        assert {e.config["network"] for e in covering(CHECKS[f"network[{name}]"], PROFILES["ci"].cover)} == names
+
+
+def test_modes_are_compared_in_one_bucket():
+    assert {len(check.space.buckets) for name, check in CHECKS.items() if name.startswith("modes[")} == {1}
+
+
+def test_the_session_of_the_other_mode_is_opened_once():
+    class Counting:
+        opened = 0
+
+        def session(self, device, precision, compiled):
+            self.opened += 1
+            return NUMPY.session(device, precision, False)
+
+    backend = Counting()
+    bench = Bench(backend, BENCH.session)
+    assert bench.in_mode(False) is BENCH.session
+    assert bench.in_mode(True) is bench.in_mode(True)
+    assert backend.opened == 1
+
+
+def test_a_wrong_second_answer_fails_a_profile_without_draws():
+    """Whoever answers rightly once only is found even where no example would come again."""
+    counter = itertools.count()
+
+    def run(bench, example):
+        return [holds("answer", next(counter) < count, got="another", want="the same", clauses=())]
+
+    check = msgspec.structs.replace(CHECKS["operation[relu-exact]"], run=run)
+    count = len(covering(check, PROFILES["smoke"].cover))
+    assert run_check(check, BENCH, PROFILES["smoke"], 0).status == "fail"
+
+
+@pytest.mark.parametrize(
+    ("times", "wanted"),
+    [
+        ([("a", 5.0), ("a", 1.0), ("a", 2.0)], 4.0),  # the least of later calls is what running takes
+        ([("a", 4.0), ("b", 8.0), ("a", 1.0)], 9.0),  # a share of three quarters, of what came once too
+        ([("a", 1.0), ("a", 3.0)], 0.0),
+        ([("a", 1.0), ("b", 1.0)], 0.0),  # nothing came again, nothing is known
+    ],
+)
+def test_compiling_is_what_first_calls_take_longer(times, wanted):
+    tally = Tally()
+    for shape, seconds in times:
+        tally.add(Example("relu", {"kind": shape}, {"B": 1}, "normal", False, 0), [], seconds)
+    assert tally.compile_seconds == wanted
+
+
+def test_the_terminal_says_where_the_time_went():
+    run = report()
+    total = sum(record.seconds for record in run.records)
+    share = sum(record.compile_seconds for record in run.records) / total
+    (line,) = (line for line in terminal.render(run).splitlines() if line.startswith("tests took"))
+    assert f"about {share:.0%} of it compiling" in line
+    assert max(run.records, key=lambda record: record.seconds).id in line
