@@ -41,7 +41,7 @@ def derivative(surrogate: Surrogate, z: Tensor) -> Tensor:
 
 def rectangle(z: Tensor, width: float = 1.0) -> Tensor:
     """1/width where |z| < width/2, else 0 (clause SUR-2)."""
-    return (z.abs() < width / 2).to(z.dtype) * (1.0 / width)
+    return z.abs().lt_(width / 2).mul_(1.0 / width)  # as numbers at once: booleans cost several times as much
 
 
 def triangle(z: Tensor, width: float = 1.0) -> Tensor:
