@@ -170,6 +170,6 @@ class Overlooking:
         """Outputs and gradients without the option."""
         return self.inner.vjp(operation, self._read(config), inputs, cotangents)
 
-    def program(self, network: Network, method: Method, optimizer: Optimizer) -> Program:
+    def program(self, network: Network, method: Method, optimizer: Optimizer, *, recompute: bool = False) -> Program:
         """A program without the option."""
-        return self.inner.program(network, self._read(method), self._read(optimizer))
+        return self.inner.program(network, self._read(method), self._read(optimizer), recompute=recompute)
