@@ -1,0 +1,192 @@
+// The neuron as two calls of XLA's foreign function interface, on CPUs.
+//
+// Compiled at first use against the headers that jaxlib ships; `build.py` compiles and registers it, `neuron_native.py`
+// calls it. A sequence is (T, N), all neurons in one axis; what stands before these axes comes from vmap. An array with
+// no entries is one that is not given or not asked for. Blocks of neurons are shared among the threads of XLA's pool.
+
+#include <atomic>
+#include <cfenv>
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+
+#include "lif.h"
+#include "xla/ffi/api/ffi.h"
+
+namespace twinspike {
+namespace {
+
+namespace ffi = xla::ffi;
+using Argument = ffi::AnyBuffer;
+using Result = ffi::Result<ffi::AnyBuffer>;
+
+// Bytes of a block's potentials, which must stay in the second-level cache between the two passes of backward.
+constexpr int64_t kBytes = 1 << 18;
+constexpr int64_t kLeast = 64, kMost = 1024;  // neurons of a block
+constexpr int64_t kWorthAThread = 1 << 16;   // steps of neurons
+
+// --- blocks among threads -------------------------------------------------------------------------------
+
+struct Work {
+  std::function<void(int64_t, void*)> run;  // number of a block, and the memory of the thread that runs it
+  int64_t count, bytes;
+  std::fenv_t environment;  // of the caller: whether subnormal numbers are flushed must not depend on the thread
+  std::atomic<int64_t> next{0}, done{0};
+  std::mutex mutex;
+  std::condition_variable finished;
+
+  // Take blocks until none is left.
+  void help() {
+    int64_t number = next++;
+    if (number >= count) return;
+    std::fenv_t own;
+    std::fegetenv(&own);
+    std::fesetenv(&environment);
+    const std::unique_ptr<char[]> memory(new char[bytes]);
+    int64_t mine = 0;
+    for (; number < count; number = next++, ++mine) run(number, memory.get());
+    std::fesetenv(&own);
+    if ((done += mine) == count) {
+      const std::lock_guard<std::mutex> lock(mutex);
+      finished.notify_all();
+    }
+  }
+};
+
+// Run all blocks. The caller works too, and waits for blocks that others have begun alone: a full pool can't stop it.
+void share(ffi::ThreadPool& pool, std::shared_ptr<Work> work, int64_t size) {
+  std::fegetenv(&work->environment);
+  const int64_t helpers = std::min({pool.num_threads(), work->count, size / kWorthAThread + 1}) - 1;
+  for (int64_t i = 0; i < helpers; ++i) pool.Schedule([work] { work->help(); });
+  work->help();
+  std::unique_lock<std::mutex> lock(work->mutex);
+  work->finished.wait(lock, [&] { return work->done == work->count; });
+}
+
+// --- arrays ---------------------------------------------------------------------------------------------
+
+template <class T>
+T* given(const Argument& a) {
+  return a.element_count() ? static_cast<T*>(a.untyped_data()) : nullptr;
+}
+
+// Part `number` of `parts` equal ones; null stays null.
+template <class T>
+T* part(T* whole, int64_t total, int64_t parts, int64_t number) {
+  return whole ? whole + total / parts * number : nullptr;
+}
+
+int64_t size(const Argument& a) { return static_cast<int64_t>(a.element_count()); }
+
+int64_t last(const Argument& a, int axis) { return a.dimensions()[a.dimensions().size() - axis]; }
+
+template <class Use>
+ffi::Error by_format(const Argument& x, const Use& use) {
+  switch (x.element_type()) {
+    case ffi::F32: use(float{}, float{}); break;
+    case ffi::F64: use(double{}, double{}); break;
+    case ffi::BF16: use(Bfloat16{}, float{}); break;
+    default: return ffi::Error::InvalidArgument("current x: expected float32, float64 or bfloat16");
+  }
+  return ffi::Error::Success();
+}
+
+template <class S, class P>
+void run(ffi::ThreadPool& pool, const Arrays<S, P>& whole, const Options& o, int64_t sequences) {
+  const int64_t most = kBytes / static_cast<int64_t>(sizeof(P)) / std::max<int64_t>(whole.steps, 1);
+  const int64_t n = std::clamp(most / kLeast * kLeast, kLeast, kMost);
+  const int64_t blocks = (whole.neurons + n - 1) / n;
+  const auto work = std::make_shared<Work>();
+  work->count = sequences * blocks;
+  work->bytes = static_cast<int64_t>(sizeof(P)) * n * (10 + (whole.g ? whole.steps : 0));
+  work->run = [&](int64_t number, void* memory) {
+    const int64_t sequence = number / blocks, first = number % blocks * n;
+    block(whole.at(sequence), o, first, std::min(n, whole.neurons - first), static_cast<P*>(memory));
+  };
+  share(pool, work, sequences * whole.steps * whole.neurons);
+}
+
+// --- handlers -------------------------------------------------------------------------------------------
+
+ffi::Error forward(ffi::ThreadPool pool, Argument x, Argument v, Argument decay, Argument threshold, Result s, Result u,
+                   Result after, double decay_constant, double threshold_constant, double v_reset, bool soft,
+                   bool decay_input, int64_t space) {
+  return by_format(x, [&](auto stored, auto potential) {
+    using S = decltype(stored);
+    using P = decltype(potential);
+    Arrays<S, P> a{};
+    a.steps = last(*s, 2), a.neurons = last(*s, 1), a.space = space;
+    a.constant = last(x, 2) != a.steps;
+    a.x = given<S>(x), a.v = given<P>(v);
+    a.decay = given<P>(decay), a.threshold = given<P>(threshold);
+    a.decays = last(decay, 1), a.thresholds = last(threshold, 1);
+    a.s = given<S>(*s), a.u = given<P>(*u), a.after = given<P>(*after);
+    const Options o{decay_constant, threshold_constant, v_reset, soft, false, decay_input, 0, 1.0};
+    if (size(*s)) run(pool, a, o, size(*s) / (a.steps * a.neurons));
+  });
+}
+
+ffi::Error backward(ffi::ThreadPool pool, Argument x, Argument v, Argument decay, Argument threshold, Argument g, Argument e,
+                    Result d_x, Result d_v, Result d_decay, Result d_threshold, double decay_constant,
+                    double threshold_constant, double v_reset, bool soft, bool decay_input, int64_t space, bool detach,
+                    int64_t surrogate, double scale) {
+  return by_format(x, [&](auto stored, auto potential) {
+    using S = decltype(stored);
+    using P = decltype(potential);
+    Arrays<S, P> a{};
+    a.steps = last(g, 2), a.neurons = last(g, 1), a.space = space;
+    a.constant = last(x, 2) != a.steps;
+    a.x = given<S>(x), a.v = given<P>(v);
+    a.decay = given<P>(decay), a.threshold = given<P>(threshold);
+    a.decays = last(decay, 1), a.thresholds = last(threshold, 1);
+    a.g = given<S>(g), a.e = given<P>(e);
+    a.d_x = given<S>(*d_x), a.d_v = given<P>(*d_v);
+    a.d_decay = given<P>(*d_decay), a.d_threshold = given<P>(*d_threshold);
+    const Options o{decay_constant, threshold_constant, v_reset, soft, detach, decay_input, surrogate, scale};
+    if (size(g)) run(pool, a, o, size(g) / (a.steps * a.neurons));
+  });
+}
+
+}  // namespace
+}  // namespace twinspike
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(twinspike_lif_forward, twinspike::forward,
+                              xla::ffi::Ffi::Bind()
+                                  .Ctx<xla::ffi::ThreadPool>()
+                                  .Arg<xla::ffi::AnyBuffer>()  // x
+                                  .Arg<xla::ffi::AnyBuffer>()  // v
+                                  .Arg<xla::ffi::AnyBuffer>()  // decay
+                                  .Arg<xla::ffi::AnyBuffer>()  // threshold
+                                  .Ret<xla::ffi::AnyBuffer>()  // s
+                                  .Ret<xla::ffi::AnyBuffer>()  // u
+                                  .Ret<xla::ffi::AnyBuffer>()  // v after
+                                  .Attr<double>("decay")
+                                  .Attr<double>("threshold")
+                                  .Attr<double>("v_reset")
+                                  .Attr<bool>("soft")
+                                  .Attr<bool>("decay_input")
+                                  .Attr<int64_t>("space"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(twinspike_lif_backward, twinspike::backward,
+                              xla::ffi::Ffi::Bind()
+                                  .Ctx<xla::ffi::ThreadPool>()
+                                  .Arg<xla::ffi::AnyBuffer>()  // x
+                                  .Arg<xla::ffi::AnyBuffer>()  // v
+                                  .Arg<xla::ffi::AnyBuffer>()  // decay
+                                  .Arg<xla::ffi::AnyBuffer>()  // threshold
+                                  .Arg<xla::ffi::AnyBuffer>()  // g
+                                  .Arg<xla::ffi::AnyBuffer>()  // e
+                                  .Ret<xla::ffi::AnyBuffer>()  // d_x
+                                  .Ret<xla::ffi::AnyBuffer>()  // d_v
+                                  .Ret<xla::ffi::AnyBuffer>()  // d_decay
+                                  .Ret<xla::ffi::AnyBuffer>()  // d_threshold
+                                  .Attr<double>("decay")
+                                  .Attr<double>("threshold")
+                                  .Attr<double>("v_reset")
+                                  .Attr<bool>("soft")
+                                  .Attr<bool>("decay_input")
+                                  .Attr<int64_t>("space")
+                                  .Attr<bool>("detach")
+                                  .Attr<int64_t>("surrogate")
+                                  .Attr<double>("scale"));

@@ -1,0 +1,85 @@
+"""The neuron on CPUs by the C++ kernels of `native/`: calls of XLA's foreign function interface (clauses LIF-*)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from twinspike.config import Arctan, FastSigmoid, Neuron, Rectangle, Sigmoid, Surrogate, Tanh, Triangle
+from twinspike_jax.native_build import Library
+from twinspike_jax.neuron_form import Form, Gradients, Inputs, Outputs, shaped
+from twinspike_jax.precision import wide
+
+_NUMBERS: dict[type[Surrogate], int] = {Rectangle: 0, Triangle: 1, Sigmoid: 2, Arctan: 3, FastSigmoid: 4, Tanh: 5}
+"""Surrogates as `lif.h` counts them."""
+_STORED = (jnp.float32, jnp.float64, jnp.bfloat16)
+"""Formats that the kernels read and write; others are converted before."""
+
+
+def forward(library: Library, form: Form, inputs: Inputs) -> Outputs:
+    """Spikes, and what else the form asks for."""
+    x, rest = _flat(form, inputs)
+    step, steps, dtype = form.step(inputs.x), form.steps(inputs.x), wide(x.dtype)
+    n = math.prod(step)
+    shapes = ((steps, n), (steps, n) if form.potentials else (0,), (n,) if form.state else (0,))
+    results = [shaped(shape, x.dtype if i == 0 else dtype) for i, shape in enumerate(shapes)]
+    s, u, v = _call(library.forward, results, (x, *rest), _attributes(form.neuron, step))
+    whole = (steps, *step)
+    return Outputs(
+        s.reshape(whole).astype(inputs.x.dtype),
+        u.reshape(whole) if form.potentials else None,
+        v.reshape(step) if form.state else None,
+    )
+
+
+def backward(library: Library, form: Form, inputs: Inputs, g: Array, e: Array | None) -> Gradients:
+    """Gradients of what was given; those of decay and threshold per neuron, to be summed by who knows their shapes."""
+    neuron = form.neuron
+    x, rest = _flat(form, inputs)
+    step, dtype = form.step(inputs.x), wide(x.dtype)
+    n = math.prod(step)
+    asked = [inputs.v is not None, inputs.decay is not None, inputs.threshold is not None]
+    results = [shaped(x.shape, x.dtype)] + [shaped((n,) if a else (0,), dtype) for a in asked]
+    towards = g.astype(x.dtype).reshape(-1, n), _or_nothing(e, dtype)
+    scale = neuron.surrogate.width if isinstance(neuron.surrogate, Rectangle | Triangle) else neuron.surrogate.slope
+    attributes = _attributes(neuron, step) | {
+        "detach": np.bool_(neuron.detach_reset),
+        "surrogate": np.int64(_NUMBERS[type(neuron.surrogate)]),
+        "scale": np.float64(scale),
+    }
+    d_x, *others = _call(library.backward, results, (x, *rest, *towards), attributes)
+    d_v, d_decay, d_threshold = (d.reshape(step) if a else None for d, a in zip(others, asked, strict=True))
+    return Gradients(d_x.astype(inputs.x.dtype).reshape(inputs.x.shape), d_v, d_decay, d_threshold)
+
+
+def _flat(form: Form, inputs: Inputs) -> tuple[Array, list[Array]]:
+    """Currents (T, N), or (1, N) if constant, in a stored format; state (N,) and quantities (C,) or (1,), or nothing."""
+    x = inputs.x if inputs.x.dtype in _STORED else inputs.x.astype(jnp.float32)
+    x = x.reshape(1 if form.constant else x.shape[0], -1)
+    return x, [_or_nothing(a, wide(x.dtype)) for a in inputs[1:]]
+
+
+def _or_nothing(a: Array | None, dtype: Any) -> Array:
+    return jnp.zeros((0,), dtype) if a is None else a.astype(dtype).reshape(-1)
+
+
+def _attributes(neuron: Neuron, step: tuple[int, ...]) -> dict[str, Any]:
+    return {
+        "decay": np.float64(neuron.decay),
+        "threshold": np.float64(neuron.threshold),
+        "v_reset": np.float64(neuron.v_reset),
+        "soft": np.bool_(neuron.reset == "soft"),
+        "decay_input": np.bool_(neuron.decay_input),
+        "space": np.int64(math.prod(step[2:])),
+    }
+
+
+def _call(target: str, results: Sequence[Any], arrays: Sequence[Array], attributes: dict[str, Any]) -> Sequence[Array]:
+    called: Sequence[Array] = jax.ffi.ffi_call(target, results, vmap_method="broadcast_all")(*arrays, **attributes)
+    return called

@@ -1,0 +1,108 @@
+"""The neuron in plain XLA, for any device: scans over time (clauses LIF-*).
+
+It serves wherever no kernel of this package does. On CPUs a scan over single steps is faster than steps that are
+written out, in blocks or all together; elsewhere each step of a scan costs a launch, so short sequences are written out.
+
+Letters: x current, u potential before reset and v after, s spike; g, d and e are the gradients of s, u and v.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from twinspike_jax.neuron_form import Form, Gradients, Inputs, Outputs
+from twinspike_jax.precision import wide
+from twinspike_jax.surrogate import derivative
+
+WRITTEN_OUT = 16
+"""Longest sequence that is written out where `unroll` asks for it."""
+
+Number = Array | float
+
+
+def forward(form: Form, inputs: Inputs, *, unroll: bool) -> Outputs:
+    """Spikes, and what else the form asks for."""
+    v, (s, u, _) = _charged(form, inputs, potentials=form.potentials, before=False, unroll=unroll)
+    return Outputs(s, u, v if form.state else None)
+
+
+def backward(form: Form, inputs: Inputs, g: Array, e: Array | None, *, unroll: bool) -> Gradients:
+    """Gradients of what was given; those of decay and threshold per neuron, to be summed by who knows their shapes."""
+    neuron, x = form.neuron, inputs.x
+    hard, dtype, zeros = neuron.reset == "hard", wide(x.dtype), _zeros(form, inputs)
+    decay, threshold = _quantities(form, inputs)
+    _, (_, u, before) = _charged(form, inputs, potentials=True, before=inputs.decay is not None, unroll=unroll)
+
+    def step(carry: tuple[Array, ...], at: Any) -> tuple[Any, Array | None]:
+        e, d_decay, d_threshold, d_constant = carry
+        u, v, g, current = at
+        fired = u >= threshold
+        through_spike = g.astype(dtype)
+        if not neuron.detach_reset:
+            through_spike = through_spike + e * (neuron.v_reset - u if hard else -threshold)
+        through_spike = through_spike * derivative(neuron.surrogate, u - threshold)
+        d = through_spike + (jnp.where(fired, zeros, e) if hard else e)
+        if inputs.threshold is not None:
+            d_threshold = d_threshold - through_spike
+            if not hard:
+                d_threshold = d_threshold - jnp.where(fired, e, zeros)
+        if v is not None:
+            used = x if current is None else current
+            d_decay = d_decay + d * (v - used.astype(dtype) if neuron.decay_input else v)
+        d_x = (1.0 - decay) * d if neuron.decay_input else d
+        if form.constant:
+            return (decay * d, d_decay, d_threshold, d_constant + d_x), None
+        return (decay * d, d_decay, d_threshold, d_constant), d_x.astype(x.dtype)
+
+    start = (zeros if e is None else e, zeros, zeros, zeros)
+    over = u, before, g, None if form.constant or not (neuron.decay_input and inputs.decay is not None) else x
+    carry, d_x = lax.scan(step, start, over, reverse=True, **_scan(form, x, unroll))
+    e, d_decay, d_threshold, d_constant = carry
+    return Gradients(
+        d_constant.astype(x.dtype) if d_x is None else d_x,
+        None if inputs.v is None else e,
+        None if inputs.decay is None else d_decay,
+        None if inputs.threshold is None else d_threshold,
+    )
+
+
+def _charged(form: Form, inputs: Inputs, *, potentials: bool, before: bool, unroll: bool) -> tuple[Array, Any]:
+    """The last v, and s, u and the v before of every step, the last two where asked for; clauses LIF-1 to LIF-4."""
+    neuron, x = form.neuron, inputs.x
+    decay, threshold = _quantities(form, inputs)
+    dtype = wide(x.dtype)
+
+    def step(v: Array, current: Array | None) -> tuple[Array, Any]:
+        now = (x if current is None else current).astype(dtype)
+        u = decay * v + ((1.0 - decay) * now if neuron.decay_input else now)
+        if potentials:  # what is used later must be what was compared, not a second, differently fused computation
+            u = lax.optimization_barrier(u)  # type: ignore[no-untyped-call]  # JAX leaves it untyped
+        fired = u >= threshold
+        after = jnp.where(fired, jnp.asarray(neuron.v_reset, dtype) if neuron.reset == "hard" else u - threshold, u)
+        return after, (fired.astype(x.dtype), u if potentials else None, v if before else None)
+
+    start = _zeros(form, inputs) if inputs.v is None else inputs.v
+    return lax.scan(step, start, None if form.constant else x, **_scan(form, x, unroll))
+
+
+def _scan(form: Form, x: Array, unroll: bool) -> dict[str, Any]:
+    return {"length": form.steps(x), "unroll": unroll and form.steps(x) <= WRITTEN_OUT}
+
+
+def _zeros(form: Form, inputs: Inputs) -> Array:
+    return jnp.zeros(form.step(inputs.x), wide(inputs.x.dtype))
+
+
+def _quantities(form: Form, inputs: Inputs) -> tuple[Number, Number]:
+    """Decay and threshold in shapes that broadcast against one step, (B, C, *d)."""
+    space = len(form.step(inputs.x)) - 2
+
+    def over_channels(learned: Array | None, constant: float) -> Number:
+        if learned is None:
+            return constant
+        return learned.reshape(-1, *(1,) * space) if learned.ndim == 1 else learned
+
+    return over_channels(inputs.decay, form.neuron.decay), over_channels(inputs.threshold, form.neuron.threshold)
