@@ -47,33 +47,38 @@ def backward(form: Form, inputs: Inputs, g: Array, e: Array | None) -> Gradients
 
 
 def served() -> dict[str, str]:
-    """Platform -> the kernel that serves it here, and for plain XLA also why."""
-    if chosen() == "plain":
+    """Platform -> the kernel that serves it here, and for plain XLA also why.
+
+    Raises:
+        SpecError: as `chosen`, or a kernel is asked for that is not there.
+    """
+    native = _native()
+    if native is None:
         reason = f"plain XLA: {CHOICE} asks for it"
         return {"cpu": reason, "gpu": reason}
-    native, missing = library(), neuron_triton.missing()
+    missing = neuron_triton.missing()
     return {
-        "cpu": _told(native),
+        "cpu": f"plain XLA: {native.reason}" if isinstance(native, Missing) else f"C++ through XLA's FFI, by {native.compiler}",
         "gpu": "Triton through Pallas" if missing is None else f"plain XLA: {missing}",
     }
 
 
-def _told(native: Library | Missing) -> str:
-    if isinstance(native, Missing):
-        return f"plain XLA: {native.reason}"
-    return f"C++ through XLA's FFI, compiled by {native.compiler}"
+def _native() -> Library | Missing | None:
+    """The kernels for CPUs; None: this package's kernels are not to be used, on no platform."""
+    choice = chosen()
+    if choice == "plain":
+        return None
+    native = library()
+    if isinstance(native, Missing) and choice == "kernel":
+        raise refuse("lif on cpu", expected=f"a kernel, as {CHOICE} says", got=native.reason)
+    return native
 
 
 def _dispatch(name: str, form: Form, *arrays: Any) -> Any:
-    plain = getattr(neuron_plain, name)
+    plain, native = getattr(neuron_plain, name), _native()
     by_platform: dict[str, Callable[..., Any]] = {"cpu": partial(plain, form, unroll=False)}
-    choice = chosen()
-    if choice != "plain":
-        native = library()
-        if isinstance(native, Library):
-            by_platform["cpu"] = partial(getattr(neuron_native, name), native, form)
-        elif choice == "kernel":
-            raise refuse("lif on cpu", expected=f"a kernel, as {CHOICE} says", got=native.reason)
-        if neuron_triton.missing() is None:
-            by_platform["cuda"] = partial(getattr(neuron_triton, name), form)
+    if isinstance(native, Library):
+        by_platform["cpu"] = partial(getattr(neuron_native, name), native, form)
+    if native is not None and neuron_triton.missing() is None:
+        by_platform["cuda"] = partial(getattr(neuron_triton, name), form)
     return lax.platform_dependent(*arrays, default=partial(plain, form, unroll=True), **by_platform)

@@ -46,7 +46,7 @@ def backward(library: Library, form: Form, inputs: Inputs, g: Array, e: Array | 
     n = math.prod(step)
     asked = [inputs.v is not None, inputs.decay is not None, inputs.threshold is not None]
     results = [shaped(x.shape, x.dtype)] + [shaped((n,) if a else (0,), dtype) for a in asked]
-    towards = g.astype(x.dtype).reshape(-1, n), _or_nothing(e, dtype)
+    towards = g.astype(x.dtype).reshape(g.shape[0], n), _or_nothing(e, dtype)
     scale = neuron.surrogate.width if isinstance(neuron.surrogate, Rectangle | Triangle) else neuron.surrogate.slope
     attributes = _attributes(neuron, step) | {
         "detach": np.bool_(neuron.detach_reset),
@@ -61,7 +61,7 @@ def backward(library: Library, form: Form, inputs: Inputs, g: Array, e: Array | 
 def _flat(form: Form, inputs: Inputs) -> tuple[Array, list[Array]]:
     """Currents (T, N), or (1, N) if constant, in a stored format; state (N,) and quantities (C,) or (1,), or nothing."""
     x = inputs.x if inputs.x.dtype in _STORED else inputs.x.astype(jnp.float32)
-    x = x.reshape(1 if form.constant else x.shape[0], -1)
+    x = x.reshape(1 if form.constant else x.shape[0], math.prod(form.step(x)))
     return x, [_or_nothing(a, wide(x.dtype)) for a in inputs[1:]]
 
 

@@ -158,15 +158,17 @@ class _Rows(NamedTuple):
     start: Any
     size: int
     mask: Array
-    interpret: bool
 
     def get(self, ref: Any, *row: Any) -> Array:
-        where = ref.at[(*row, pl.ds(self.start, self.size))]
-        found: Array = triton.load(where, mask=self.mask, other=0)
+        found: Array = triton.load(self._of(ref, row), mask=self.mask, other=0)
         return found
 
     def put(self, ref: Any, value: Array, *row: Any) -> None:
-        triton.store(ref.at[(*row, pl.ds(self.start, self.size))], value, mask=self.mask)
+        triton.store(self._of(ref, row), value, mask=self.mask)
+
+    def _of(self, ref: Any, row: Sequence[Any]) -> Any:
+        own = pl.ds(self.start, self.size)
+        return ref.at[(*(jnp.asarray(t, jnp.int32) for t in row), own)]  # the interpreter takes no Python numbers
 
 
 class _Carry(NamedTuple):
@@ -241,13 +243,14 @@ def _flat(form: Form, inputs: Inputs) -> dict[str, Array]:
     """What is given, by name: (T, N), or (1, N) if constant; (N,); and (C,) or (1,)."""
     rows = 1 if form.constant else inputs.x.shape[0]
     given = {name: a.reshape(-1) for name, a in inputs._asdict().items() if a is not None}
-    return given | {"x": inputs.x.reshape(rows, -1)}
+    return given | {"x": inputs.x.reshape(rows, math.prod(form.step(inputs.x)))}
 
 
 def _loop(steps: int, one: Callable[[Any, Array], Array], v: Array) -> Array:
     """Steps in turn; few are written out, so that their loads can begin together."""
     if steps > 2 * CHUNK:
-        return lax.fori_loop(0, steps, one, v)
+        looped: Array = lax.fori_loop(0, steps, one, v)
+        return looped
     for t in range(steps):
         v = one(t, v)
     return v
@@ -265,7 +268,7 @@ def _call(
 
     def program(*refs: Any) -> None:
         start = pl.program_id(0) * block
-        rows = _Rows(start, block, start + jnp.arange(block, dtype=jnp.int32) < n, interpret)
+        rows = _Rows(start, block, start + jnp.arange(block, dtype=jnp.int32) < n)
         kernel(dict(zip((*given, *shapes), refs, strict=True)), rows)
 
     run = pl.pallas_call(
