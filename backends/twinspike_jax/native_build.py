@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from twinspike_jax.compile_cache import user_cache
+
 SOURCES = Path(__file__).parent / "native"
 UNIT = "lif_ffi.cpp"
 HANDLERS = ("twinspike_lif_forward", "twinspike_lif_backward")
@@ -99,8 +101,7 @@ def _key(compiler: str, options: tuple[str, ...]) -> str:
 
 def _cache() -> Path:
     """A folder that can be written to: the user's cache, or one for this process."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
-    folder = Path(home) / "twinspike"
+    folder = user_cache()
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()

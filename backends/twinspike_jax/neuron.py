@@ -31,17 +31,22 @@ def _lif_forward(form: Form, inputs: Inputs) -> tuple[Outputs, Inputs]:
 
 def _lif_backward(form: Form, inputs: Inputs, cotangents: Outputs) -> tuple[Inputs]:
     found = neuron_kernels.backward(form, inputs, cotangents.s, cotangents.v)
-    return (Inputs(found.x, found.v, _shared_by(inputs.decay, found.decay), _shared_by(inputs.threshold, found.threshold)),)
+    return (
+        Inputs(
+            found.x, found.v, _shared_by(form, inputs.decay, found.decay), _shared_by(form, inputs.threshold, found.threshold)
+        ),
+    )
 
 
 _lif.defvjp(_lif_forward, _lif_backward)
 
 
-def _shared_by(quantity: Array | None, gradient: Array | None) -> Array | None:
-    """Sum of a (B, C, *d) gradient over the entries that share the quantity."""
+def _shared_by(form: Form, quantity: Array | None, gradient: Array | None) -> Array | None:
+    """Sum of a gradient per neuron over the neurons that share the quantity."""
     if quantity is None or gradient is None:
         return None
-    axes = tuple(i for i in range(gradient.ndim) if quantity.ndim == 0 or i != 1)
+    channel = gradient.ndim - 1 if form.last else 1
+    axes = tuple(i for i in range(gradient.ndim) if quantity.ndim == 0 or i != channel)
     return gradient.sum(axis=axes)
 
 
@@ -102,6 +107,7 @@ def fire(
     decay: Array | None,
     threshold: Array | None,
     potentials: bool = False,
+    last: bool = False,
 ) -> tuple[Array, Array | None]:
     """Spikes of a whole layer from the zero state, and u if asked for.
 
@@ -113,8 +119,9 @@ def fire(
         decay: learned, or None.
         threshold: learned, or None.
         potentials: whether u is returned.
+        last: whether C is the last axis and not the one behind B.
     """
-    form = Form(neuron, steps if constant else 0, potentials, False)
+    form = Form(neuron, steps if constant else 0, potentials, False, last)
     s, u, _ = _run(form, x, None, decay, threshold)
     return s, u
 

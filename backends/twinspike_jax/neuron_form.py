@@ -20,6 +20,8 @@ class Form(NamedTuple):
     """Whether u is returned."""
     state: bool
     """Whether the last v is returned."""
+    last: bool = False
+    """Whether C is the last axis of a step, (B, *d, C), and not the second, (B, C, *d)."""
 
     def steps(self, x: Array) -> int:
         """T."""
@@ -28,6 +30,10 @@ class Form(NamedTuple):
     def step(self, x: Array) -> tuple[int, ...]:
         """Shape of one step, (B, C, *d)."""
         return x.shape if self.constant else x.shape[1:]
+
+    def space(self, x: Array) -> tuple[int, ...]:
+        """Shape of what stands behind C in a step."""
+        return () if self.last else self.step(x)[2:]
 
 
 class Inputs(NamedTuple):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from twinspike.config import Arctan, FastSigmoid, Neuron, Rectangle, Sigmoid, Surrogate, Tanh, Triangle
+from twinspike.config import Arctan, FastSigmoid, Rectangle, Sigmoid, Surrogate, Tanh, Triangle
 from twinspike_jax.native_build import Library
 from twinspike_jax.neuron_form import Form, Gradients, Inputs, Outputs, shaped
 from twinspike_jax.precision import wide
@@ -29,7 +29,7 @@ def forward(library: Library, form: Form, inputs: Inputs) -> Outputs:
     n = math.prod(step)
     shapes = ((steps, n), (steps, n) if form.potentials else (0,), (n,) if form.state else (0,))
     results = [shaped(shape, x.dtype if i == 0 else dtype) for i, shape in enumerate(shapes)]
-    s, u, v = _call(library.forward, results, (x, *rest), _attributes(form.neuron, step))
+    s, u, v = _call(library.forward, results, (x, *rest), _attributes(form, inputs.x))
     whole = (steps, *step)
     return Outputs(
         s.reshape(whole).astype(inputs.x.dtype),
@@ -48,7 +48,7 @@ def backward(library: Library, form: Form, inputs: Inputs, g: Array, e: Array | 
     results = [shaped(x.shape, x.dtype)] + [shaped((n,) if a else (0,), dtype) for a in asked]
     towards = g.astype(x.dtype).reshape(g.shape[0], n), _or_nothing(e, dtype)
     scale = neuron.surrogate.width if isinstance(neuron.surrogate, Rectangle | Triangle) else neuron.surrogate.slope
-    attributes = _attributes(neuron, step) | {
+    attributes = _attributes(form, inputs.x) | {
         "detach": np.bool_(neuron.detach_reset),
         "surrogate": np.int64(_NUMBERS[type(neuron.surrogate)]),
         "scale": np.float64(scale),
@@ -69,14 +69,15 @@ def _or_nothing(a: Array | None, dtype: Any) -> Array:
     return jnp.zeros((0,), dtype) if a is None else a.astype(dtype).reshape(-1)
 
 
-def _attributes(neuron: Neuron, step: tuple[int, ...]) -> dict[str, Any]:
+def _attributes(form: Form, x: Array) -> dict[str, Any]:
+    neuron = form.neuron
     return {
         "decay": np.float64(neuron.decay),
         "threshold": np.float64(neuron.threshold),
         "v_reset": np.float64(neuron.v_reset),
         "soft": np.bool_(neuron.reset == "soft"),
         "decay_input": np.bool_(neuron.decay_input),
-        "space": np.int64(math.prod(step[2:])),
+        "space": np.int64(math.prod(form.space(x))),
     }
 
 

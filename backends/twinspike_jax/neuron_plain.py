@@ -97,8 +97,8 @@ def _zeros(form: Form, inputs: Inputs) -> Array:
 
 
 def _quantities(form: Form, inputs: Inputs) -> tuple[Number, Number]:
-    """Decay and threshold in shapes that broadcast against one step, (B, C, *d)."""
-    space = len(form.step(inputs.x)) - 2
+    """Decay and threshold in shapes that broadcast against one step."""
+    space = len(form.space(inputs.x))
 
     def over_channels(learned: Array | None, constant: float) -> Number:
         if learned is None:

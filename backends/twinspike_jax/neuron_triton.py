@@ -67,7 +67,7 @@ def forward(form: Form, inputs: Inputs, *, interpret: bool = False) -> Outputs:
         shapes["after"] = shaped((n,), dtype)
 
     def kernel(a: dict[str, Any], rows: _Rows) -> None:
-        cell = _Cell.of(form, a, rows, step, dtype)
+        cell = _Cell.of(form, a, rows, form.space(x), dtype)
 
         def one(t: Any, v: Array) -> Array:
             u = cell.charge(v, cell.current(a["x"], t))
@@ -100,7 +100,7 @@ def backward(form: Form, inputs: Inputs, g: Array, e: Array | None, *, interpret
         shapes["starts"] = shaped((chunks, n), dtype)
 
     def kernel(a: dict[str, Any], rows: _Rows) -> None:
-        cell = _Cell.of(form, a, rows, step, dtype)
+        cell = _Cell.of(form, a, rows, form.space(x), dtype)
         first = cell.start(a.get("v"))
 
         def keep(chunk: Any, v: Array) -> Array:
@@ -192,7 +192,7 @@ class _Cell(NamedTuple):
     dtype: Any
 
     @classmethod
-    def of(cls, form: Form, a: dict[str, Any], rows: _Rows, step: Sequence[int], dtype: Any) -> _Cell:
+    def of(cls, form: Form, a: dict[str, Any], rows: _Rows, space: Sequence[int], dtype: Any) -> _Cell:
         """With a learned quantity loaded for each neuron."""
 
         def quantity(name: str) -> Any:
@@ -200,7 +200,7 @@ class _Cell(NamedTuple):
                 return getattr(form.neuron, name)
             channels = a[name].shape[0]
             neurons = rows.start + jnp.arange(rows.size, dtype=jnp.int32)
-            own = neurons // math.prod(step[2:]) % channels if channels > 1 else jnp.zeros_like(neurons)
+            own = neurons // math.prod(space) % channels if channels > 1 else jnp.zeros_like(neurons)
             return triton.load(a[name].at[own])
 
         return cls(form, rows, quantity("decay"), quantity("threshold"), ("decay" in a, "threshold" in a), dtype)

@@ -43,16 +43,7 @@ Statistics = Mapping[str, Array]
 _norm_train = jax.jit(norm.batch_norm_train, static_argnames=("config", "channel"))
 _norm_train_constant = jax.jit(norm.batch_norm_train_constant, static_argnames=("config", "steps", "channel"))
 _norm_eval = jax.jit(norm.batch_norm_eval, static_argnames=("eps", "space"))
-
-
-@partial(jax.jit, static_argnames=("steps", "constant", "neuron", "potentials"))
-def _fire(x: Array, *, decay: Array | None, threshold: Array | None, **options: Any) -> tuple[Array, Array | None]:
-    """`neuron.fire` of maps with C last: it wants C behind B, which matters where something is learned per channel."""
-    per_channel = any(quantity is not None and quantity.ndim == 1 for quantity in (decay, threshold))
-    if not per_channel or x.ndim < 4:
-        return neuron.fire(x, decay=decay, threshold=threshold, **options)
-    s, u = neuron.fire(layers.channels_first(x), decay=decay, threshold=threshold, **options)
-    return layers.channels_last(s), None if u is None else layers.channels_last(u)
+_fire = jax.jit(partial(neuron.fire, last=True), static_argnames=("steps", "constant", "neuron", "potentials"))
 
 
 class Twinned(NamedTuple):

@@ -141,6 +141,18 @@ def test_every_configuration_is_the_reference(case, name):
 
 
 @pytest.mark.parametrize("name", KERNELS)
+def test_channels_may_come_last(name):
+    """(T, B, space, C) gives what (T, B, C, space) gives, with its axes moved."""
+    rng, neuron = np.random.default_rng(6), ts.Neuron(decay=0.5, surrogate=ts.Triangle(width=2.0))
+    inputs, g, e = arrays(rng, ("v", "decay", "threshold"), 3, False)
+    inputs["threshold"] = rng.choice([0.5, 0.75], STEP[1])
+    last = {k: v if v.ndim == 1 else np.moveaxis(v, -2, -1) for k, v in inputs.items()}
+    wanted = run(name, Form(neuron, 0, True, True), inputs, g, e)
+    found = run(name, Form(neuron, 0, True, True, last=True), last, np.moveaxis(g, -2, -1), np.moveaxis(e, -2, -1))
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.moveaxis(a, -2, -1), b), wanted, found)
+
+
+@pytest.mark.parametrize("name", KERNELS)
 @pytest.mark.parametrize("steps", [1, 8, 9, 21])
 def test_sequences_of_any_length(name, steps):
     """Around the numbers of steps that kernels hold at once; potentials are exact, gradients within 12 operations a step."""
