@@ -67,6 +67,34 @@ def test_sums_products_and_quotients():
         A**3
 
 
+def test_values_and_errors_are_float64_whatever_they_come_in():
+    for value, error in ((np.ones(2, np.float32), np.ones(2, np.float32)), (1, 0), ([1, 2], [3, 4])):
+        found = tracked(value, error)
+        assert (Tracked(value, error, roundoff=U).value.dtype, found.error.dtype) == (np.float64, np.float64)
+        assert Tracked(value, error, roundoff=U).error.dtype == np.float64
+
+
+def test_reductions_through_ufuncs():
+    x = tracked([[1.0, 5.0], [4.0, 0.0]], [[E, 0.0], [0.0, 2 * E]])
+    for keep in (True, False):
+        equal(np.maximum.reduce(x, axis=1, keepdims=keep), x.value.max(axis=1, keepdims=keep), x.error.max(axis=1, keepdims=keep))
+        equal(np.add.reduce(x, axis=0, keepdims=keep), *(getattr(x.sum(axis=0, keepdims=keep), k) for k in ("value", "error")))
+    assert np.maximum.reduce(x, axis=1).shape == (2,)
+
+
+def test_zeros_and_stacks_in_products_and_quotients():
+    zero = tracked(np.zeros((2, 3, 4))) @ tracked(np.zeros((2, 4, 5)))
+    equal(zero, np.zeros((2, 3, 5)), 4 * LEAST)
+    plain = np.tensordot(tracked(np.zeros((2, 3))), np.zeros((3, 2)), axes=((1,), (0,)))
+    equal(plain, np.zeros((2, 2)), 3 * LEAST)
+    ones = tracked(np.ones((2, 3, 4))) @ np.ones((4, 5))
+    equal(ones, np.full((2, 3, 5), 4.0), gamma(4 + 4, U) * 4.0 + 4 * LEAST)
+    assert np.isinf((tracked([0.0]) / tracked([2.0], [2.0])).error)
+    rounded = tracked([[4.0]], [[1.0]], product=0.5) @ tracked([[1.0]], product=0.5)
+    ea, eb = 1.0 + 0.5 * (4.0 + 1.0), 0.5
+    equal(rounded, [[4.0]], 4.0 * eb + ea * 1.0 + ea * eb + gamma(5, U) * ((4.0 + ea) * (1.0 + eb)) + LEAST)
+
+
 def test_plain_numbers_stand_on_either_side():
     half = own(np.array([3.5, 0.0, 0.5]), np.array([E, 0.0, 0.0]))
     equal(0.5 + A, [3.5, 0.0, 0.5], half)
@@ -121,6 +149,7 @@ def test_comparisons_are_of_values():
         (A == B, [False, False, True]),
         (A != B, [True, True, False]), (np.isfinite(A), [True] * 3), (np.isnan(A), [False] * 3),
         (np.sign(A), [1.0, -1.0, 0.0]),
+        (A < 1.0, [False, True, True]),
     ):  # fmt: skip
         assert np.array_equal(found, want)
 
@@ -242,7 +271,13 @@ def test_budgets_of_single_elements_and_zeros():
     before = b.bits
     assert (zero * each).low == (each * zero).low == ZERO_LOW
     assert ((zero + each).low, b.bits) == (-2, before)
-    assert Budget().grid(0.0, 5).budget.bits == 0
+    nothing = Budget()
+    assert float(nothing.of([]).high) == 0.0
+    assert (nothing.grid(0.0, 5).budget.bits, nothing.exponent) == (0, 0)
+    wide = Budget()
+    wide.of([2.0**40])
+    wide.of([1.0])
+    assert (wide.exponent, wide.bits) == (41, 1)
 
 
 @pytest.mark.parametrize(("form", "bits"), [("float64", 53), ("float32", 24), ("tf32", 11), ("bfloat16", 8)])
@@ -270,6 +305,10 @@ def test_comparisons_find_the_first_wrong_element_or_the_worst():
     assert wrong.sentence() == (
         "y[0, 1]: expected within 0.25 of 0x1.0000000000000p+1 (2), got 0x1.4000000000000p+1 (2.5), error/bound 24"
     )
+    assert wrong.compared is not None
+    assert np.array_equal(wrong.compared.got, [[1.0, 2.5], [9.0, 4.0]])
+    assert np.array_equal(wrong.compared.want, [[1.0, 2.0], [3.0, 4.0]])
+    assert np.array_equal(wrong.compared.bound, np.full((2, 2), 0.25))
     right = compare("y", [1.0, 2.125, 3.0625], [1.0, 2.0, 3.0], [0.0, 0.25, 0.25], **options)
     assert (right.ok, right.ratio, right.index, right.clauses, right.rung) == (True, 0.5, (1,), ("LIF-1",), "bound")
     assert compare("y", 2.25, 2.0, 0.25, **options).ok
@@ -293,8 +332,11 @@ def test_comparisons_of_shapes_and_of_nothing():
     found = compare("y", np.zeros((2, 3)), np.zeros(6), 1.0, rung="bound", clauses=("LIF-1",))
     assert (found.ok, found.rung, found.ratio, found.clauses) == (False, "property", np.inf, ("LIF-1",))
     assert found.sentence() == "shape of y: expected (6,), got (2, 3)"
+    found = compare("s", np.array([True]), np.array([True]), 0, rung="exact", clauses=())
+    assert (found.ok, found.got, found.want) == (True, 1.0, 1.0)
     nothing = compare("y", np.zeros(0), np.zeros(0), 1.0, rung="bound", clauses=("LIF-1",))
     assert (nothing.ok, nothing.quantity, nothing.rung, nothing.clauses) == (True, "y", "bound", ("LIF-1",))
+    assert nothing.compared is not None
 
 
 def test_findings_in_words():

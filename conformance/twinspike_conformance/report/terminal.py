@@ -39,9 +39,8 @@ def render(report: Report, *, width: int = 100, colour: bool = False) -> str:
         lines.append(f"nearest to their bounds: {', '.join(parts)}")
     flat = sum(summary.loose(record) for record in close)
     if flat:
-        lines.append(
-            f"{summary.of_tests(flat)} stayed below {summary.LOOSE:g} of the bound everywhere: this run says nothing about those bounds"
-        )
+        far = f"{summary.of_tests(flat)} stayed below {summary.LOOSE:g} of the bound everywhere"
+        lines.append(f"{far}: this run says nothing about those bounds")
     if report.kills:
         lines.append(summary_of_kills(report))
     lines += _times(report)
