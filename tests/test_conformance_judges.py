@@ -99,6 +99,8 @@ def test_right_networks_pass_layer_by_layer(check):
         findings = CHECKS[check].run(bench, example)
         assert len(findings) > 50
         _sound(findings)
+        biases = {finding.clauses for finding in findings if finding.quantity.endswith(".bias")}
+        assert biases == ({("LAY-3", "DIS-7")} if check == "network[gradients]" else set())
 
 
 @pytest.mark.parametrize(

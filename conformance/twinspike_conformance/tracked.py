@@ -10,6 +10,7 @@ Source: N. Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., sect
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -228,9 +229,9 @@ class Tracked:
 # --- rules of the elementary steps -------------------------------------------------------------------
 
 
-def _total(f: np.ufunc) -> Callable[..., Tracked]:
+def _total(f: np.ufunc, like: Tracked, a: Tracked, b: Tracked) -> Tracked:
     """Rule of sums and differences: errors add up."""
-    return lambda like, a, b: like._make(f(a.value, b.value), a.error + b.error)
+    return like._make(f(a.value, b.value), a.error + b.error)
 
 
 def _multiply(like: Tracked, a: Tracked, b: Tracked) -> Tracked:
@@ -246,13 +247,9 @@ def _divide(like: Tracked, a: Tracked, b: Tracked) -> Tracked:
     return like._make(value, error)
 
 
-def _function(f: Callable[[Array], Array], slope: Callable[[Array, Array], Array]) -> Callable[..., Tracked]:
+def _function(f: Callable[[Array], Array], slope: Callable[[Array, Array], Array], like: Tracked, x: Tracked) -> Tracked:
     """Rule of y = f(x): the error of x times the largest |f'| near x, plus the library's own."""
-
-    def rule(like: Tracked, x: Tracked) -> Tracked:
-        return like._make(f(x.value), slope(x.value, x.error) * x.error, FREEDOM + FUNCTION_ULPS)
-
-    return rule
+    return like._make(f(x.value), slope(x.value, x.error) * x.error, FREEDOM + FUNCTION_ULPS)
 
 
 def _sqrt_slope(x: Array, e: Array) -> Array:
@@ -266,9 +263,9 @@ def _log_slope(x: Array, e: Array) -> Array:
     return np.where(x - e > 0, 1.0 / np.maximum(x - e, 1e-300), np.inf)
 
 
-def _choice(f: np.ufunc) -> Callable[..., Tracked]:
+def _choice(f: np.ufunc, like: Tracked, a: Tracked, b: Tracked) -> Tracked:
     """Rule of the larger or smaller: nothing is rounded, and either may have been chosen."""
-    return lambda like, a, b: like._view(f(a.value, b.value), np.maximum(a.error, b.error))
+    return like._view(f(a.value, b.value), np.maximum(a.error, b.error))
 
 
 def _power(like: Tracked, a: Tracked, b: Tracked) -> Tracked:
@@ -294,8 +291,8 @@ def _matmul(like: Tracked, a: Tracked, b: Tracked) -> Tracked:
 _COMPARISONS = {np.less, np.less_equal, np.greater, np.greater_equal, np.equal, np.not_equal, np.isfinite, np.isnan, np.sign}
 
 _UFUNCS: dict[np.ufunc, Callable[..., Any]] = {
-    np.add: _total(np.add),
-    np.subtract: _total(np.subtract),
+    np.add: partial(_total, np.add),
+    np.subtract: partial(_total, np.subtract),
     np.multiply: _multiply,
     np.divide: _divide,
     np.power: _power,
@@ -303,16 +300,16 @@ _UFUNCS: dict[np.ufunc, Callable[..., Any]] = {
     np.negative: lambda like, a: like._view(-a.value, a.error),
     np.positive: lambda like, a: a,
     np.absolute: lambda like, a: like._view(np.abs(a.value), a.error),
-    np.maximum: _choice(np.maximum),
-    np.minimum: _choice(np.minimum),
+    np.maximum: partial(_choice, np.maximum),
+    np.minimum: partial(_choice, np.minimum),
     np.matmul: _matmul,
     np.reciprocal: lambda like, a: _divide(like, like._view(np.ones_like(a.value), np.zeros_like(a.value)), a),
-    np.sqrt: _function(np.sqrt, _sqrt_slope),
-    np.exp: _function(np.exp, lambda x, e: np.exp(np.minimum(x + e, 700.0))),
-    np.log: _function(np.log, _log_slope),
-    np.log1p: _function(np.log1p, lambda x, e: _log_slope(1.0 + x, e)),
-    np.tanh: _function(np.tanh, lambda x, e: np.ones_like(x)),
-    np.arctan: _function(np.arctan, lambda x, e: np.ones_like(x)),
+    np.sqrt: partial(_function, np.sqrt, _sqrt_slope),
+    np.exp: partial(_function, np.exp, lambda x, e: np.exp(np.minimum(x + e, 700.0))),
+    np.log: partial(_function, np.log, _log_slope),
+    np.log1p: partial(_function, np.log1p, lambda x, e: _log_slope(1.0 + x, e)),
+    np.tanh: partial(_function, np.tanh, lambda x, e: np.ones_like(x)),
+    np.arctan: partial(_function, np.arctan, lambda x, e: np.ones_like(x)),
     **dict.fromkeys(_COMPARISONS, lambda *a: None),
 }
 
