@@ -68,7 +68,7 @@ def test_sums_products_and_quotients():
 
 
 def test_values_and_errors_are_float64_whatever_they_come_in():
-    for value, error in ((np.ones(2, np.float32), np.ones(2, np.float32)), (1, 0), ([1, 2], [3, 4])):
+    for value, error in ((np.ones(2, np.float32), np.ones(2, np.float32)), (1, 0), ([1, 2], 0), ([1, 2], [3, 4])):
         found = tracked(value, error)
         assert (Tracked(value, error, roundoff=U).value.dtype, found.error.dtype) == (np.float64, np.float64)
         assert Tracked(value, error, roundoff=U).error.dtype == np.float64
