@@ -46,9 +46,9 @@ class Gradients(NamedTuple):
     """What a kernel's backward pass gives: the current's, the initial state's, and those of learned quantities."""
 
     x: Tensor
-    v: Tensor
+    v: Tensor | None
+    """Where there is an initial state; others where they were asked for."""
     decay: Tensor | None
-    """Where it was asked for, as `threshold`."""
     threshold: Tensor | None
 
 

@@ -118,7 +118,7 @@ def backward(
     """Gradients of a sequence by the same kernel; `wanted` of decay and threshold."""
     if torch.compiler.is_compiling():
         d_x, d_v, d_decay, d_threshold = _backward_operator(x, v, decay, threshold, g, e, list(form), kernel, list(wanted))
-        return Gradients(d_x, d_v, d_decay if wanted[0] else None, d_threshold if wanted[1] else None)
+        return Gradients(d_x, None if v is None else d_v, d_decay if wanted[0] else None, d_threshold if wanted[1] else None)
     out: Gradients = _module(kernel).backward(x, v, decay, threshold, g, e, form, wanted)
     return out
 
@@ -159,8 +159,8 @@ def _backward_operator(
     wanted: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     found = _module(kernel).backward(x, v, decay, threshold, g, e, Form(*form), (wanted[0], wanted[1]))
-    learned = [x.new_empty(0) if value is None else value for value in (found.decay, found.threshold)]
-    return found.x, found.v, learned[0], learned[1]
+    d_v, d_decay, d_threshold = (x.new_empty(0) if value is None else value for value in found[1:])
+    return found.x, d_v, d_decay, d_threshold
 
 
 @_backward_operator.register_fake
@@ -179,4 +179,5 @@ def _(
         torch.empty_like(value) if value is not None and asked else x.new_empty(0)
         for value, asked in zip((decay, threshold), wanted, strict=True)
     ]
-    return empty_sequence(x, x.dtype), empty_step(x, potential_dtype(x)), learned[0], learned[1]
+    d_v = x.new_empty(0) if v is None else empty_step(x, potential_dtype(x))
+    return empty_sequence(x, x.dtype), d_v, learned[0], learned[1]

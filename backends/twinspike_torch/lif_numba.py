@@ -71,18 +71,19 @@ def backward(
 ) -> Gradients:
     """Gradients of a sequence from those of its spikes and of the state after it; `wanted` of decay and threshold."""
     dtype, wide = potential_dtype(x), _supported(x)
-    d_x, d_v = empty_sequence(wide, wide.dtype), empty_step(wide, dtype)
-    parts = [torch.zeros_like(d_v) if asked else None for asked in wanted]
-    flat, apart = runs(wide, d_v)
-    flat_g, apart_g = (_none(wide.dtype), 0) if g is None else runs(g.to(wide.dtype), d_v)
+    d_x, step = empty_sequence(wide, wide.dtype), empty_step(wide, dtype)
+    d_v = None if v is None else step
+    parts = [torch.zeros_like(step) if asked else None for asked in wanted]
+    flat, apart = runs(wide, step)
+    flat_g, apart_g = (_none(wide.dtype), 0) if g is None else runs(g.to(wide.dtype), step)
     arguments = (
-        *((apart, apart_g), _numpy(flat), _numpy(flat_g), wide.dtype == torch.bfloat16, _optional(v, d_v), _optional(e, d_v)),
-        *(_quantities(decay, threshold, form, dtype), channel_run(d_v)),
+        *((apart, apart_g), _numpy(flat), _numpy(flat_g), wide.dtype == torch.bfloat16, _optional(v, step), _optional(e, step)),
+        *(_quantities(decay, threshold, form, dtype), channel_run(step)),
         (bool(form.hard), form.v_reset, bool(form.detach_reset), bool(form.decay_input)),
         (int(form.surrogate), form.width),
-        *(_flat(d_x), _flat(d_v), *(_flat(part, dtype) for part in parts)),
+        *(_flat(d_x), _flat(d_v, dtype), *(_flat(part, dtype) for part in parts)),
     )
-    _share_out(loops.backward, (x.shape[0], d_v.numel()), arguments)
+    _share_out(loops.backward, (x.shape[0], step.numel()), arguments)
     totals = [
         None if q is None or part is None else shared_by(q, part) for q, part in zip((decay, threshold), parts, strict=True)
     ]

@@ -275,7 +275,7 @@ def backward(
     d_decay: Array,
     d_threshold: Array,
 ) -> None:
-    """As `forward`, back: `d_decay` and `d_threshold`, each neuron's sum over time, are left out if empty."""
+    """As `forward`, back: `d_v`, and each neuron's sums over time `d_decay` and `d_threshold`, are left out if empty."""
     steps, neurons = size
     hard, reset_to, detached, decay_input = options
     code, width = surrogate
@@ -283,7 +283,7 @@ def backward(
     zero, v_reset = cast_(0.0), cast_(reset_to)
     alpha, gain, theta = np.empty(block, d_v.dtype), np.empty(block, d_v.dtype), np.empty(block, d_v.dtype)
     current, state, h = np.empty(block, d_v.dtype), np.empty(block, d_v.dtype), np.empty(block, d_v.dtype)
-    g_t, d = np.zeros(block, d_v.dtype), np.empty(block, d_v.dtype)
+    g_t, d, room = np.empty(block, d_v.dtype), np.empty(block, d_v.dtype), np.empty(block, d_v.dtype)
     kept = np.empty((steps, block), d_v.dtype)
     for b in range(blocks[0], blocks[1]):
         start = b * block
@@ -295,7 +295,7 @@ def backward(
             now = x[t * apart[0] + start : t * apart[0] + stop]
             _charge(now, half, state[:n], alpha[:n], gain[:n], current[:n], kept[t, :n])
             _reset(kept[t, :n], theta[:n], hard, v_reset, state[:n])
-        e = d_v[start:stop]
+        e = d_v[start:stop] if len(d_v) > 0 else room[:n]
         _start(e_in, start, e)
         for t in range(steps - 1, -1, -1):
             u = kept[t, :n]

@@ -75,7 +75,7 @@ def backward(
         s.pop()
     return Gradients(
         x=d_x.whole(),
-        v=e,
+        v=None if v is None else e,
         decay=None if decay is None or d_decay is None else shared_by(decay, d_decay),
         threshold=None if threshold is None or d_threshold is None else shared_by(threshold, d_threshold),
     )

@@ -186,11 +186,11 @@ def _backward(  # noqa: PLR0915  # one pass
     DECAY_INPUT: tl.constexpr,
     SURROGATE: tl.constexpr,
     WIDTH: tl.constexpr,
+    dtype: tl.constexpr,
     SEGMENT: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
     """`noted` takes the state before each segment but the first; learned quantities get each neuron's sum over time."""
-    dtype: tl.constexpr = d_v.dtype.element_ty
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = at < neurons
     x_step, g_step, step = tl.cast(apart, tl.int64), tl.cast(g_apart, tl.int64), tl.cast(neurons, tl.int64)
@@ -241,7 +241,8 @@ def _backward(  # noqa: PLR0915  # one pass
             out = (1.0 - alpha) * d if DECAY_INPUT else d
             tl.store(d_x + t * step + at, out.to(d_x.dtype.element_ty), mask=live)
             e = tl.where(live, alpha * d, e)
-    tl.store(d_v + at, e, mask=mask)
+    if d_v is not None:
+        tl.store(d_v + at, e, mask=mask)
     if d_decay is not None:
         tl.store(d_decay + at, decay_sum, mask=mask)
     if d_threshold is not None:
@@ -291,29 +292,31 @@ def backward(
     wanted: tuple[bool, bool],
 ) -> Gradients:
     """Gradients of a sequence from those of its spikes and of the state after it; `wanted` of decay and threshold."""
-    d_x, d_v = empty_sequence(x, x.dtype), empty_step(x, potential_dtype(x))
-    parts = [torch.zeros_like(d_v) if asked else None for asked in wanted]
-    flat, apart = runs(x, d_v)
-    flat_g, g_apart = (None, 0) if g is None else runs(g, d_v)
+    d_x, step = empty_sequence(x, x.dtype), empty_step(x, potential_dtype(x))
+    d_v = None if v is None else step
+    parts = [torch.zeros_like(step) if asked else None for asked in wanted]
+    flat, apart = runs(x, step)
+    flat_g, g_apart = (None, 0) if g is None else runs(g, step)
     segment = _segment(x.shape[0])
     segments = -(-x.shape[0] // segment)
-    noted = d_v.new_empty((segments - 1) * d_v.numel()) if segments > 1 else None
-    if d_v.numel() > 0:
+    noted = step.new_empty((segments - 1) * step.numel()) if segments > 1 else None
+    if step.numel() > 0:
         with _on(x.device):
-            _backward[_grid(d_v)](
+            _backward[_grid(step)](
                 flat,
-                None if v is None else run(v, d_v),
+                None if v is None else run(v, step),
                 decay,
                 threshold,
                 flat_g,
-                None if e is None else run(e, d_v),
+                None if e is None else run(e, step),
                 *(d_x, d_v, *parts, noted),
-                *(d_v.numel(), apart, g_apart, channel_run(d_v), _channels(decay, threshold)),
+                *(step.numel(), apart, g_apart, channel_run(step), _channels(decay, threshold)),
                 T=x.shape[0],
                 **_options(form),
                 DETACHED=bool(form.detach_reset),
                 SURROGATE=int(form.surrogate),
                 WIDTH=form.width,
+                dtype=tl.float64 if step.dtype == torch.float64 else tl.float32,
                 SEGMENT=segment,
                 BLOCK=BLOCK,
                 enable_fp_fusion=False,  # one rounding where the source has one, as in every other kernel

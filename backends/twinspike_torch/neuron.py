@@ -202,7 +202,7 @@ class _LIF(torch.autograd.Function):
             found = lif_plain.backward(x, v, decay, threshold, g, e, ctx.neuron, wanted)
         else:
             found = lif_kernels.backward(ctx.kernel, x, v, decay, threshold, g, e, form(ctx.neuron), wanted)
-        d_v = None if v is None else found.v.to(v.dtype)
+        d_v = None if v is None or found.v is None else found.v.to(v.dtype)
         return found.x, d_v, found.decay, found.threshold, None, None, None
 
 
