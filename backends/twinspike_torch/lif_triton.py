@@ -35,7 +35,7 @@ from twinspike_torch.lif_form import (
 SEGMENT = 16
 """Steps whose potentials a thread keeps in registers."""
 BLOCK = 512
-"""Neurons of a program: four per thread, a whole 16-byte access in float32."""
+"""Neurons of a program: four per thread, a whole 16-byte access in float32; twice as many of 16 bits, if steps are few."""
 
 RECTANGLE = tl.constexpr(lif_form.RECTANGLE)
 TRIANGLE = tl.constexpr(lif_form.TRIANGLE)
@@ -265,7 +265,8 @@ def forward(x: Tensor, v: Tensor | None, decay: Tensor | None, threshold: Tensor
     flat, apart = runs(x, after)
     if after.numel() > 0:
         with _on(x.device):
-            _forward[_grid(after)](
+            block = _block(x)
+            _forward[(-(-after.numel() // block),)](
                 flat,
                 None if v is None else run(v, after),
                 decay,
@@ -275,7 +276,7 @@ def forward(x: Tensor, v: Tensor | None, decay: Tensor | None, threshold: Tensor
                 T=x.shape[0],
                 **_options(form),
                 SEGMENT=_segment(x.shape[0]),
-                BLOCK=BLOCK,
+                BLOCK=block,
                 enable_fp_fusion=False,  # one rounding where the source has one, as in every other kernel
             )
     return Outputs(s, after, u)
@@ -302,7 +303,8 @@ def backward(
     noted = step.new_empty((segments - 1) * step.numel()) if segments > 1 else None
     if step.numel() > 0:
         with _on(x.device):
-            _backward[_grid(step)](
+            block = _block(x)
+            _backward[(-(-step.numel() // block),)](
                 flat,
                 None if v is None else run(v, step),
                 decay,
@@ -318,15 +320,16 @@ def backward(
                 WIDTH=form.width,
                 dtype=tl.float64 if step.dtype == torch.float64 else tl.float32,
                 SEGMENT=segment,
-                BLOCK=BLOCK,
+                BLOCK=block,
                 enable_fp_fusion=False,  # one rounding where the source has one, as in every other kernel
             )
     totals = [None if q is None or p is None else shared_by(q, p) for q, p in zip((decay, threshold), parts, strict=True)]
     return Gradients(d_x, d_v, *totals)
 
 
-def _grid(step: Tensor) -> tuple[int]:
-    return (-(-step.numel() // BLOCK),)
+def _block(x: Tensor) -> int:
+    """Neurons of a program, whose potentials of a segment fit in registers."""
+    return 2 * BLOCK if x.element_size() == 2 and x.shape[0] <= SEGMENT // 2 else BLOCK
 
 
 def _segment(steps: int) -> int:
