@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -113,6 +114,25 @@ def test_recomputation_keeps_what_joins_blocks_and_less_than_half(network: Netwo
     kept = maps_per_image(network, method, "bf16-mixed", True)
     assert kept == expected
     assert 2 * kept < maps_per_image(network, method, "bf16-mixed", False)
+
+
+def test_recomputation_traces_as_one_graph() -> None:
+    """Tracing and differentiation ahead of time, without code generation: gradients within 1e-12 of their norm."""
+    network = ts.network("digits_cnn", width=2, input_shape=(1, 8, 8), classes=4)
+    method = ts.Method(time_steps=2)
+    images, labels = (torch.from_numpy(a) for a in batch(network, method, 3))
+    plain, module = (tt.build(network, method, recompute=recompute, dtype=torch.float64) for recompute in (False, True))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch's own, inside its tracer
+        traced = torch.compile(module, backend="aot_eager", fullgraph=True)
+        tt.joint_loss(method.loss, traced(images.double()), labels).backward()
+    tt.joint_loss(method.loss, plain(images.double()), labels).backward()
+    for (name, p), q in zip(plain.named_parameters(), module.parameters(), strict=True):
+        assert p.grad is not None
+        assert q.grad is not None
+        assert (p.grad - q.grad).norm() <= 1e-12 * p.grad.norm(), name
+    for (name, one), other in zip(plain.named_buffers(), module.buffers(), strict=True):
+        assert (one - other).norm() <= 1e-12 * one.norm(), name  # moved once
 
 
 def test_segments_are_blocks_and_exits() -> None:
