@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import inspect
 import itertools
 import math
 
@@ -10,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AbstractMesh
 from jax_rows import ROUNDOFF, dyadic
 
 import twinspike as ts
@@ -218,6 +221,32 @@ def test_kernels_vmap(name):
                 own = Inputs(*(a if axis == 0 else first for a, first, axis in zip(one, each[0], axes, strict=True)))
                 alone = forward(form, own), backward(form, own, g[i], e[i])
                 jax.tree.map(lambda a, b, i=i: np.testing.assert_array_equal(a[i], b), together, alone)
+
+
+@pytest.mark.parametrize("steps", [4, 20])
+@pytest.mark.parametrize("surrogate", SURROGATES, ids=lambda s: type(s).__name__)
+def test_the_triton_kernels_lower_for_a_gpu_without_one(surrogate, steps):
+    """To one Triton call for each direction: every operation in them is one that Triton has."""
+    form = Form(ts.Neuron(surrogate=surrogate, reset="soft", decay_input=True), 0, True, True)
+
+    def shaped(*shape):
+        return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+    def both(inputs, g, e):
+        return neuron_triton.forward(form, inputs), neuron_triton.backward(form, inputs, g, e)
+
+    x, v = jax.ShapeDtypeStruct((steps, *STEP), jnp.bfloat16), shaped(*STEP)
+    with described_gpu():
+        lowered = jax.jit(both).trace(Inputs(x, v, shaped(STEP[1]), shaped()), x, v).lower(lowering_platforms=("cuda",))
+    assert lowered.as_text().count("custom_call @__gpu$xla.gpu.triton") == 2
+
+
+def described_gpu():
+    """Newer versions of JAX lower Triton's kernels only for a GPU that is there or, as here, described."""
+    if not hasattr(jax.sharding, "AbstractDevice") or "abstract_device" not in inspect.signature(AbstractMesh).parameters:
+        return contextlib.nullcontext()
+    device = jax.sharding.AbstractDevice("NVIDIA H100 80GB HBM3", 132, "cuda")
+    return jax.sharding.use_abstract_mesh(AbstractMesh((1,), ("x",), abstract_device=device))
 
 
 @pytest.mark.parametrize("name", ["native", "plain"])

@@ -1,7 +1,7 @@
 // The neuron as two calls of XLA's foreign function interface, on CPUs.
 //
-// Compiled at first use against the headers that jaxlib ships; `build.py` compiles and registers it, `neuron_native.py`
-// calls it. A sequence is (T, N), all neurons in one axis; what stands before these axes comes from vmap. An array with
+// Compiled at first use against the headers that jaxlib ships: `native_build.py` compiles and registers it, and
+// `neuron_native.py` calls it. A sequence is (T, N), all neurons in one axis; what stands before these axes comes from vmap. An array with
 // no entries is one that is not given or not asked for. Blocks of neurons are shared among the threads of XLA's pool.
 
 #include <atomic>
@@ -23,8 +23,9 @@ using Result = ffi::Result<ffi::AnyBuffer>;
 
 // Bytes of a block's potentials, which must stay in the second-level cache between the two passes of backward.
 constexpr int64_t kBytes = 1 << 18;
-constexpr int64_t kLeast = 64, kMost = 1024;  // neurons of a block
-constexpr int64_t kWorthAThread = 1 << 16;   // steps of neurons
+// Neurons of a block; fewer where each has quantities of its own, which are more rows in the first-level cache.
+constexpr int64_t kLeast = 64, kMost = 1024, kMostOwn = 256;
+constexpr int64_t kWorthAThread = 1 << 16;  // steps of neurons
 
 // --- blocks among threads -------------------------------------------------------------------------------
 
@@ -95,7 +96,8 @@ ffi::Error by_format(const Argument& x, const Use& use) {
 template <class S, class P>
 void run(ffi::ThreadPool& pool, const Arrays<S, P>& whole, const Options& o, int64_t sequences) {
   const int64_t most = kBytes / static_cast<int64_t>(sizeof(P)) / std::max<int64_t>(whole.steps, 1);
-  const int64_t n = std::clamp(most / kLeast * kLeast, kLeast, kMost);
+  const bool own = whole.decay || whole.threshold;
+  const int64_t n = std::clamp(most / kLeast * kLeast, kLeast, own ? kMostOwn : kMost);
   const int64_t blocks = (whole.neurons + n - 1) / n;
   const auto work = std::make_shared<Work>();
   work->count = sequences * blocks;
