@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -49,7 +50,9 @@ def missing() -> str | None:
         return forward(form, inputs), backward(form, inputs, x, None)
 
     try:
-        jax.jit(both).lower(x).compile()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # jax 0.12 announces that it will drop Triton
+            jax.jit(both).lower(x).compile()
     except Exception as error:  # whatever a compiler raises, plain XLA serves, and says why
         return " ".join(f"Triton does not compile here: {type(error).__name__}: {error}".split())[:200]
     return None
