@@ -6,7 +6,7 @@ A run is a new process from its start to its last check: what it took in all, an
 interpreter, imports, opening the session), compiling and running. Compiling is the suite's own estimate:
 what first calls of a shape and config took longer than later ones. `cold` runs find the compilers' caches on
 disk empty, `warm` ones as the run before left them; NumPy has none. deep draws afresh, at two numbers of draws:
-seconds per example beyond the smaller size, against those up to it, tell whether it scales with its examples.
+processor time per example beyond the smaller size, against that up to it, tells whether it scales with its examples.
 Results go to `results/conformance_DEVICE.json`.
 """
 
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--backends", nargs="*", default=[name for name, package in PACKAGES.items() if find_spec(package)])
     parser.add_argument("--profiles", nargs="*", default=["smoke", "ci"], help="of those with a fixed number of examples")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--precision", default="f32-ieee")
+    parser.add_argument("--precision", help="default: f32-ieee, or the only one that the backend has")
     parser.add_argument("--rounds", type=int, default=3, help="cold runs, and as many warm ones")
     parser.add_argument("--deep", nargs="*", type=int, default=[20, 40], help="two numbers of draws, or none for no deep runs")
     parser.add_argument("--only", default="", help="run the checks whose id contains this text")
@@ -56,7 +56,7 @@ def main() -> None:
     if len(options.deep) not in (0, 2) or sorted(set(options.deep)) != options.deep:
         parser.error("--deep: expected two numbers in ascending order, or none")
     name = f"conformance_{options.device.partition(':')[0]}"
-    result = header("conformance") | {"device": options.device, "precision": options.precision, "unit": "s", "rows": []}
+    result = header("conformance") | {"device": options.device, "unit": "s", "rows": []}
     for backend in options.backends:
         for profile in options.profiles:
             for cache, runs in in_turns(options, backend, profile).items():
@@ -89,20 +89,22 @@ def linearity(options: argparse.Namespace, backend: str) -> dict[str, Any]:
     more = many["examples"] - few["examples"]
     return {
         "backend": backend,
+        "precision": few["precision"],
         "profile": "deep",
         "draws": options.deep,
         "examples": [few["examples"], many["examples"]],
-        "tests": [few["tests"], many["tests"]],
-        "milliseconds_per_example": round(1e3 * few["tests"] / few["examples"], 2),
-        "milliseconds_per_further_example": round(1e3 * (many["tests"] - few["tests"]) / more, 2),
+        "cpu_seconds": [round(few["cpu"], 3), round(many["cpu"], 3)],
+        "milliseconds_per_example": round(1e3 * few["cpu"] / few["examples"], 2),
+        "milliseconds_per_further_example": round(1e3 * (many["cpu"] - few["cpu"]) / more, 2),
         "failed": few["failed"] + many["failed"],
     }
 
 
 def fresh(options: argparse.Namespace, backend: str, profile: str, caches: Path, draws: int | None = None) -> dict[str, Any]:
     """One run in a process of its own; what it tells, and what it took in all."""
-    words = ["--one", backend, "--profiles", profile, "--device", options.device, "--precision", options.precision]
-    words += ["--only", options.only, *([] if draws is None else ["--draws", str(draws)])]
+    words = ["--one", backend, "--profiles", profile, "--device", options.device, "--only", options.only]
+    words += [] if options.precision is None else ["--precision", options.precision]
+    words += [] if draws is None else ["--draws", str(draws)]
     places = {name: str(caches / name) for name in CACHES}
     command = [sys.executable, __file__, *words, "--began", repr(time.time())]
     done = subprocess.run(command, env=os.environ | places | KEEP_ALL, stdout=subprocess.PIPE, text=True, check=True)
@@ -123,14 +125,18 @@ def one(options: argparse.Namespace) -> dict[str, Any]:
     chosen = profile(name)
     if options.draws is not None:
         chosen = msgspec.structs.replace(chosen, draws=options.draws)
-    given = session.Options(backend=options.one, device=options.device, precision=options.precision, profile=name)
+    offered = session.load(options.one).capabilities().precisions
+    precision = options.precision or ("f32-ieee" if "f32-ieee" in offered else min(offered))
+    given = session.Options(backend=options.one, device=options.device, precision=precision, profile=name)
     bench = session.bench(given)
-    ready = time.time()
+    ready, spent = time.time(), time.process_time()
     records = [run_check(check, bench, chosen, 0) for check in CHECKS.values() if options.only in check.id]
     slowest = sorted(records, key=lambda record: -record.seconds)[:SLOWEST]
     return {
+        "precision": precision,
         "start": ready - options.began,
         "tests": time.time() - ready,
+        "cpu": time.process_time() - spent,
         "compile": sum(record.compile_seconds for record in records),
         "examples": sum(record.examples for record in records),
         "failed": [record.id for record in records if record.status in ("fail", "error")],
@@ -148,6 +154,7 @@ def row(backend: str, profile: str, cache: str, runs: Sequence[dict[str, Any]]) 
     shares["run"] = 1.0 - sum(shares.values())
     return {
         "backend": backend,
+        "precision": runs[0]["precision"],
         "profile": profile,
         "cache": cache,
         "seconds": spread(whole),
