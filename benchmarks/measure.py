@@ -39,18 +39,20 @@ def take_turns(
     """Seconds per call of each variant, one entry per round.
 
     Args:
-        variants: name -> call that returns when its work is done; called twice before the clock starts.
+        variants: name -> call that returns when its work is done; called before the clock starts.
         rounds: turns wanted.
-        slice_seconds: a variant repeats its call within a turn until about this long.
+        slice_seconds: a variant repeats its call within a turn until about this long; 0: one call is a turn.
         seconds: no further round begins after this time; three are always made.
         clock: see `CLOCKS`.
     """
     repeats = {}
     for name, call in variants.items():
         call()
-        began = time.perf_counter()
-        call()
-        repeats[name] = max(1, round(slice_seconds / max(1e-9, time.perf_counter() - began)))
+        repeats[name] = 1
+        if slice_seconds:
+            began = time.perf_counter()
+            call()
+            repeats[name] = max(1, round(slice_seconds / max(1e-9, time.perf_counter() - began)))
     now, names, until = CLOCKS[clock], list(variants), time.monotonic() + seconds
     found: dict[str, list[float]] = {name: [] for name in names}
     gc.collect()
@@ -148,7 +150,7 @@ def restrict(threads: int) -> None:
     if threads > cores():
         sys.exit(f"--threads: expected at most {cores()}, the cores of this machine, got {threads}")
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-threads:])  # the first core serves interrupts
     os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
