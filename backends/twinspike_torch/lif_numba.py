@@ -120,14 +120,20 @@ def _supported(x: Tensor) -> Tensor:
 
 def _quantities(decay: Tensor | None, threshold: Tensor | None, form: Form, dtype: torch.dtype) -> tuple[Array, Array, Array]:
     """Decay, weight of the current and threshold as arrays, of one value or one per channel."""
+    weighted = bool(form.decay_input)
     if decay is None:
-        alpha = torch.tensor([form.decay], dtype=dtype)
-        gain = torch.tensor([1.0 - form.decay if form.decay_input else 1.0], dtype=dtype)
+        alpha, gain = _constant(form.decay, dtype), _constant(1.0 - form.decay if weighted else 1.0, dtype)
     else:
-        alpha = decay.detach().to(dtype).reshape(-1)
-        gain = 1.0 - alpha if form.decay_input else torch.ones(1, dtype=dtype)
-    theta = torch.tensor([form.threshold], dtype=dtype) if threshold is None else threshold.detach().to(dtype).reshape(-1)
-    return _numpy(alpha.contiguous()), _numpy(gain), _numpy(theta.contiguous())
+        wide = decay.detach().to(dtype).reshape(-1).contiguous()
+        alpha, gain = _numpy(wide), _numpy(1.0 - wide) if weighted else _constant(1.0, dtype)
+    if threshold is None:
+        return alpha, gain, _constant(form.threshold, dtype)
+    return alpha, gain, _numpy(threshold.detach().to(dtype).reshape(-1).contiguous())
+
+
+@cache
+def _constant(value: float, dtype: torch.dtype) -> Array:
+    return _numpy(torch.tensor([value], dtype=dtype))
 
 
 def _none(dtype: torch.dtype) -> Tensor:
