@@ -98,7 +98,13 @@ _METHODS = pairwise(
             Loss(alpha=0.25, beta=0.01, temperature=2.0),
             Loss(alpha=0.5, beta=0.1, form="kl", pairs="snn_from_ann", feature_reduction="mean", isolate_ann=True),
             Loss(alpha=0.25, beta=0.1, per_step=True, detach_teacher=False),
-            Loss(alpha=0.5, beta=0.01, pairs=("snn1<-ann1", "ann1<-ann2"), feature_reduction="batch_mean", per_step=True),
+            Loss(
+                alpha=0.5,
+                beta=0.01,
+                pairs=("snn1<-ann1", "ann1<-ann2", "snn2<-snn1"),
+                feature_reduction="batch_mean",
+                per_step=True,
+            ),
         ),
         "optimizer": (
             SGD(momentum=0.5, weight_decay=0.01),

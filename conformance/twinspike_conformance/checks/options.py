@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,31 +11,34 @@ from numpy.typing import NDArray
 from twinspike.checks import check_operation
 from twinspike.errors import SpecError
 from twinspike.operations import OPERATIONS, Nothing, Operation
-from twinspike.precision import PRECISIONS
+from twinspike.precision import PRECISIONS, Precision
 from twinspike_conformance.cases import CASES, Example, Material, materialize
 from twinspike_conformance.checks.base import Bench, Check, space_of
 from twinspike_conformance.checks.relations import answer
 from twinspike_conformance.finding import Finding, holds
-from twinspike_conformance.judge import roundoff_of
+from twinspike_conformance.judge import roundoff_of, track
 from twinspike_conformance.options import changed
+from twinspike_conformance.tracked import Tracked
+from twinspike_conformance.variant import tracked
 
 Values = NDArray[Any]
 
-CLEAR = 16
-"""Roundoffs of an array's largest element by which the reference's answers must differ to speak of a difference:
-not a tolerance, since the backend's answers are then asked to differ at all."""
+Ranged = dict[str, tuple[Values, Values]]
+"""Quantity -> (value, how far a right answer may be from it)."""
+
+_CERTIFIED = ("lif", "factorize", "retract")
+"""Operations without a bound of the whole: their answers must differ by the roundings of as many sums as there are elements."""
 
 
 def _matters(bench: Bench, example: Example) -> list[Finding]:
-    """Changing one option changes the answer wherever it changes the reference's."""
+    """Changing one option changes the answer wherever it changes the reference's by more than rounding could."""
     row, precision = OPERATIONS[example.operation], PRECISIONS[bench.session.precision]
     material = materialize(CASES[example.operation], example, precision.activations)
-    room = CLEAR * max(roundoff_of(precision), precision.roundoff)
     plain = answer(bench.session, row, material.config, material.inputs, material.cotangents)
-    expected = _reference(row, material.config, material)
+    expected = _reference(row, material.config, material, precision)
     found = []
-    for option, other, right in _alternatives(row, material):
-        differing = [name for name in expected if name in right and _differ(expected[name], right[name], room)]
+    for option, other, right in _alternatives(row, material, precision):
+        differing = [name for name in expected if name in right and _differ(expected[name], right[name])]
         if not differing:
             continue
         moved = _answer(bench, row, other, material, right)
@@ -46,43 +49,60 @@ def _matters(bench: Bench, example: Example) -> list[Finding]:
     return found
 
 
-def _alternatives(row: Operation, material: Material) -> Iterator[tuple[str, Any, dict[str, Values]]]:
+def _alternatives(row: Operation, material: Material, precision: Precision) -> Iterator[tuple[str, Any, Ranged]]:
     """Configs with one option changed that take the same inputs, and the reference's answer."""
     shapes = {k: v.shape for k, v in material.inputs.items()}
     floating = {k: v.dtype.kind == "f" for k, v in material.inputs.items()}
     for option, other in changed(material.config):
         try:
             check_operation(row.name, other, shapes, floating)
-            yield option, other, _reference(row, other, material)
+            yield option, other, _reference(row, other, material, precision)
         except (SpecError, ValueError):
             continue  # the option decides what shapes go in
 
 
-def _reference(row: Operation, config: Any, material: Material) -> dict[str, Values]:
+def _reference(row: Operation, config: Any, material: Material, precision: Precision) -> Ranged:
     """Outputs, and gradients where the cotangents fit them."""
+    unit = roundoff_of(precision)
+    certified = row.name in _CERTIFIED
+    inputs, cotangents = material.inputs, material.cotangents
+    forward, adjoint = row.forward, row.adjoint
+    if not certified:
+        rows = tracked()["rows"]
+        inputs, cotangents = track(inputs, precision), track(cotangents, precision)
+        forward, adjoint = getattr(rows, row.name), getattr(rows, f"{row.name}_adjoint", None)
     with np.errstate(all="ignore"):
-        found: dict[str, Values] = dict(row.forward(config, material.inputs))
-        if row.adjoint is not None and _fit(found, material):
-            gradients = row.adjoint(config, material.inputs, material.cotangents)
-            found |= {f"gradient of {k}": v for k, v in gradients.items()}
-    return found
+        found: dict[str, Any] = dict(forward(config, inputs))
+        if adjoint is not None and _fit(found, material):
+            found |= {f"gradient of {k}": v for k, v in adjoint(config, inputs, cotangents).items()}
+    if certified:
+        return {k: (v, np.asarray(v.size * unit * np.abs(v).max(initial=0.0))) for k, v in found.items()}
+    cast = 2.0**-8 if precision.activations == "bfloat16" else 0.0
+    return {k: _ranged(v, cast) for k, v in found.items()}
 
 
-def _answer(bench: Bench, row: Operation, config: Any, material: Material, right: dict[str, Values]) -> dict[str, Values]:
-    if row.adjoint is None or _fit(right, material):
+def _ranged(found: Any, cast: float) -> tuple[Values, Values]:
+    if isinstance(found, Tracked):
+        return found.value, found.error + cast * np.abs(found.value).max(initial=0.0)
+    value = np.asarray(found, np.float64)
+    return value, np.zeros_like(value)
+
+
+def _answer(bench: Bench, row: Operation, config: Any, material: Material, right: Ranged) -> dict[str, Values]:
+    if row.adjoint is None or _fit({k: value for k, (value, _) in right.items()}, material):
         return answer(bench.session, row, config, material.inputs, material.cotangents)
     inputs = {k: bench.session.from_numpy(v) for k, v in material.inputs.items()}
     return {k: bench.session.to_numpy(v) for k, v in bench.session.forward(row.name, config, inputs).items()}
 
 
-def _fit(outputs: dict[str, Values], material: Material) -> bool:
+def _fit(outputs: Mapping[str, Any], material: Material) -> bool:
     return all(outputs[name].shape == g.shape for name, g in material.cotangents.items())
 
 
-def _differ(a: Values, b: Values, room: float) -> bool:
-    if a.shape != b.shape:
+def _differ(a: tuple[Values, Values], b: tuple[Values, Values]) -> bool:
+    if a[0].shape != b[0].shape:
         return True
-    return bool(np.any(np.abs(a - b) > room * np.abs(a).max(initial=0.0)))
+    return bool(np.any(np.abs(a[0] - b[0]) > a[1] + b[1]))
 
 
 def _check(row: Operation) -> Check:

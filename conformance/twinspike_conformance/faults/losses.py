@@ -24,12 +24,12 @@ _G_FEATURE = "g = 2.0 * (snn - ann)"
 _IMPORT = "from twinspike.config import Exit, Loss, distillation_pairs\n"
 
 
-def _pairs(presets: str) -> str:
-    """The import of `distillation_pairs`, followed by one of that name that gives other `pairs` for presets."""
+def _pairs(others: str, only: str = "isinstance(loss.pairs, str)") -> str:
+    """The import of `distillation_pairs`, followed by one of that name that gives other `pairs`, for presets unless said."""
     return (
         "from twinspike.config import Exit, Loss\nfrom twinspike.config import distillation_pairs as _right\n\n\n"
         "def distillation_pairs(loss: Loss, exits: int) -> tuple[tuple[Exit, Exit], ...]:\n    pairs = _right(loss, exits)\n"
-        f"    return tuple({presets}) if isinstance(loss.pairs, str) else pairs\n\n\n"
+        f"    return tuple({others}) if {only} else pairs\n\n\n"
     )
 
 
@@ -221,6 +221,17 @@ DISTILLATION = (
             _losses(
                 _IMPORT,
                 _pairs('(s, Exit("ann", exits) if s.twin == "snn" else t) for s, t in pairs'),
+            ),
+        ),
+    ),
+    Fault(
+        "dis-pairs-by-number",
+        "DIS-4",
+        "of two teachers with one number, one of each twin, the last teaches both students",
+        (
+            _losses(
+                _IMPORT,
+                _pairs("(s, {t.number: t for _, t in pairs}[t.number]) for s, t in pairs", only="pairs"),
             ),
         ),
     ),
