@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from rich.console import Console
 from training_runs import tiny, train
@@ -15,6 +16,7 @@ import twinspike as ts
 from twinspike_numpy.backend import NumpyBackend, NumpySession
 from twinspike_training import loop
 from twinspike_training.progress import Progress
+from twinspike_training.run import prepare
 
 
 def test_a_terminal_of_80_columns_shows_everything(tmp_path: Path) -> None:
@@ -69,3 +71,18 @@ def test_a_compiled_session_says_once_what_takes_so_long(tmp_path: Path, monkeyp
     (begun,) = (i for i, line in enumerate(lines) if line.startswith("compiling the training step"))
     assert lines[begun + 1].startswith("compiled, and took the first step, in ")
     assert not any(line.startswith("compil") for line in said["false"].splitlines())
+
+
+def test_a_run_compiles_as_its_backend_prefers_unless_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = NumpyBackend.capabilities
+
+    def session(self: Any, device: str, precision: str, compiled: bool) -> NumpySession:
+        return NumpySession(device, precision, compiled)
+
+    monkeypatch.setattr(NumpyBackend, "session", session)
+    for prefers in (True, False):
+        monkeypatch.setattr(
+            NumpyBackend, "capabilities", lambda self, p=prefers: msgspec.structs.replace(right(self), prefers_compiled=p)
+        )
+        asked = {told: prepare(tiny(tmp_path, *told)).session.compiled for told in ((), ("compile=true",), ("compile=false",))}
+        assert asked == {(): prefers, ("compile=true",): True, ("compile=false",): False}

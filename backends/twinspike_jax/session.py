@@ -72,6 +72,7 @@ class JaxBackend:
             precisions=frozenset(PRECISIONS) if cuda else frozenset(PRECISIONS) - {"tf32"},
             devices=("cpu", "cuda") if cuda else ("cpu",),
             compiled=True,
+            prefers_compiled=True,
             versions=versions,
             kernels={f"lif on {where}": kernel for where, kernel in neuron_kernels.served().items()},
         )

@@ -39,6 +39,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """Devices present now, such as `cpu` and `cuda`."""
     compiled: bool
     """Whether `compiled=True` is offered."""
+    prefers_compiled: bool = False
+    """Whether that is how to train with it, its other sessions being there to be compared with."""
     versions: dict[str, str]
     """Package -> version, and what else identifies the installation."""
     kernels: dict[str, str] = {}

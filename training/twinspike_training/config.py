@@ -70,8 +70,8 @@ class RunConfig(Config, frozen=True, kw_only=True):
     """A registered backend or `module:object`."""
     device: str = "cpu"
     precision: PrecisionName = "f32-ieee"
-    compile: bool = False
-    """Whether the backend compiles the training step."""
+    compile: bool | None = None
+    """Whether the backend compiles the training step; if not given, as the backend prefers: jax does, torch and numpy don't."""
     recompute: bool = False
     """Whether the backward pass runs blocks again instead of keeping their inner values: less memory, more time,
     the same results."""

@@ -112,7 +112,7 @@ class _Loop:
         config = ready.config
         self.folder, self.ready, self.config, self.progress = folder, ready, config, progress
         self.epoch = self.step = self.steps = 0
-        self.compiled = not config.compile
+        self.compiled = not ready.session.compiled
         self.best: Best | None = None
         self.last: dict[str, Any] | None = None
         start = 0
@@ -146,7 +146,11 @@ class _Loop:
     def _open_session(self) -> None:
         config = self.config
         line = {"kind": "session", "step": self.steps, "backend": config.backend, "device": config.device}
-        line |= {"precision": config.precision, "compile": config.compile, "versions": self.ready.capabilities.versions}
+        line |= {
+            "precision": config.precision,
+            "compile": self.ready.session.compiled,
+            "versions": self.ready.capabilities.versions,
+        }
         self.log.line(line)
 
     def _epoch(self, stop: StopRequests) -> bool:

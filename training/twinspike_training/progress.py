@@ -42,7 +42,7 @@ class Progress:
         self._total, self._done = self._epochs * ready.steps_per_epoch, done
         self._said = time.monotonic()
         self._looks.append((self._said, done))
-        mode = "compiled" if config.compile else "eager"
+        mode = "compiled" if ready.session.compiled else "eager"
         name = config.network.rpartition("/")[2]
         self._say(
             f"run {folder.path}: {name} on {config.data.name}, T = {config.method.time_steps}, specification {spec_version}"

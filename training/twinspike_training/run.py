@@ -132,7 +132,8 @@ def prepare(config: RunConfig, network: Network | None = None) -> Ready:
     dataset.steps_per_epoch(config.training.batch_size)  # refuses a batch that the data can't fill
     if config.training.tensorboard:
         tensorboard_modules()
-    session = backend.session(config.device, config.precision, config.compile)
+    compiled = capabilities.prefers_compiled if config.compile is None else config.compile
+    session = backend.session(config.device, config.precision, compiled)
     program = session.program(network, config.method, config.optimizer, recompute=config.recompute)
     return Ready(config=config, dataset=dataset, network=network, session=session, program=program, capabilities=capabilities)
 
