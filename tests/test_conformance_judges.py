@@ -10,11 +10,13 @@ import pytest
 
 import twinspike as ts
 from twinspike.clauses import BY_ID as CLAUSES
+from twinspike.config import encode
 from twinspike.operations import OPERATIONS, Convolution
 from twinspike.precision import PRECISIONS
 from twinspike_conformance import certificates, judge
 from twinspike_conformance.budget import Budget
 from twinspike_conformance.cases import CASES, materialize
+from twinspike_conformance.cases.base import Example
 from twinspike_conformance.checks import CHECKS, Bench
 from twinspike_conformance.families import rounded
 from twinspike_conformance.faults import BY_ID
@@ -118,7 +120,10 @@ def test_right_networks_pass_layer_by_layer(check):
 )
 def test_the_wrong_layer_of_a_network_is_named(fault, check, quantity):
     faulty = mutant(BY_ID[fault], NUMPY)
-    findings = CHECKS[check].run(Bench(faulty, faulty.session("cpu", "f64")), next(CHECKS[check].space.cover()))
+    papers = (c for c in CHECKS[check].space.configs if c["method"] == encode(ts.Method()))
+    config = next(c for c in papers if c["network"] == "digits_cnn")
+    example = Example("network", config, {"B": 3}, "normal", False, 0)
+    findings = CHECKS[check].run(Bench(faulty, faulty.session("cpu", "f64")), example)
     assert quantity in {finding.quantity for finding in findings if not finding.ok}
 
 
