@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from numpy.typing import NDArray
-
 from twinspike import config as configs
 from twinspike import operations
 from twinspike.backend import Program, Session
@@ -18,10 +16,10 @@ from twinspike.config import Config, Method, Optimizer
 from twinspike.network import Network
 from twinspike.operations import TABLE
 from twinspike_conformance.faults.base import Fault
+from twinspike_conformance.faults.harness import SPOILERS, Spoiled
 from twinspike_conformance.options import ALTERNATIVES, PARTS, defaults, without
 
 Tensors = dict[str, Any]
-Values = NDArray[Any]
 
 _CLAUSES: dict[str, str] = {
     "Rectangle.width": "SUR-2",
@@ -137,39 +135,26 @@ def _values(kind: type[Config]) -> Iterator[Any]:
         yield configs.Factorization()
 
 
-class Overlooking:
+class Overlooking(Spoiled):
     """A session that reads every config without one option."""
 
     def __init__(self, inner: Session, fault: str) -> None:
-        self.inner = inner
-        self.device, self.precision, self.compiled = inner.device, inner.precision, inner.compiled
+        super().__init__(inner, SPOILERS["harness-alias"]())
         self._kind, self._name = OVERLOOKED[fault]
 
     def _read(self, config: Any) -> Any:
         return without(config, self._kind, self._name, defaults(self._kind)[self._name])
 
-    def flags(self) -> dict[str, str]:
-        """As the session within."""
-        return self.inner.flags()
-
-    def from_numpy(self, values: Values) -> Any:
-        """As the session within."""
-        return self.inner.from_numpy(values)
-
-    def to_numpy(self, tensor: Any) -> Values:
-        """As the session within."""
-        return self.inner.to_numpy(tensor)
-
     def forward(self, operation: str, config: Any, inputs: Mapping[str, Any]) -> Tensors:
         """Outputs without the option."""
-        return self.inner.forward(operation, self._read(config), inputs)
+        return super().forward(operation, self._read(config), inputs)
 
     def vjp(
         self, operation: str, config: Any, inputs: Mapping[str, Any], cotangents: Mapping[str, Any]
     ) -> tuple[Tensors, Tensors]:
         """Outputs and gradients without the option."""
-        return self.inner.vjp(operation, self._read(config), inputs, cotangents)
+        return super().vjp(operation, self._read(config), inputs, cotangents)
 
     def program(self, network: Network, method: Method, optimizer: Optimizer, *, recompute: bool = False) -> Program:
         """A program without the option."""
-        return self.inner.program(network, self._read(method), self._read(optimizer), recompute=recompute)
+        return super().program(network, self._read(method), self._read(optimizer), recompute=recompute)
