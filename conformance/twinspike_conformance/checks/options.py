@@ -76,7 +76,9 @@ def _reference(row: Operation, config: Any, material: Material, precision: Preci
         if adjoint is not None and _fit(found, material):
             found |= {f"gradient of {k}": v for k, v in adjoint(config, inputs, cotangents).items()}
     if certified:
-        return {k: (v, np.asarray(v.size * unit * np.abs(v).max(initial=0.0))) for k, v in found.items()}
+        given = [np.abs(v).max(initial=1.0) for v in (*inputs.values(), *cotangents.values())]
+        least = float(np.finfo(precision.storage).tiny) * float(max(given)) ** 3  # what underflows, times what it meets
+        return {k: (v, np.asarray(v.size * (unit * np.abs(v).max(initial=0.0) + least))) for k, v in found.items()}
     cast = 2.0**-8 if precision.activations == "bfloat16" else 0.0
     return {k: _ranged(v, cast) for k, v in found.items()}
 
