@@ -164,7 +164,7 @@ _RUNS: tuple[tuple[str, Callable[[Bench, Example], list[Finding]], Rung, tuple[s
         ),
         0.5,
     ),
-    ("predictions", _predictions, "certificate", ("OUT-3",), 0.15),
+    ("predictions", _predictions, "certificate", ("OUT-3",), 0.2),
 )
 
 CHECKS: tuple[Check, ...] = tuple(
