@@ -125,8 +125,10 @@ def channel_run(like: Tensor) -> int:
     return like.stride(1) if like.shape[1] > 1 else max(like.numel(), 1)
 
 
-def shared_by(quantity: Tensor, gradient: Tensor) -> Tensor:
-    """The sum of a gradient, (B, C, ...), over the entries that share a learned quantity, () or (C,)."""
+def shared_by(quantity: Tensor | None, gradient: Tensor | None) -> Tensor | None:
+    """The sum of a gradient, (B, C, ...), over the entries that share a learned quantity, () or (C,); None without either."""
+    if quantity is None or gradient is None:
+        return None
     if quantity.ndim == 0:
         return gradient.sum().to(quantity.dtype)
     return gradient.sum(dim=(0, *range(2, gradient.ndim))).to(quantity.dtype)

@@ -84,10 +84,7 @@ def backward(
         *(_flat(d_x), _flat(d_v, dtype), *(_flat(part, dtype) for part in parts)),
     )
     _share_out(loops.backward, (x.shape[0], step.numel()), arguments)
-    totals = [
-        None if q is None or part is None else shared_by(q, part) for q, part in zip((decay, threshold), parts, strict=True)
-    ]
-    return Gradients(d_x.to(x.dtype), d_v, *totals)
+    return Gradients(d_x.to(x.dtype), d_v, *map(shared_by, (decay, threshold), parts))
 
 
 def _share_out(kernel: Callable[..., None], size: tuple[int, int], arguments: tuple[Any, ...]) -> None:

@@ -76,8 +76,8 @@ def backward(
     return Gradients(
         x=d_x.whole(),
         v=None if v is None else e,
-        decay=None if decay is None or d_decay is None else shared_by(decay, d_decay),
-        threshold=None if threshold is None or d_threshold is None else shared_by(threshold, d_threshold),
+        decay=shared_by(decay, d_decay),
+        threshold=shared_by(threshold, d_threshold),
     )
 
 

@@ -323,8 +323,7 @@ def backward(
                 BLOCK=block,
                 enable_fp_fusion=False,  # one rounding where the source has one, as in every other kernel
             )
-    totals = [None if q is None or p is None else shared_by(q, p) for q, p in zip((decay, threshold), parts, strict=True)]
-    return Gradients(d_x, d_v, *totals)
+    return Gradients(d_x, d_v, *map(shared_by, (decay, threshold), parts))
 
 
 def _block(x: Tensor) -> int:
