@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from functools import cache
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -12,11 +13,12 @@ import twinspike as ts
 from twinspike.clauses import BY_ID as CLAUSES
 from twinspike.config import encode
 from twinspike.errors import SpecError
-from twinspike.network import Activation, Add, AvgPool, Branch, Conv, GlobalPool, Linear, Network, Norm
+from twinspike.network import Network
 from twinspike.operations import OPERATIONS
 from twinspike.parameters import initial_state
 from twinspike_conformance import judge, variant
 from twinspike_conformance.cases import CASES, Example, materialize
+from twinspike_conformance.cases.networks import BLOCK
 from twinspike_conformance.checks import CHECKS
 from twinspike_conformance.faults import BY_ID, FAULTS, harness
 from twinspike_conformance.faults.backend import MutantProgram, fits, load_mutant, mutant
@@ -180,29 +182,7 @@ def test_overflow_of_the_sigmoid_shows_far_below_threshold():
 
 
 def _network(event: bool) -> Network:
-    """Two exits, a residual block, a pool: every kind of layer, small enough for loops."""
-    layers = (
-        Conv(name="stem", input="input", out_channels=3, kernel=3, padding=1, part="stem"),
-        Norm(name="stem.norm", input="stem"),
-        Activation(name="stem.act", input="stem.norm"),
-        Conv(name="body", input="stem.act", out_channels=3, kernel=3, padding=1),
-        Norm(name="body.norm", input="body"),
-        Add(name="add", input="body.norm", other="stem.act"),
-        Activation(name="add.act", input="add"),
-        AvgPool(name="pool", input="add.act", kernel=2, stride=2),
-        Conv(name="side", input="add.act", out_channels=4, kernel=2, stride=2, part="branch"),
-        Norm(name="side.norm", input="side"),
-        Activation(name="side.act", input="side.norm"),
-        GlobalPool(name="side.feature", input="side.act"),
-        Linear(name="side.head", input="side.feature", out_features=3),
-        Conv(name="last", input="pool", out_channels=4, kernel=1),
-        Norm(name="last.norm", input="last"),
-        Activation(name="last.act", input="last.norm"),
-        GlobalPool(name="feature", input="last.act"),
-        Linear(name="head", input="feature", out_features=3),
-    )
-    exits = (Branch(feature="side.feature", head="side.head"), Branch(feature="feature", head="head"))
-    return Network(name="small", input_shape=(2, 4, 6), event=event, layers=layers, exits=exits)
+    return msgspec.structs.replace(BLOCK, event=event)
 
 
 _LOSS = {"alpha": 0.4, "beta": 0.1, "temperature": 2.0}

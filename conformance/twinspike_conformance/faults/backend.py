@@ -29,9 +29,9 @@ from twinspike_conformance.faults.base import Fault
 from twinspike_conformance.faults.harness import ACCEPTS_ANY_DEVICE, SPOILERS, Spoiled
 from twinspike_conformance.faults.options import OVERLOOKED, Overlooking
 from twinspike_conformance.faults.reach import reach
+from twinspike_conformance.faults.within import Tensors, Within
 
 Values = NDArray[Any]
-Tensors = dict[str, Any]
 Found = TypeVar("Found", Metrics, Evaluation)
 
 PREFIX = "mutant:"
@@ -104,36 +104,23 @@ class Mutant:
         return MutantSession(self.fault, inner)
 
 
-class _Elsewhere(Spoiled):
+class _Elsewhere(Within):
     """A session that says it is on the device that was asked for."""
 
     def __init__(self, inner: Session, device: str) -> None:
-        super().__init__(inner, SPOILERS[ACCEPTS_ANY_DEVICE]())
+        super().__init__(inner)
         self.device = device
 
 
 @final
-class MutantSession:
+class MutantSession(Within):
     """Operations of the base, but for those that the fault touches."""
 
     def __init__(self, fault: Fault, inner: Session) -> None:
-        self.device, self.precision, self.compiled = inner.device, inner.precision, inner.compiled
-        self.inner = inner
+        super().__init__(inner)
         self._reach = reach(fault.edits)
         self._modules = modules(fault)
         self._storage = np.dtype(PRECISIONS[inner.precision].storage)
-
-    def flags(self) -> dict[str, str]:
-        """As the base."""
-        return self.inner.flags()
-
-    def from_numpy(self, values: Values) -> Any:
-        """As the base."""
-        return self.inner.from_numpy(values)
-
-    def to_numpy(self, tensor: Any) -> Values:
-        """As the base."""
-        return self.inner.to_numpy(tensor)
 
     def forward(self, operation: str, config: Any, inputs: Mapping[str, Any]) -> Tensors:
         """Outputs by the faulty reference, or the base's."""

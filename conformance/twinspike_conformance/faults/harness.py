@@ -12,35 +12,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twinspike.backend import Program, Session
-from twinspike.config import Method, Optimizer
-from twinspike.network import Network
+from twinspike.backend import Session
 from twinspike_conformance.families import rounded
 from twinspike_conformance.faults.base import Fault
+from twinspike_conformance.faults.within import Tensors, Within
 
-Tensors = dict[str, Any]
 Values = NDArray[Any]
 
 
-class Spoiled:
+class Spoiled(Within):
     """A session of which every result goes through `spoil`."""
 
     def __init__(self, inner: Session, spoil: Spoil) -> None:
-        self.inner = inner
-        self.device, self.precision, self.compiled = inner.device, inner.precision, inner.compiled
+        super().__init__(inner)
         self._spoil = spoil
-
-    def flags(self) -> dict[str, str]:
-        """As the session within."""
-        return self.inner.flags()
-
-    def from_numpy(self, values: Values) -> Any:
-        """As the session within."""
-        return self.inner.from_numpy(values)
-
-    def to_numpy(self, tensor: Any) -> Values:
-        """As the session within."""
-        return self.inner.to_numpy(tensor)
 
     def forward(self, operation: str, config: Any, inputs: Mapping[str, Any]) -> Tensors:
         """Spoiled outputs."""
@@ -65,10 +50,6 @@ class Spoiled:
             lambda: both[1] if both else self.inner.vjp(operation, config, inputs, cotangents)[1],
         )
         return found, gradients
-
-    def program(self, network: Network, method: Method, optimizer: Optimizer, *, recompute: bool = False) -> Program:
-        """As the session within."""
-        return self.inner.program(network, method, optimizer, recompute=recompute)
 
 
 Spoil = Callable[[Session, tuple[str, str], Mapping[str, Any], Callable[[], Tensors]], Tensors]

@@ -16,10 +16,8 @@ from twinspike.config import Config, Method, Optimizer
 from twinspike.network import Network
 from twinspike.operations import TABLE
 from twinspike_conformance.faults.base import Fault
-from twinspike_conformance.faults.harness import SPOILERS, Spoiled
+from twinspike_conformance.faults.within import Tensors, Within
 from twinspike_conformance.options import ALTERNATIVES, PARTS, defaults, without
-
-Tensors = dict[str, Any]
 
 _CLAUSES: dict[str, str] = {
     "Rectangle.width": "SUR-2",
@@ -135,11 +133,11 @@ def _values(kind: type[Config]) -> Iterator[Any]:
         yield configs.Factorization()
 
 
-class Overlooking(Spoiled):
+class Overlooking(Within):
     """A session that reads every config without one option."""
 
     def __init__(self, inner: Session, fault: str) -> None:
-        super().__init__(inner, SPOILERS["harness-alias"]())
+        super().__init__(inner)
         self._kind, self._name = OVERLOOKED[fault]
 
     def _read(self, config: Any) -> Any:
