@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -86,6 +87,15 @@ def test_parts_of_the_corpus_are_the_whole():
     parts = [fault.id for k in range(1, 8) for fault in part(list(FAULTS), f"{k}/7")]
     assert sorted(parts) == sorted(fault.id for fault in FAULTS)
     assert len(parts) == len(FAULTS)
+
+
+def test_a_reader_who_has_enough_ends_it_quietly():
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "twinspike_conformance", "mutants", "--precision", "f64", "--only", "harness-zeros"]
+    run = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (run.returncode, run.stderr) == (1, "")
 
 
 # --- through pytest --------------------------------------------------------------------------------------

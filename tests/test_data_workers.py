@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from twinspike.errors import SpecError
-from twinspike_training.data import DataConfig, Dataset, open_dataset, prefetch
-from twinspike_training.data.prefetch import AHEAD, in_order
+from twinspike_training.data import DataConfig, Dataset, open_dataset
+from twinspike_training.data.ordered import AHEAD, in_order
 
 
 def threads() -> list[str]:
@@ -62,51 +61,6 @@ def test_an_interrupt_leaves_no_thread() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         consume()
-    assert not threads()
-
-
-class Source:
-    """An iterator that knows what became of it."""
-
-    def __init__(self, count: int, error: Exception | None = None) -> None:
-        self.taken, self.closed, self.count, self.error = 0, False, count, error
-
-    def __iter__(self) -> Iterator[int]:
-        try:
-            for i in range(self.count):
-                self.taken += 1
-                yield i
-            if self.error is not None:
-                raise self.error
-        finally:
-            self.closed = True
-
-
-@pytest.mark.parametrize("workers", [0, 1, 2])
-def test_prefetch_gives_the_iterator(workers: int) -> None:
-    source = Source(30)
-    assert list(prefetch(source, workers)) == list(range(30))
-    assert source.closed
-    assert not threads()
-
-
-def test_prefetch_stops_and_closes_its_source() -> None:
-    source = Source(1000)
-    batches = prefetch(source)
-    assert next(batches) == 0
-    time.sleep(0.05)
-    batches.close()
-    assert source.closed
-    assert source.taken <= AHEAD + 1
-    assert not threads()
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_prefetch_passes_errors_on(workers: int) -> None:
-    batches = prefetch(Source(2, SpecError("it ends here")), workers)
-    assert [next(batches), next(batches)] == [0, 1]
-    with pytest.raises(SpecError, match="it ends here"):
-        next(batches)
     assert not threads()
 
 

@@ -3,6 +3,5 @@
 from twinspike_training.data.batch import Batch
 from twinspike_training.data.config import DataConfig
 from twinspike_training.data.dataset import Dataset, open_dataset
-from twinspike_training.data.prefetch import prefetch
 
-__all__ = ["Batch", "DataConfig", "Dataset", "open_dataset", "prefetch"]
+__all__ = ["Batch", "DataConfig", "Dataset", "open_dataset"]

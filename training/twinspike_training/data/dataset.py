@@ -19,7 +19,7 @@ from twinspike.errors import require
 from twinspike.random import Stream
 from twinspike_training.data.batch import Batch, Make, Maker, Task, open_maker
 from twinspike_training.data.config import DataConfig
-from twinspike_training.data.prefetch import in_order
+from twinspike_training.data.ordered import in_order
 from twinspike_training.data.worker import Pool
 
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
-from itertools import repeat
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -44,31 +42,3 @@ def in_order(function: Callable[[Item], Result], items: Iterable[Item], workers:
             yield pending.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def prefetch(batches: Iterable[Item], workers: int = 1) -> Generator[Item, None, None]:
-    """Run an iterator ahead on one background thread, for instance one that copies batches to a device.
-
-    `Dataset` already prepares its batches in the background; this is for what comes after.
-
-    Args:
-        batches: read by the thread alone, and closed at the end where it can be closed.
-        workers: 0 reads it on the caller's thread instead; any other number means the one thread, `AHEAD`
-            batches ahead.
-    """
-    if workers == 0:
-        yield from batches
-        return
-    source = iter(batches)
-    end = object()
-    try:
-        # One thread alone, since an iterator can't be advanced by two at once.
-        with closing(in_order(lambda _: next(source, end), repeat(None), 1)) as ahead:
-            for batch in ahead:
-                if batch is end:
-                    return
-                yield batch  # type: ignore[misc]  # object() is only ever `end`
-    finally:
-        close = getattr(source, "close", None)
-        if close is not None:
-            close()
