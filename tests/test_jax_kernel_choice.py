@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -34,6 +38,12 @@ def test_plain_on_request(monkeypatch):
     monkeypatch.setenv(neuron_kernels.CHOICE, "plain")
     assert "twinspike_lif" not in lowered()
     assert set(tj.backend.capabilities().kernels.values()) == {"plain XLA: TWINSPIKE_JAX_LIF asks for it"}
+
+
+def test_plain_conforms():
+    command = [sys.executable, "-m", "twinspike_conformance", "jax", "--precision", "f32-ieee", "--only", "operation[lif"]
+    run = subprocess.run(command, env=os.environ | {neuron_kernels.CHOICE: "plain"}, capture_output=True, text=True, check=False)
+    assert "tests: 2 pass," in run.stdout, run.stdout + run.stderr
 
 
 def test_without_a_compiler_plain_xla_serves_and_says_so(monkeypatch):

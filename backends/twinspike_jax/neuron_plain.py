@@ -71,21 +71,38 @@ def backward(form: Form, inputs: Inputs, g: Array, e: Array | None, *, unroll: b
 
 def _charged(form: Form, inputs: Inputs, *, potentials: bool, before: bool, unroll: bool) -> tuple[Array, Any]:
     """The last v, and s, u and the v before of every step, the last two where asked for; clauses LIF-1 to LIF-4."""
-    neuron, x = form.neuron, inputs.x
+    neuron, x, steps = form.neuron, inputs.x, form.steps(inputs.x)
     decay, threshold = _quantities(form, inputs)
     dtype = wide(x.dtype)
 
-    def step(v: Array, current: Array | None) -> tuple[Array, Any]:
-        now = (x if current is None else current).astype(dtype)
-        u = decay * v + ((1.0 - decay) * now if neuron.decay_input else now)
-        if potentials:  # what is used later must be what was compared, not a second, differently fused computation
-            u = lax.optimization_barrier(u)  # type: ignore[no-untyped-call]  # JAX leaves it untyped
+    def charge(v: Array, current: Array) -> Array:
+        now = current.astype(dtype)
+        return decay * v + ((1.0 - decay) * now if neuron.decay_input else now)
+
+    def fire(u: Array) -> tuple[Array, Array]:
         fired = u >= threshold
         after = jnp.where(fired, jnp.asarray(neuron.v_reset, dtype) if neuron.reset == "hard" else u - threshold, u)
-        return after, (fired.astype(x.dtype), u if potentials else None, v if before else None)
+        return after, fired.astype(x.dtype)
+
+    def step(v: Array, current: Array | None) -> tuple[Array, Any]:
+        after, s = fire(charge(v, x if current is None else current))
+        return after, (s, None, None)
+
+    def step_from_potential(carry: tuple[Array, Array], t: Array) -> tuple[Any, Any]:
+        u, v = carry
+        after, s = fire(u)
+        return (charge(after, current(jnp.minimum(t + 1, steps - 1))), after), (s, u, v if before else None)
+
+    def current(t: Array | int) -> Array:
+        return x if form.constant else lax.dynamic_index_in_dim(x, t, keepdims=False)
 
     start = _zeros(form, inputs) if inputs.v is None else inputs.v
-    return lax.scan(step, start, None if form.constant else x, **_scan(form, x, unroll))
+    if not potentials:
+        return lax.scan(step, start, None if form.constant else x, **_scan(form, x, unroll))
+    # XLA may compute a value once for each of its uses and round it in two ways. What a loop carries it can't: so each
+    # potential is carried to where it is compared, reset and handed out. The last round's charge goes to waste.
+    _, found = lax.scan(step_from_potential, (charge(start, current(0)), start), jnp.arange(steps))
+    return fire(found[1][-1])[0], found
 
 
 def _scan(form: Form, x: Array, unroll: bool) -> dict[str, Any]:
