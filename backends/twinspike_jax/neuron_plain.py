@@ -85,8 +85,9 @@ def _charged(form: Form, inputs: Inputs, *, potentials: bool, before: bool, unro
         return after, fired.astype(x.dtype)
 
     def step(v: Array, current: Array | None) -> tuple[Array, Any]:
-        after, s = fire(charge(v, x if current is None else current))
-        return after, (s, None, None)
+        u = charge(v, x if current is None else current)
+        after, s = fire(u)
+        return after, (s, u if potentials else None, v if before else None)
 
     def step_from_potential(carry: tuple[Array, Array], t: Array) -> tuple[Any, Any]:
         u, v = carry
@@ -97,7 +98,7 @@ def _charged(form: Form, inputs: Inputs, *, potentials: bool, before: bool, unro
         return x if form.constant else lax.dynamic_index_in_dim(x, t, keepdims=False)
 
     start = _zeros(form, inputs) if inputs.v is None else inputs.v
-    if not potentials:
+    if steps == 0 or not potentials:
         return lax.scan(step, start, None if form.constant else x, **_scan(form, x, unroll))
     # XLA may compute a value once for each of its uses and round it in two ways. What a loop carries it can't: so each
     # potential is carried to where it is compared, reset and handed out. The last round's charge goes to waste.
