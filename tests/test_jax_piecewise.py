@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import numpy as np
 import pytest
 
@@ -47,15 +49,81 @@ def test_results_are_those_of_the_function(function):
         assert a.dtype == b.dtype
 
 
-def test_equal_primitives_are_compiled_once_whatever_their_constants():
+@pytest.fixture(params=["one program", "programs of two", "primitive by primitive"])
+def grouping(request, monkeypatch):
+    """Ways in which a function is cut into programs."""
+    if request.param == "primitive by primitive":
+        monkeypatch.setattr(piecewise, "joint_options", lambda platform: None)
+    elif request.param == "programs of two":
+        monkeypatch.setattr(piecewise, "TOGETHER", 2)
+    return request.param
+
+
+def test_equal_programs_are_compiled_once_whatever_their_constants(grouping):
     (x,) = placed(np.ones((5, 7, 11)))
-    piecewise.Pieces(lambda x: jnp.sqrt(x * 3.0) + 1.0, DEVICE)(x)
+    first = piecewise.Pieces(lambda x: jnp.sqrt(x * 3.0) + 1.0, DEVICE)
+    first(x)
     known = len(piecewise._PIECES)
-    (y,) = jax.tree.leaves(piecewise.Pieces(lambda x: jnp.sqrt(x * 5.0) + 2.0, DEVICE)(x))
-    np.testing.assert_array_equal(y, np.sqrt(np.float32(5.0)) + np.float32(2.0))
+    second = piecewise.Pieces(lambda x: jnp.sqrt(x * 5.0) + 2.0, DEVICE)
+    np.testing.assert_array_equal(second(x), np.sqrt(np.float32(5.0)) + np.float32(2.0))
     assert len(piecewise._PIECES) == known
-    piecewise.Pieces(lambda x: jnp.sqrt(x * 5.0) - 2.0, DEVICE)(x)
+    third = piecewise.Pieces(lambda x: jnp.sqrt(x * 5.0) - 2.0, DEVICE)
+    np.testing.assert_array_equal(third(x), np.sqrt(np.float32(5.0)) - np.float32(2.0))
     assert len(piecewise._PIECES) == known + 1
+
+
+def test_programs_live_as_long_as_someone_needs_them():
+    (x,) = placed(np.ones((5, 7, 13)))
+    known = len(piecewise._PIECES)
+    function = piecewise.Pieces(lambda x: jnp.sqrt(x * 3.0) + 1.0, DEVICE)
+    function(x)
+    assert len(piecewise._PIECES) == known + 1
+    del function
+    gc.collect()
+    assert len(piecewise._PIECES) == known
+
+
+@pytest.mark.parametrize("most", [200, 2])
+def test_every_primitive_rounds_by_itself_however_many_make_a_program(most, monkeypatch):
+    """No multiply-add, no quotient by a reciprocal, no product of exponentials as that of a sum, no cast left out."""
+    monkeypatch.setattr(piecewise, "TOGETHER", most)
+    x, y, z = placed(*np.random.default_rng(3).uniform(0.1, 9.0, (3, 257)))
+
+    def function(x, y, z):
+        short = (x * y).astype(jnp.bfloat16).astype(jnp.float32)
+        return x * y + z, x * y - x * y * z, x / 3.0 / y, x / jnp.sqrt(y), short * z - z * short, jnp.exp(x) * jnp.exp(y)
+
+    def one(primitive, *values):
+        return np.asarray(jax.jit(primitive, compiler_options=piecewise.quick_options("cpu"))(*values))
+
+    a, b, c = (np.asarray(value) for value in (x, y, z))
+    wanted = [a * b + c, a * b - a * b * c, a / np.float32(3.0) / b, a / np.sqrt(b), np.zeros_like(a)]
+    wanted.append(one(jnp.exp, x) * one(jnp.exp, y))
+    found = piecewise.Pieces(function, DEVICE)(x, y, z)
+    for got, want in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(got, want)
+    exact = piecewise.Pieces(lambda x: x.astype(jnp.bfloat16).astype(jnp.float32), DEVICE)(x)
+    assert not np.array_equal(exact, x)
+
+
+def test_a_version_of_xla_that_joins_roundings_gets_one_primitive_a_program(monkeypatch):
+    """At full optimization XLA contracts the multiply-add, which the probe sees."""
+    assert piecewise.joint_options("cpu") is not None
+    monkeypatch.setattr(piecewise, "WISHES", {"xla_cpu_use_fusion_emitters": True})
+    piecewise.quick_options.cache_clear()
+    piecewise.joint_options.cache_clear()
+    assert piecewise.joint_options("cpu") is None
+    piecewise.quick_options.cache_clear()
+    piecewise.joint_options.cache_clear()
+
+
+def test_a_session_keeps_the_latest_operations_alone(monkeypatch):
+    monkeypatch.setattr("twinspike_jax.session.ROWS_KEPT", 2)
+    session = ts.load("jax").session("cpu", "f32-ieee", False)
+    x = session.from_numpy(np.ones((2, 3)))
+    for threshold in (0.5, 1.0, 2.0):
+        session.forward("spike", ts.Neuron(threshold=threshold), {"u": x})
+    assert [key[2].threshold for key in session._pieces] == [1.0, 2.0]
 
 
 def test_parameters_of_primitives_are_told_apart():

@@ -1,19 +1,22 @@
-"""Running operation by operation: every primitive compiled by itself, quickly, and kept for whoever needs it again.
+"""Running a function so that it answers soon, each of its primitives rounded by itself.
 
 Sessions that are not compiled exist to be compared with, so what counts is how soon they answer. JAX alone compiles
 each primitive with all optimizations, anew for every constant in it, for a hundred times the time that it will ever
-run. Here a function is traced once and flattened to primitives; XLA leaves out what makes it slow, as many are
-compiled at once as there are cores, and equal ones serve all functions of the process. Nothing is fused: what one
-primitive hands to several others is one value, where a fused program may compute it twice and round it in two ways.
+run. Here a function is traced once and flattened to primitives, constants become arguments, and XLA leaves out what
+makes it slow. Where it was seen to round every primitive by itself, the whole function is one program: compiling one
+takes as long as some twenty of its primitives, even if it has only one. Elsewhere every primitive is a program, so
+that nothing is fused, and as many are compiled at once as there are cores. Equal ones serve all functions of the
+process in either case.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +24,17 @@ import numpy as np
 from jax import Array
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-WISHES: Mapping[str, Any] = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+WISHES: Mapping[str, Any] = {
+    "xla_backend_optimization_level": 0,
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_cpu_parallel_codegen_split_count": 1,  # many programs are compiled at once
+    "xla_llvm_disable_expensive_passes": True,
+}
 """What makes XLA's CPU compiler several times as fast; versions of XLA that don't know one compile without it."""
+TERMS: Mapping[str, Any] = {"xla_disable_hlo_passes": "algsimp", "xla_allow_excess_precision": False}
+"""What programs of several primitives need: no formula is replaced by another, and no cast to a short format left out."""
+TOGETHER = 200
+"""Most primitives of a program where it may have several: longer ones take more than in proportion, and no second core."""
 
 Piece = Callable[..., Sequence[Array]]
 
@@ -32,19 +44,46 @@ def quick_options(platform: str) -> dict[str, Any] | None:
     """Those of the wishes that this version of XLA takes; None where there are none for the platform."""
     if platform != "cpu":
         return None
-    return {name: value for name, value in WISHES.items() if _taken({name: value})} or None
+    return {name: value for name, value in WISHES.items() if _compiled(platform, {name: value}) is not None} or None
 
 
-def _taken(options: dict[str, Any]) -> bool:
+@lru_cache
+def joint_options(platform: str) -> dict[str, Any] | None:
+    """Options under which a program of several primitives rounds each of them by itself; None where there are none.
+
+    A multiply-add and a cast there and back show it: at the lowest level of optimization the two roundings of the
+    first stay two, even in one loop, and with excess precision forbidden the second loses its digits.
+    """
+    quick = quick_options(platform)
+    if quick is None:
+        return None
+    options = {**quick, **TERMS}
+    program = _compiled(platform, options)
+    if program is None:
+        return None
+    a = np.full(64, 1 + 2.0**-12, np.float32)
+    rest, cast = program(a, a, np.full(64, -1 - 2.0**-11, np.float32))
+    return options if not np.any(rest) and np.all(np.asarray(cast) == 1) else None
+
+
+def _compiled(platform: str, options: dict[str, Any]) -> Callable[..., Any] | None:
+    """A program of a multiply-add and of a cast, on an array; None where XLA does not take the options."""
+    place = jax.sharding.SingleDeviceSharding(jax.devices(platform)[0])
+
+    def function(a: Array, b: Array, c: Array) -> tuple[Array, Array]:
+        return a * b + c, a.astype(jnp.bfloat16).astype(jnp.float32)
+
+    struct: Any = jax.ShapeDtypeStruct
+    shape = struct((64,), np.float32, sharding=place)
     try:
-        jax.jit(lambda: jnp.zeros(()), compiler_options=options).lower().compile()
+        found: Callable[..., Any] = jax.jit(function).lower(shape, shape, shape).compile(options)
     except jax.errors.JaxRuntimeError:
-        return False
-    return True
+        return None
+    return found
 
 
 class Pieces:
-    """A function of pytrees of arrays that is run primitive by primitive; pure, and traced once per shapes."""
+    """A function of pytrees of arrays that is run as programs of one primitive or of all; pure, and traced once per shapes."""
 
     def __init__(self, function: Callable[..., Any], device: jax.Device) -> None:
         self._function, self._device = function, device
@@ -59,6 +98,14 @@ class Pieces:
             self._plans[key] = _Plan(closed, self._device), jax.tree.structure(shapes)
         plan, structure = self._plans[key]
         return jax.tree.unflatten(structure, plan.run(leaves))
+
+
+class _Line(NamedTuple):
+    """One primitive of a flattened function: it reads values from places and writes them to others."""
+
+    equation: Any
+    inputs: list[int]
+    outputs: list[int]
 
 
 class _Step(NamedTuple):
@@ -76,14 +123,23 @@ class _Plan:
         self._device = device
         self._values: list[Any] = []  # constants in their places
         self._given = [self._place() for _ in closed.jaxpr.invars]
-        flat: list[tuple[Any, list[int], list[int]]] = []
+        flat: list[_Line] = []
         self._results = self._flatten(closed, self._given, flat)
-        pieces = _pieces([equation for equation, _, _ in flat], device)
-        needed, steps = set(self._results), []
-        for piece, (_, inputs, outputs) in zip(reversed(pieces), reversed(flat), strict=True):
-            spent = [place for place in {*inputs, *outputs} if place not in needed]
-            needed.update(inputs)
-            steps.append(_Step(piece, inputs, outputs, spent))
+        needed, lines = set(self._results), []
+        for line in reversed(flat):
+            if not needed.isdisjoint(line.outputs):
+                needed.update(line.inputs)
+                lines.append(line)
+        joint = joint_options(device.platform)
+        size = 1 if joint is None else TOGETHER
+        programs, spent, needed = [], [], set(self._results)
+        for start in range(0, len(lines), size):
+            program = _Program(lines[start : start + size][::-1], needed)
+            programs.append(program)
+            spent.append([place for place in {*program.inputs, *program.outputs} if place not in needed])
+            needed.update(program.inputs)
+        pieces = _pieces(programs, device, quick_options(device.platform) if joint is None else joint)
+        steps = [_Step(piece, p.inputs, p.outputs, s) for piece, p, s in zip(pieces, programs, spent, strict=True)]
         self._steps = steps[::-1]
 
     def run(self, arguments: Sequence[Array]) -> list[Array]:
@@ -102,7 +158,7 @@ class _Plan:
         self._values.append(None if constant is None else jax.device_put(constant, self._device))
         return len(self._values) - 1
 
-    def _flatten(self, closed: ClosedJaxpr, given: Sequence[int], flat: list[tuple[Any, list[int], list[int]]]) -> list[int]:
+    def _flatten(self, closed: ClosedJaxpr, given: Sequence[int], flat: list[_Line]) -> list[int]:
         """Append the primitives of a function and of those that it calls; the places of its results."""
         jaxpr = closed.jaxpr
         places = dict(zip(jaxpr.constvars, map(self._place, closed.consts), strict=True))
@@ -117,11 +173,11 @@ class _Plan:
             called = next(_called(equation), None)
             if called is not None:
                 outputs = self._flatten(called, inputs, flat)
-            elif equation.primitive.name == "optimization_barrier":  # where nothing is fused it has nothing to keep apart
+            elif equation.primitive.name in ("optimization_barrier", "stop_gradient"):  # which change no value
                 outputs = inputs
             else:
                 outputs = [self._place() for _ in equation.outvars]
-                flat.append((equation, inputs, outputs))
+                flat.append(_Line(equation, inputs, outputs))
             places.update(zip(equation.outvars, outputs, strict=True))
         return [place(atom) for atom in jaxpr.outvars]
 
@@ -134,32 +190,62 @@ def _called(equation: Any) -> Iterator[ClosedJaxpr]:
         yield from (equation.params[name] for name in ("jaxpr", "call_jaxpr", "fun_jaxpr") if name in equation.params)
 
 
-_PIECES: dict[Hashable, Piece] = {}
-"""Compiled primitives by what they compute, of what and where."""
+class _Program:
+    """Lines that are to be one program, and what of their values goes in and out."""
+
+    def __init__(self, lines: Sequence[_Line], needed: Set[int]) -> None:
+        self._lines = lines
+        written = {place for line in lines for place in line.outputs}
+        kinds = {place: atom.aval for line in lines for place, atom in zip(line.inputs, line.equation.invars, strict=True)}
+        self._kinds = {place: kind for place, kind in kinds.items() if place not in written}
+        self.inputs = list(self._kinds)
+        self.outputs = [place for line in lines for place in line.outputs if place in needed]
+
+    def key(self) -> Hashable:
+        """What it computes and of what, places numbered in the order in which they appear."""
+        names: dict[int, int] = {}
+
+        def numbered(places: Sequence[int]) -> tuple[int, ...]:
+            return tuple(names.setdefault(place, len(names)) for place in places)
+
+        inputs = numbered(self.inputs)
+        body = [
+            (line.equation.primitive.name, _frozen(line.equation.params), numbered(line.inputs), numbered(line.outputs))
+            for line in self._lines
+        ]
+        kinds = tuple((kind.shape, str(kind.dtype)) for kind in self._kinds.values())
+        return inputs, kinds, tuple(body), numbered(self.outputs)
+
+    def lowered(self, device: jax.Device) -> Any:
+        """What XLA compiles; this is Python's work and done on one core."""
+        place = jax.sharding.SingleDeviceSharding(device)
+
+        def run(*given: Array) -> list[Array]:
+            values = dict(zip(self.inputs, given, strict=True))
+            for equation, inputs, outputs in self._lines:
+                found = equation.primitive.bind(*[values[i] for i in inputs], **equation.params)
+                values.update(zip(outputs, found if equation.primitive.multiple_results else [found], strict=True))
+            return [values[place] for place in self.outputs]
+
+        struct: Any = jax.ShapeDtypeStruct
+        shapes = [struct(kind.shape, kind.dtype, sharding=place) for kind in self._kinds.values()]
+        return jax.jit(run, out_shardings=place).lower(*shapes)
 
 
-def _pieces(equations: Sequence[Any], device: jax.Device) -> list[Piece]:
-    """The pieces of some equations; those that are not there yet are compiled, as many at once as there are cores."""
-    keys = [(device, *_kinds(e.invars), e.primitive.name, _frozen(e.params)) for e in equations]
-    missing = {key: equation for key, equation in zip(keys, equations, strict=True) if key not in _PIECES}
-    options = quick_options(device.platform)
+_PIECES: WeakValueDictionary[Hashable, Piece] = WeakValueDictionary()
+"""Compiled programs by what they compute, of what and where, as long as any function needs them."""
+
+
+def _pieces(programs: Sequence[_Program], device: jax.Device, options: dict[str, Any] | None) -> list[Piece]:
+    """The programs compiled; those that are not there yet now, as many at once as there are cores."""
+    keys: list[Hashable] = [(device, program.key()) for program in programs]
+    found: dict[Hashable, Piece] = {key: piece for key in keys if (piece := _PIECES.get(key)) is not None}
+    missing = {key: program for key, program in zip(keys, programs, strict=True) if key not in found}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        compiled = {key: pool.submit(_lowered(equation, device).compile, options) for key, equation in missing.items()}
-    _PIECES.update({key: piece.result() for key, piece in compiled.items()})
-    return [_PIECES[key] for key in keys]
-
-
-def _lowered(equation: Any, device: jax.Device) -> Any:
-    """A primitive as a program of its own; this is Python's work and done on one core."""
-    primitive, place = equation.primitive, jax.sharding.SingleDeviceSharding(device)
-
-    def run(*values: Array) -> Sequence[Array]:
-        found = primitive.bind(*values, **equation.params)
-        return list(found) if primitive.multiple_results else [found]
-
-    shape: Any = jax.ShapeDtypeStruct
-    shapes = [shape(v.aval.shape, v.aval.dtype, sharding=place) for v in equation.invars]
-    return jax.jit(run, out_shardings=place).lower(*shapes)
+        compiled = {key: pool.submit(program.lowered(device).compile, options) for key, program in missing.items()}
+    found.update({key: piece.result() for key, piece in compiled.items()})
+    _PIECES.update(found)
+    return [found[key] for key in keys]
 
 
 # --- what a primitive computes, as something that can be compared -----------------------------------------------

@@ -1,4 +1,4 @@
-"""Program: a network with its method and optimizer as one training step, compiled whole or run primitive by primitive.
+"""Program: a network with its method and optimizer as one training step, compiled whole or so that it answers soon.
 
 The counter of steps stays on the host, where it decides on retractions without waiting for the device.
 """

@@ -38,6 +38,8 @@ Arrays = dict[str, Array]
 
 PROGRAMS = 64
 """How many programs a session keeps, the latest; each holds what was compiled for it."""
+ROWS_KEPT = 256
+"""How many operations with a config a session that is not compiled keeps, forward and with gradients, likewise."""
 
 
 def _devices(kind: str) -> list[jax.Device]:
@@ -83,7 +85,7 @@ class JaxBackend:
         Args:
             device: `cpu`, or `cuda`, or `cuda:1` and so on.
             precision: a profile's name; `tf32` is for CUDA devices.
-            compiled: whether programs are compiled whole, with all optimizations; else primitive by primitive.
+            compiled: whether programs are compiled whole, with all optimizations; else so that they answer soon.
 
         Raises:
             SpecError: the device or precision is not there.
@@ -171,11 +173,13 @@ class JaxSession:
             return dict(outputs), dict(gradients)
 
     def _run(self, function: Callable[..., Any], operation: str, config: Any, *arrays: Arrays) -> Any:
-        """A row forward or with gradients, as one program or primitive by primitive."""
+        """A row forward or with gradients, compiled whole or as a plan of small programs."""
         if self.compiled:
             return _COMPILED[function](operation, config, self._casts, *arrays)
         key = function, operation, config
         if key not in self._pieces:
+            if len(self._pieces) == ROWS_KEPT:
+                del self._pieces[next(iter(self._pieces))]
             self._pieces[key] = Pieces(partial(function, operation, config, self._casts), self._placed)
         return self._pieces[key](*arrays)
 
