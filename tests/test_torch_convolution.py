@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -10,8 +11,9 @@ from torch import Tensor
 from torch.nn import functional
 
 import twinspike as ts
-from twinspike_torch import convolution
-from twinspike_torch.factorization import compose, compose_both
+import twinspike_torch as tt
+from twinspike_torch import convolution, factorization, taps
+from twinspike_torch.factorization import Factors, compose, compose_each
 from twinspike_torch.norm import _has_kernel, batch_norm_again, batch_norm_train
 
 
@@ -52,15 +54,78 @@ def test_spikes_kept_as_booleans_give_the_same_gradients() -> None:
         assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (5, 4)])
+def test_convolutions_of_factors_are_those_of_the_composed_kernel_bit_for_bit(size: tuple[int, int]) -> None:
+    for kernel, stride, padding in itertools.product((1, 2, 3, 5), (1, 2, 3), (0, 1, 2)):
+        if min(size) + 2 * padding < kernel:
+            continue
+        factors = Factors(whole(kernel, kernel, 4, 2), whole(kernel, kernel, 2), whole(kernel, kernel, 2, 3))
+        weight = compose(ts.Factorization(), *factors, (4, 3, kernel, kernel))
+        spikes = torch.randint(0, 2, (2, 3, 3, *size)).double().requires_grad_()
+        for x, kept in ((whole(2, 3, *size), None), (spikes, None), (spikes, spikes.detach().bool())):
+            expected = convolution.convolve(x, weight, stride, padding)
+            y = convolution.convolve_factored(x, factors, stride, padding, kept)
+            assert torch.equal(y, expected)
+            g = whole(*y.shape).detach()
+            found, wanted = (torch.autograd.grad(z, (x, *factors), g, retain_graph=True) for z in (y, expected))
+            for one, other in zip(found, wanted, strict=True):
+                assert torch.equal(one, other), (kernel, stride, padding)
+
+
+def test_pixels_of_taps_are_counted_without_padding() -> None:
+    for size, kernel, stride, padding in itertools.product((1, 2, 5), (1, 2, 3, 5), (1, 2, 3), (0, 1, 2)):
+        if size + 2 * padding >= kernel:
+            met = functional.conv1d(torch.ones(1, 1, size), torch.ones(1, 1, kernel), stride=stride, padding=padding)
+            assert taps.pixels(size, met.shape[-1], kernel, stride, padding) == met.sum()
+
+
+def test_factors_pay_where_pixels_are_fewer_than_ranks() -> None:
+    def of(out: int, into: int, kernel: int) -> tuple[torch.Size, torch.Size]:
+        rank = min(out, into)
+        return torch.Size((kernel, kernel, out, rank)), torch.Size((kernel, kernel, rank, into))
+
+    assert convolution.factors_pay(*of(512, 512, 3), 8 * 100)  # the last stage on 4 x 4 maps, the artificial twin
+    assert not convolution.factors_pay(*of(512, 512, 3), 128 * 100)
+    assert not convolution.factors_pay(*of(64, 64, 3), 8 * 94**2)
+    assert not convolution.factors_pay(*of(8, 8, 3), 9)  # too small to be worth its calls
+
+
+@pytest.mark.parametrize("isolate", [False, True])
+def test_training_with_factors_equals_training_with_composed_kernels(monkeypatch: pytest.MonkeyPatch, isolate: bool) -> None:
+    """Gradients, in float64, within 1e-12 of their norm; both ways are taken."""
+    network = ts.network("resnet18", width=4, input_shape=(3, 16, 16), classes=4)
+    method = ts.Method(time_steps=2, loss=ts.Loss(isolate_ann=isolate))
+    images, labels = torch.randn(3, 3, 16, 16, dtype=torch.float64), torch.arange(3)
+    called: list[Tensor] = []
+    applied = taps.FactoredConvolution.apply
+    monkeypatch.setattr(taps.FactoredConvolution, "apply", lambda x, *rest: called.append(x) or applied(x, *rest))
+    found = []
+    for worth in (0, math.inf):
+        monkeypatch.setattr(convolution, "WORTH", worth)
+        body = tt.build(network, method, dtype=torch.float64)
+        before = len(called)
+        tt.joint_loss(method.loss, body(images), labels).backward()
+        assert (len(called) > before) is (worth == 0)
+        found.append({name: p.grad for name, p in body.named_parameters()})
+    twins = {x.shape[0] for x in called}
+    assert twins == {3, 6}  # samples of the artificial twin, and with time steps of the spiking one
+    for name, g in found[0].items():
+        assert (g - found[1][name]).norm() <= 1e-12 * g.norm(), name
+
+
+@pytest.mark.parametrize("large", [1, factorization.LARGE])
 @pytest.mark.parametrize("isolate", [False, True])
 @pytest.mark.parametrize("matricize", ["per_position", "out_by_rest"])
-def test_composing_both_kernels_equals_composing_each(matricize: str, isolate: bool) -> None:
+def test_composing_both_kernels_equals_composing_each(
+    monkeypatch: pytest.MonkeyPatch, matricize: str, isolate: bool, large: int
+) -> None:
+    monkeypatch.setattr(factorization, "LARGE", large)
     f, shape = ts.Factorization(matricize=matricize), (5, 3, 2, 2)  # type: ignore[arg-type]  # a literal, parametrized
     lead, n = ((2, 2), 3) if matricize == "per_position" else ((), 12)
     u, ann, snn, v = whole(*lead, 5, 3), whole(*lead, 3), whole(*lead, 3), whole(*lead, 3, n)
     shared = (u.detach(), v.detach()) if isolate else (u, v)
     expected = compose(f, u, ann, v, shape), compose(f, shared[0], snn, shared[1], shape)
-    found = compose_both(f, u, ann, snn, v, shape, isolate=isolate)
+    found = compose_each(f, u, v, shape, (ann, snn), isolated=(False, isolate))
     g = [whole(*shape).detach() for _ in range(2)]
     for one, other in zip(found, expected, strict=True):
         assert torch.equal(one, other)

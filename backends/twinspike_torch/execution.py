@@ -17,7 +17,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional
 
 from twinspike.config import Method, Twin
-from twinspike_torch.convolution import convolve, fold, unfold
+from twinspike_torch.convolution import convolve, convolve_factored, fold, unfold
+from twinspike_torch.factorization import Factors
 from twinspike_torch.lif_kernels import Kernel
 from twinspike_torch.neuron import lif, lif_traced
 from twinspike_torch.norm import batch_norm_again, batch_norm_eval, batch_norm_train
@@ -29,7 +30,7 @@ Tap = Callable[[str, Twin, Tensor, Tensor | None], None]
 (T, B, ...), or (B, ...) where it is the same at every step."""
 
 Held = tuple[Tensor | None, ...]
-"""A layer's tensors: (kernel,), (weight, bias), (gamma, beta, mean, var) or (decay, threshold)."""
+"""A layer's tensors: (kernel,) or `Factors` of one, (weight, bias), (gamma, beta, mean, var) or (decay, threshold)."""
 
 Again = Callable[[], Tensor]
 """Computes a value again, bit for bit, outside of the graph."""
@@ -109,9 +110,7 @@ def run(nodes: tuple[Node, ...], way: Way, held: dict[str, Held], values: Values
             y = project(xs[0], *tensors)  # type: ignore[arg-type]  # a weight and a bias
             y = y if way.activations is None else y.to(way.activations)
         elif node.kind == "conv":
-            kernel, layer = tensors[0], node.window
-            assert kernel is not None
-            y = convolve(xs[0], kernel, *layer, way.activations, values.spikes.get(node.inputs[0]))
+            y = _convolution(node, way, tensors, xs[0], values.spikes.get(node.inputs[0]))
         elif node.kind == "add":
             y = xs[0] + xs[1]
             _recomputed_sum(node, values)
@@ -127,6 +126,14 @@ def run(nodes: tuple[Node, ...], way: Way, held: dict[str, Held], values: Values
         values.values[node.name] = y
         values.drop(node.last)
     return found
+
+
+def _convolution(node: Node, way: Way, tensors: Held, x: Tensor, spikes: Tensor | None) -> Tensor:
+    if isinstance(tensors, Factors):
+        return convolve_factored(x, tensors, *node.window, spikes)
+    (kernel,) = tensors
+    assert kernel is not None
+    return convolve(x, kernel, *node.window, way.activations, spikes)
 
 
 def _norm(node: Node, way: Way, tensors: Held, x: Tensor, values: Values, found: Found) -> Tensor:

@@ -5,6 +5,7 @@ Letters: `*p` kernel positions, m rows (out), n columns (in, or in kh kw), r ran
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -92,61 +93,95 @@ def compose(f: Factorization, U: Tensor, sigma: Tensor, V: Tensor, kernel_shape:
         return unmatricize(f, (U * sigma.unsqueeze(-2)) @ V, kernel_shape)
 
 
-def compose_both(
+def compose_each(
     f: Factorization,
     U: Tensor,
-    sigma_ann: Tensor,
-    sigma_snn: Tensor,
     V: Tensor,
     kernel_shape: tuple[int, ...],
+    sigmas: Sequence[Tensor],
     *,
-    isolate: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """Kernels of both twins, keeping nothing for the backward pass but the factors.
+    isolated: Sequence[bool] = (),
+) -> tuple[Tensor, ...]:
+    """Kernels of several twins, keeping nothing for the backward pass but the factors.
 
     Args:
         f: decides how matrices become a kernel.
         U: (*p, m, r).
-        sigma_ann: (*p, r).
-        sigma_snn: (*p, r).
         V: (*p, r, n).
         kernel_shape: (out, in, kh, kw) or (out, in).
-        isolate: whether no gradient of the spiking twin's kernel reaches U and V (clause DIS-7).
+        sigmas: (*p, r) of each.
+        isolated: whether no gradient of a kernel reaches U and V (clause DIS-7), for each; none is where not given.
     """
     lead = U.shape[:-2]
     with torch.autocast(U.device.type, enabled=False):  # clause PRE-2: composed kernels are float32
-        flat = (U.reshape(-1, *U.shape[-2:]), *(s.reshape(-1, s.shape[-1]) for s in (sigma_ann, sigma_snn)))
-        both = _ComposeBoth.apply(*flat, V.reshape(-1, *V.shape[-2:]), isolate)  # type: ignore[no-untyped-call]  # torch types no apply
-        ann, snn = (unmatricize(f, w.reshape(*lead, *w.shape[-2:]), kernel_shape) for w in both)
-    return ann, snn
+        flat = (factor.reshape(-1, *factor.shape[-2:]) for factor in (U, V))
+        rows = (sigma.reshape(-1, sigma.shape[-1]) for sigma in sigmas)
+        found = _Compose.apply(tuple(isolated) or (False,) * len(sigmas), *flat, *rows)  # type: ignore[no-untyped-call]  # torch types no apply
+        return tuple(unmatricize(f, w.reshape(*lead, *w.shape[-2:]), kernel_shape) for w in found)
 
 
-class _ComposeBoth(torch.autograd.Function):
-    """W = U diag(sigma) V per position and twin.
+LARGE = 1 << 16
+"""Entries of a matrix from which the CPU goes position by position, so that what a product needs stays in cache."""
+
+
+class _Compose(torch.autograd.Function):
+    """W = U diag(sigma) V per position, for the sigma of each twin; U is (p, m, r), V (p, r, n)."""
+
+    @staticmethod
+    def forward(ctx: Any, isolated: tuple[bool, ...], U: Tensor, V: Tensor, *sigmas: Tensor) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(U, V, *sigmas)
+        ctx.isolated = isolated
+        if not _by_position(U, V):
+            return tuple((U * sigma.unsqueeze(-2)) @ V for sigma in sigmas)
+        kernels = tuple(U.new_empty(len(U), U.shape[1], V.shape[2]) for _ in sigmas)
+        for p, (u, v) in enumerate(zip(U, V, strict=True)):
+            for kernel, sigma in zip(kernels, sigmas, strict=True):
+                torch.mm(u * sigma[p], v, out=kernel[p])
+        return kernels
+
+    @staticmethod
+    def backward(ctx: Any, *gs: Tensor) -> tuple[Tensor | None, ...]:
+        U, V, *sigmas = ctx.saved_tensors
+        with torch.autocast(U.device.type, enabled=False):  # of those who call `backward` under it
+            if not _by_position(U, V):
+                return None, *_gradients(U, V, sigmas, gs, ctx.isolated)
+            found = [torch.empty_like(value) for value in (U, V, *sigmas)]
+            for p in range(len(U)):
+                given = U[p], V[p], [sigma[p] for sigma in sigmas], [g[p] for g in gs]
+                for whole, part in zip(found, _gradients(*given, ctx.isolated), strict=True):
+                    whole[p] = part
+            return None, *found
+
+
+def _by_position(U: Tensor, V: Tensor) -> bool:
+    large = max(U[0].numel(), V[0].numel()) >= LARGE
+    return large and U.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def _gradients(
+    u: Tensor, v: Tensor, sigmas: Sequence[Tensor], gs: Sequence[Tensor], isolated: Sequence[bool]
+) -> tuple[Tensor, ...]:
+    """Gradients of U, V and each sigma.
 
     With A = dL/dW V': dL/dU = sum over twins of A diag(sigma), dL/dsigma = diag(U'A), and
     dL/dV = sum over twins of diag(sigma) U' dL/dW.
     """
-
-    @staticmethod
-    def forward(ctx: Any, U: Tensor, sigma_ann: Tensor, sigma_snn: Tensor, V: Tensor, isolate: bool) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(U, sigma_ann, sigma_snn, V)
-        ctx.isolate = isolate
-        return (U * sigma_ann.unsqueeze(-2)) @ V, (U * sigma_snn.unsqueeze(-2)) @ V
-
-    @staticmethod
-    def backward(ctx: Any, g_ann: Tensor, g_snn: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
-        U, sigma_ann, sigma_snn, V = ctx.saved_tensors
-        a = g_ann @ V.mT
-        d_ann = (U * a).sum(-2)
-        d_u = a * sigma_ann.unsqueeze(-2)
-        d_v = (U * sigma_ann.unsqueeze(-2)).mT @ g_ann
-        a = g_snn @ V.mT
-        d_snn = (U * a).sum(-2)
-        if not ctx.isolate:
-            d_u = torch.addcmul(d_u, a, sigma_snn.unsqueeze(-2))
-            d_v = torch.baddbmm(d_v, (U * sigma_snn.unsqueeze(-2)).mT, g_snn)
-        return d_u, d_ann, d_snn, d_v, None
+    d_u: Tensor | None = None
+    d_v: Tensor | None = None
+    d_sigmas = []
+    for sigma, g, alone in zip(sigmas, gs, isolated, strict=True):
+        a, scale = g @ v.mT, sigma.unsqueeze(-2)
+        d_sigmas.append((u * a).sum(-2))
+        if alone:
+            continue
+        if d_u is None or d_v is None:
+            d_u, d_v = a * scale, (u * scale).mT @ g
+        else:
+            d_u = d_u.addcmul_(a, scale)
+            d_v = d_v.addmm_((u * scale).mT, g) if g.ndim == 2 else d_v.baddbmm_((u * scale).mT, g)
+    if d_u is None or d_v is None:
+        d_u, d_v = torch.zeros_like(u), torch.zeros_like(v)
+    return d_u, d_v, *d_sigmas
 
 
 def penalty(U: Tensor, V: Tensor) -> Tensor:

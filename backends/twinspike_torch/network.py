@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from twinspike.config import Method, Twin
 from twinspike.network import INPUT, Activation, Conv, Layer, Linear, Network, Norm, infer_shapes
 from twinspike.parameters import initial_state, is_factored, kernel_shape, layout
+from twinspike_torch.convolution import factors_pay
 from twinspike_torch.execution import Found, Held, Tap, Values, Way, run
 from twinspike_torch.factorization import Factors
 from twinspike_torch.lif_kernels import Kernel
@@ -24,6 +25,9 @@ from twinspike_torch.neuron import LIF
 from twinspike_torch.norm import TwinBatchNorm
 from twinspike_torch.plan import Node, Segment, plan
 from twinspike_torch.weights import FactorizedConv2d, FactorizedLinear, TwinConv2d, TwinLinear
+
+Kernels = tuple[Tensor | Factors, Tensor | Factors]
+"""A layer's kernels of both twins, the artificial one's first; factors where a convolution takes these."""
 
 
 class TwinOutput(NamedTuple):
@@ -130,7 +134,8 @@ class TwinNetwork(nn.Module):
             still, images = None if still is None else still.to(self._activations), images.to(self._activations)
         isolate = self.method.loss.isolate_ann
         weighted = (node for segment in self._plan for node in segment.nodes if node.kind in ("conv", "linear", "head"))
-        kernels = {node.name: self._of(node).kernels(isolate=isolate) for node in weighted}
+        batch = images.shape[1 if self.network.event else 0]
+        kernels = {node.name: self._of(node).kernels(isolate=isolate, **self._composed(node, batch)) for node in weighted}
         ann = self._run("ann", images if still is None else still, kernels, False, tap)
         snn = self._run("snn", images, kernels, spike_rates, tap)
         ends = [(exit_.head, exit_.feature) for exit_ in self.network.exits]
@@ -142,7 +147,7 @@ class TwinNetwork(nn.Module):
             spike_rates=torch.stack(list(snn.rates.values())) if snn.rates else None,
         )
 
-    def _run(self, twin: Twin, x: Tensor, kernels: dict[str, tuple[Tensor, Tensor]], spike_rates: bool, tap: Tap | None) -> Found:
+    def _run(self, twin: Twin, x: Tensor, kernels: dict[str, Kernels], spike_rates: bool, tap: Tap | None) -> Found:
         """One twin's layers, segment by segment; its running statistics move, once, in training."""
         plain = tap is None and self.training and torch.is_grad_enabled()
         recompute = plain and self.recompute
@@ -163,11 +168,27 @@ class TwinNetwork(nn.Module):
             total.update(found)
         return total
 
-    def _held(self, node: Node, twin: Twin, kernels: dict[str, tuple[Tensor, Tensor]]) -> Held:
+    def _composed(self, node: Node, batch: int) -> dict[str, tuple[bool, bool]]:
+        """Which twins' kernels of a layer are to be composed, as an argument of its `kernels`: none where all are."""
+        layer = self._of(node)
+        if not isinstance(layer, FactorizedConv2d) or not self.training or not torch.is_grad_enabled():
+            return {}
+        reduced = self._activations is not None or torch.is_autocast_enabled(layer.U.device.type)
+        f = layer.factorization
+        per_tap = f.matricize == "per_position" and f.view != "authors_reshape"
+        if layer.U.device.type != "cpu" or torch.compiler.is_compiling() or reduced or not per_tap:
+            return {}
+        steps = 1 if node.static else self.method.time_steps
+        ann, snn = (not factors_pay(layer.U.shape, layer.V.shape, node.pixels * n) for n in (batch, steps * batch))
+        return {"composed": (ann, snn)}
+
+    def _held(self, node: Node, twin: Twin, kernels: dict[str, Kernels]) -> Held:
         """A layer's tensors as a twin sees them."""
         isolated = twin == "snn" and self.method.loss.isolate_ann
         if node.kind in ("conv", "linear", "head"):
             kernel = kernels[node.name][twin == "snn"]
+            if isinstance(kernel, Factors):
+                return kernel
             if node.kind == "conv":
                 return (kernel,)
             bias = self._of(node).bias

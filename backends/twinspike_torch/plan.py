@@ -5,9 +5,12 @@ A segment is what one recomputation repeats: a residual block, a stage of a plai
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from twinspike.network import INPUT, Activation, Add, AvgPool, Conv, Layer, Linear, Network, Norm, inputs_of
+from twinspike.network import INPUT, Activation, Add, AvgPool, Conv, Layer, Linear, Network, Norm, infer_shapes, inputs_of
+from twinspike_torch import taps
 
 
 class Node(NamedTuple):
@@ -26,6 +29,8 @@ class Node(NamedTuple):
     """Whether an exit takes its feature from here."""
     window: tuple[int, int]
     """Stride and padding of a convolution, kernel and stride of a pooling layer."""
+    pixels: int
+    """Pairs of a kernel's tap and an output pixel of one sample that meet the map, of a convolution; else 0."""
     last: tuple[str, ...]
     """Values that no later layer reads."""
 
@@ -50,7 +55,7 @@ def plan(network: Network) -> tuple[Segment, ...]:
     static = {INPUT: not network.event}
     heads, features = ({getattr(e, end) for e in network.exits} for end in ("head", "feature"))
     final = {name: i for i, layer in enumerate(network.layers) for name in (layer.name, *inputs_of(layer))}
-    nodes = []
+    nodes, shapes = [], infer_shapes(network)
     for i, layer in enumerate(network.layers):
         inputs = inputs_of(layer)
         static[layer.name] = not isinstance(layer, Activation) and all(static[name] for name in inputs)
@@ -64,6 +69,7 @@ def plan(network: Network) -> tuple[Segment, ...]:
                 static=static[layer.name],
                 feature=layer.name in features,
                 window=_window(layer),
+                pixels=_pixels(layer, shapes),
                 last=tuple(name for name in (layer.name, *dict.fromkeys(inputs)) if final[name] == i),
             )
         )
@@ -74,6 +80,13 @@ def _window(layer: Layer) -> tuple[int, int]:
     if isinstance(layer, Conv):
         return layer.stride, layer.padding
     return (layer.kernel, layer.stride) if isinstance(layer, AvgPool) else (1, 0)
+
+
+def _pixels(layer: Layer, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    if not isinstance(layer, Conv):
+        return 0
+    axes = zip(shapes[layer.input][1:], shapes[layer.name][1:], strict=True)
+    return math.prod(taps.pixels(*axis, layer.kernel, layer.stride, layer.padding) for axis in axes)
 
 
 def _segments(nodes: list[Node]) -> tuple[Segment, ...]:

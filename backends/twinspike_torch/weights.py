@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from twinspike.config import TWINS, Factorization, Twin
 from twinspike_torch.convolution import convolve
-from twinspike_torch.factorization import Factors, compose, compose_both, factorize
+from twinspike_torch.factorization import Factors, compose, compose_each, factorize
 
 
 class _Factored(nn.Module):
@@ -37,10 +37,25 @@ class _Factored(nn.Module):
         u, v = (self.U.detach(), self.V.detach()) if isolate else (self.U, self.V)
         return compose(self.factorization, u, self.sigma_ann if twin == "ann" else self.sigma_snn, v, self.kernel_shape)
 
-    def kernels(self, *, isolate: bool = False) -> tuple[Tensor, Tensor]:
-        """Both twins' kernels, the artificial one's first; `isolate` holds for the spiking twin."""
-        factors = self.U, self.sigma_ann, self.sigma_snn, self.V
-        return compose_both(self.factorization, *factors, self.kernel_shape, isolate=isolate)
+    def kernels(
+        self, *, isolate: bool = False, composed: tuple[bool, bool] = (True, True)
+    ) -> tuple[Tensor | Factors, Tensor | Factors]:
+        """Both twins' kernels, the artificial one's first, or its factors where it is not to be `composed`.
+
+        `isolate` holds for the spiking twin.
+        """
+        sigmas, isolated = (self.sigma_ann, self.sigma_snn), (False, isolate)
+        u, v, wanted = self.U, self.V, [i for i in range(2) if composed[i]]
+        found: list[Tensor | Factors] = [
+            Factors(u.detach(), sigma, v.detach()) if alone else Factors(u, sigma, v)
+            for sigma, alone in zip(sigmas, isolated, strict=True)
+        ]
+        if wanted:
+            which = [sigmas[i] for i in wanted]
+            kernels = compose_each(self.factorization, u, v, self.kernel_shape, which, isolated=[isolated[i] for i in wanted])
+            for i, kernel in zip(wanted, kernels, strict=True):
+                found[i] = kernel
+        return found[0], found[1]
 
 
 class _Separate(nn.Module):
