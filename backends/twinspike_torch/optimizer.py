@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from twinspike.config import SGD, Adam, AdamW, Optimizer
+
+PIECE = 1 << 18
+"""Entries, of as many parameters as it takes, that are moved together on the CPU: 1 MiB of float32."""
 
 
 @torch.no_grad()
@@ -32,10 +36,41 @@ def update_(
         learning_rate: of this step.
         step: n, counted from 1.
     """
-    if not parameters:
-        return
-    p, g = list(parameters), list(gradients)
-    weight_decay = optimizer.weight_decay if decays else 0.0
+    for part in _parts(parameters):
+        _update(
+            optimizer,
+            list(parameters[part]),
+            list(gradients[part]),
+            {name: values[part] for name, values in slots.items()},
+            weight_decay=optimizer.weight_decay if decays else 0.0,
+            learning_rate=learning_rate,
+            step=step,
+        )
+
+
+def _parts(parameters: Sequence[Tensor]) -> list[slice]:
+    """All at once on a device; on the CPU pieces, so that what lies between two operations stays in cache."""
+    if not parameters or parameters[0].device.type != "cpu":
+        return [slice(0, len(parameters))] if parameters else []
+    cuts, entries = [0], 0
+    for i, p in enumerate(parameters):
+        entries += p.numel()
+        if entries >= PIECE or i == len(parameters) - 1:
+            cuts.append(i + 1)
+            entries = 0
+    return [slice(*pair) for pair in pairwise(cuts)]
+
+
+def _update(
+    optimizer: Optimizer,
+    p: list[Tensor],
+    g: list[Tensor],
+    slots: Mapping[str, Sequence[Tensor]],
+    *,
+    weight_decay: float,
+    learning_rate: float,
+    step: int,
+) -> None:
     if weight_decay and not isinstance(optimizer, AdamW):
         g = list(torch._foreach_add(g, p, alpha=weight_decay))
     if isinstance(optimizer, SGD):

@@ -106,7 +106,9 @@ class FactoredConvolution(torch.autograd.Function):
         x, u, s, v = ctx.saved_tensors
         size, stride, padding = ctx.window
         maps, g_maps = _last(x.to(dtype=u.dtype)), _last(g)
-        d_u, d_s, d_v = (torch.empty_like(factor) for factor in (u, s, v))
+        # Whole tensors, not views: only into these does autograd add the other twin's gradient in place.
+        d_factors = [factor.new_empty(*size, *factor.shape[1:]) for factor in (u, s, v)]
+        d_u, d_s, d_v = (d.flatten(0, 1) for d in d_factors)
         d_x = torch.zeros_like(maps) if ctx.needs_input_grad[0] else None
         with torch.autocast(x.device.type, enabled=False):
             for p, inputs, outputs in _taps(maps, g_maps, size, stride, padding):
@@ -117,7 +119,6 @@ class FactoredConvolution(torch.autograd.Function):
                 torch.mm(h.mul_(s[p]).T, rows, out=d_v[p])
                 if d_x is not None:
                     _add(d_x, inputs, h @ v[p])
-        d_factors = (d.view(*size, *d.shape[1:]) for d in (d_u, d_s, d_v))
         return None if d_x is None else d_x.permute(0, 3, 1, 2), *d_factors, None, None, None
 
 
