@@ -6,6 +6,7 @@ import multiprocessing
 import warnings
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -225,17 +226,22 @@ def test_a_forked_process_computes_on() -> None:
     assert child.exitcode == 0
 
 
+@numba.njit
+def _to_bits_and_back(values: Any, bits: Any, back: Any) -> None:
+    for i in range(len(values)):
+        bits[i] = lif_numba_loops._narrow(values[i])
+        back[i] = lif_numba_loops._widen(bits[i])
+
+
 def test_gradients_are_rounded_to_bfloat16_as_torch_rounds() -> None:
     """All 2^16 patterns of the upper half of a float32, with lower halves around a tie; NaN stays NaN."""
     upper = np.arange(1 << 16, dtype=np.uint32) << 16
     for lower in (0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF):
         values = (upper | np.uint32(lower)).view(np.float32)
-        bits = np.empty(1 << 16, np.uint16)
-        lif_numba_loops._narrow(values, bits)
+        bits, back = np.empty(1 << 16, np.uint16), np.empty(1 << 16, np.float32)
+        _to_bits_and_back(values, bits, back)
         wanted = torch.from_numpy(values).to(torch.bfloat16)
         got = torch.from_numpy(bits).view(torch.bfloat16)
         assert torch.equal(got.isnan(), wanted.isnan())
         assert torch.equal(got[~got.isnan()].view(torch.int16), wanted[~wanted.isnan()].view(torch.int16))
-        back = np.empty(1 << 16, np.float32)
-        lif_numba_loops._widen(bits, back)
         np.testing.assert_array_equal(back, got.float().numpy())

@@ -1,43 +1,34 @@
 """The neuron on the CPU by Numba: tensors as flat memory, and blocks of neurons shared out to threads.
 
-Threads are Python's own, as many as torch uses: Numba's, and OpenMP's, end a process that forks or that calls
-them from two threads at once. float16 and other formats without a loop of their own go through float32 copies.
-Importing this module imports Numba.
+As many threads as torch uses; a neuron's numbers don't depend on who computes it. float16 and other formats without
+a loop of their own go through float32 copies. Importing this module imports Numba.
 """
 
 from __future__ import annotations
 
-import os
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from itertools import pairwise
+from functools import cache, lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from twinspike_torch import lif_memory, lif_threads
 from twinspike_torch import lif_numba_loops as loops
-from twinspike_torch.lif_form import (
-    Form,
-    Gradients,
-    Outputs,
-    channel_run,
-    empty_sequence,
-    empty_step,
-    potential_dtype,
-    run,
-    runs,
-    shared_by,
-)
-from twinspike_torch.lif_numba_loops import Array
+from twinspike_torch.lif_form import Form, Gradients, Outputs, channel_run, potential_dtype, run, runs, shared_by
 
 BLOCK = 1024
-"""Neurons that go through time together, and fewer where many steps would not stay in cache."""
-POTENTIALS = 1 << 18
-"""Potentials of a block that may be kept for its backward pass: 1 MiB of float32, a core's second-level cache."""
-SHARE = 1 << 15
-"""Least number of neuron-steps that is worth a thread."""
+"""Neurons that go through time together, at most; half as many in float64."""
+POTENTIALS = 1 << 16
+"""Potentials of a block that may be kept for its backward pass: they stay in a core's second-level cache."""
+SHARE = 1 << 18
+"""Least number of neuron-steps that is worth a thread: some 100 us, while to wake and to join one takes some 50."""
+STORED: dict[torch.dtype, type[Any]] = {torch.float32: np.float32, torch.float64: np.float64, torch.bfloat16: np.uint16}
+"""Formats that have loops, as these name them."""
+PIECES = 4
+"""Pieces of work per thread, which others may take over."""
 
 
 def works_on(device: str) -> bool:
@@ -48,14 +39,24 @@ def works_on(device: str) -> bool:
 def forward(x: Tensor, v: Tensor | None, decay: Tensor | None, threshold: Tensor | None, form: Form, traced: bool) -> Outputs:
     """Run a sequence; arguments as of `twinspike_torch.lif`, `traced` for potentials."""
     dtype, wide = potential_dtype(x), _supported(x)
-    s, after = empty_sequence(wide, wide.dtype), empty_step(wide, dtype)
-    u = empty_sequence(wide, dtype) if traced else None
-    flat, apart = runs(wide, after)
-    arguments = (
-        *(apart, _numpy(flat), wide.dtype == torch.bfloat16, _optional(v, after), _quantities(decay, threshold, form, dtype)),
-        *(channel_run(after), (bool(form.hard), form.v_reset), _flat(s), _flat(after), _flat(u, dtype)),
+    steps, layout = x.shape[0], _layout(wide)
+    s, after = layout.sequence(steps, wide.dtype), layout.step(dtype)
+    u = layout.sequence(steps, dtype) if traced else None
+    values, apart = layout.steps_of(wide)
+    state = layout.step_of(v, dtype)
+    alpha, gain, theta = _quantities(decay, threshold, form, dtype)
+    block = _block(dtype, 0)
+    loop = loops.forward(STORED[wide.dtype], STORED[dtype])
+    counts = (
+        *(block, steps, layout.neurons, apart, layout.run, 0 if v is None else layout.neurons, alpha.numel(), theta.numel()),
+        *(int(traced), int(form.hard), 0x3F80 if wide.dtype == torch.bfloat16 else 1),
     )
-    _share_out(loops.forward, (x.shape[0], after.numel()), arguments)
+    addresses = [_address(a) for a in (values, state, alpha, gain, theta, s, after, u)]
+
+    def piece(first: int, last: int) -> None:
+        loop(first, last, *counts, form.v_reset, *addresses, _room.take(loops.ROWS, dtype))
+
+    _share_out(steps, layout.neurons, block, piece)
     return Outputs(s.to(x.dtype), after, u)
 
 
@@ -71,43 +72,106 @@ def backward(
 ) -> Gradients:
     """Gradients of a sequence from those of its spikes and of the state after it; `wanted` of decay and threshold."""
     dtype, wide = potential_dtype(x), _supported(x)
-    d_x, step = empty_sequence(wide, wide.dtype), empty_step(wide, dtype)
-    d_v = None if v is None else step
-    parts = [torch.zeros_like(step) if asked else None for asked in wanted]
-    flat, apart = runs(wide, step)
-    flat_g, apart_g = (_none(wide.dtype), 0) if g is None else runs(g.to(wide.dtype), step)
-    arguments = (
-        *((apart, apart_g), _numpy(flat), _numpy(flat_g), wide.dtype == torch.bfloat16, _optional(v, step), _optional(e, step)),
-        *(_quantities(decay, threshold, form, dtype), channel_run(step)),
-        (bool(form.hard), form.v_reset, bool(form.detach_reset), bool(form.decay_input)),
-        (int(form.surrogate), form.width),
-        *(_flat(d_x), _flat(d_v, dtype), *(_flat(part, dtype) for part in parts)),
+    steps, layout = x.shape[0], _layout(wide)
+    d_x = layout.sequence(steps, wide.dtype)
+    d_v = None if v is None else layout.step(dtype)
+    learned = any(wanted)
+    parts = [layout.step(dtype) if learned else None for _ in wanted]
+    values, apart = layout.steps_of(wide)
+    towards, g_apart = (torch.zeros(layout.neurons, dtype=wide.dtype), 0) if g is None else layout.steps_of(g.to(wide.dtype))
+    state, end = layout.step_of(v, dtype), layout.step_of(e, dtype)
+    alpha, gain, theta = _quantities(decay, threshold, form, dtype)
+    block, surrogate = _block(dtype, steps), int(form.surrogate)
+    loop = loops.backward(STORED[wide.dtype], STORED[dtype], surrogate, int(learned))
+    counts = (
+        *(block, steps, layout.neurons, apart, g_apart, layout.run, 0 if v is None else layout.neurons),
+        *(0 if e is None else layout.neurons, alpha.numel(), theta.numel()),
+        *(int(form.hard), int(form.detach_reset), int(form.decay_input)),
     )
-    _share_out(loops.backward, (x.shape[0], step.numel()), arguments)
-    return Gradients(d_x.to(x.dtype), d_v, *map(shared_by, (decay, threshold), parts))
+    numbers = (form.v_reset, *loops.constants(surrogate, form.width))
+    addresses = [_address(a) for a in (values, towards, state, end, alpha, gain, theta, d_x, d_v, *parts)]
+
+    def piece(first: int, last: int) -> None:
+        rows = _room.take(loops.ROWS + block * steps, dtype)
+        loop(first, last, *counts, *numbers, *addresses, rows, rows + loops.ROWS * dtype.itemsize)
+
+    _share_out(steps, layout.neurons, block, piece)
+    sums = (shared_by(*pair) if asked else None for *pair, asked in zip((decay, threshold), parts, wanted, strict=True))
+    return Gradients(d_x.to(x.dtype), d_v, *sums)
 
 
-def _share_out(kernel: Callable[..., None], size: tuple[int, int], arguments: tuple[Any, ...]) -> None:
+# --- tensors as addresses --------------------------------------------------------------------------------
+
+
+class _Layout:
+    """How one step's outputs lie in memory: as `torch.empty_like` of a step of the input."""
+
+    def __init__(self, shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
+        like = torch.empty_like(torch.empty_strided(shape, strides, device="meta"))
+        self.shape, self.strides = tuple(like.shape), like.stride()
+        self.neurons, self.run = like.numel(), channel_run(like)
+
+    def sequence(self, steps: int, dtype: torch.dtype) -> Tensor:
+        """An unfilled (T, B, C, ...), one step after the other."""
+        return lif_memory.empty((steps, *self.shape), (self.neurons, *self.strides), dtype)
+
+    def step(self, dtype: torch.dtype) -> Tensor:
+        """An unfilled (B, C, ...)."""
+        return lif_memory.empty(self.shape, self.strides, dtype)
+
+    def steps_of(self, values: Tensor) -> tuple[Tensor, int]:
+        """A sequence in this layout, copied only if it has to be, and how far apart its steps lie."""
+        if values.stride()[1:] == self.strides:
+            return values, values.stride(0)
+        return runs(values, torch.empty_strided(self.shape, self.strides, dtype=values.dtype))
+
+    def step_of(self, values: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+        """One step in this layout and format, copied only if it has to be."""
+        if values is None or (values.dtype == dtype and values.stride() == self.strides):
+            return values
+        return run(values.detach(), torch.empty_strided(self.shape, self.strides, dtype=dtype))
+
+
+def _layout(x: Tensor) -> _Layout:
+    return _known_layout(x.shape[1:], x.stride()[1:])
+
+
+_known_layout = lru_cache(maxsize=1024)(_Layout)
+
+
+def _address(values: Tensor | None) -> int:
+    return 0 if values is None else values.data_ptr()
+
+
+def _share_out(steps: int, neurons: int, block: int, kernel: Callable[[int, int], None]) -> None:
     """Run a kernel on all blocks, in as many threads as torch uses and the work is worth."""
-    steps, neurons = size
-    block = max(64, min(BLOCK, POTENTIALS // steps))
     blocks = -(-neurons // block)
-    threads = max(1, min(torch.get_num_threads(), blocks, steps * neurons // SHARE))
-    bounds = [blocks * i // threads for i in range(threads + 1)]
-    shares = list(pairwise(bounds))
-    waiting = [_pool(threads - 1).submit(kernel, share, block, size, *arguments) for share in shares[1:]]
-    kernel(shares[0], block, size, *arguments)
-    for future in waiting:
-        future.result()
+    threads = min(torch.get_num_threads(), blocks, steps * neurons // SHARE)
+    pieces = 1 if threads <= 1 else min(blocks, threads * PIECES)
+    lif_threads.run(lambda i: kernel(blocks * i // pieces, blocks * (i + 1) // pieces), pieces, threads)
 
 
-@cache
-def _pool(workers: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(workers, thread_name_prefix="lif")
+def _block(dtype: torch.dtype, kept: int) -> int:
+    """Neurons of a block: `kept` numbers of each must stay in cache."""
+    most = BLOCK if dtype == torch.float32 else BLOCK // 2
+    return max(64, min(most, POTENTIALS // max(1, kept) // 64 * 64))
 
 
-# A forked process has none of its parent's threads.
-os.register_at_fork(after_in_child=_pool.cache_clear)
+class _Room(threading.local):
+    """A thread's memory for one block at a time: fresh pages would cost more than what is done on them."""
+
+    def __init__(self) -> None:
+        self._held: dict[torch.dtype, Tensor] = {}
+
+    def take(self, numbers: int, dtype: torch.dtype) -> int:
+        """Address of so many numbers, until the next call."""
+        held = self._held.get(dtype)
+        if held is None or held.numel() < numbers:
+            held = self._held[dtype] = torch.empty(numbers, dtype=dtype)
+        return held.data_ptr()
+
+
+_room = _Room()
 
 
 def _supported(x: Tensor) -> Tensor:
@@ -115,38 +179,20 @@ def _supported(x: Tensor) -> Tensor:
     return x.detach() if x.dtype in (torch.float32, torch.float64, torch.bfloat16) else x.detach().to(torch.float32)
 
 
-def _quantities(decay: Tensor | None, threshold: Tensor | None, form: Form, dtype: torch.dtype) -> tuple[Array, Array, Array]:
-    """Decay, weight of the current and threshold as arrays, of one value or one per channel."""
+def _quantities(decay: Tensor | None, threshold: Tensor | None, form: Form, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Decay, weight of the current and threshold, of one value or one per channel; decay and weight of as many."""
+    theta = _constant(form.threshold, 1, dtype) if threshold is None else _flat(threshold, dtype)
     weighted = bool(form.decay_input)
     if decay is None:
-        alpha, gain = _constant(form.decay, dtype), _constant(1.0 - form.decay if weighted else 1.0, dtype)
-    else:
-        wide = decay.detach().to(dtype).reshape(-1).contiguous()
-        alpha, gain = _numpy(wide), _numpy(1.0 - wide) if weighted else _constant(1.0, dtype)
-    if threshold is None:
-        return alpha, gain, _constant(form.threshold, dtype)
-    return alpha, gain, _numpy(threshold.detach().to(dtype).reshape(-1).contiguous())
+        return _constant(form.decay, 1, dtype), _constant(1.0 - form.decay if weighted else 1.0, 1, dtype), theta
+    alpha = _flat(decay, dtype)
+    return alpha, 1.0 - alpha if weighted else _constant(1.0, alpha.numel(), dtype), theta
 
 
 @cache
-def _constant(value: float, dtype: torch.dtype) -> Array:
-    return _numpy(torch.tensor([value], dtype=dtype))
+def _constant(value: float, count: int, dtype: torch.dtype) -> Tensor:
+    return torch.full((count,), value, dtype=dtype)
 
 
-def _none(dtype: torch.dtype) -> Tensor:
-    return torch.empty(0, dtype=dtype)
-
-
-def _flat(values: Tensor | None, dtype: torch.dtype = torch.float32) -> Array:
-    """An output's memory in storage order, an empty array where there is none."""
-    return _numpy(_none(dtype) if values is None else values.as_strided((values.numel(),), (1,)))
-
-
-def _optional(values: Tensor | None, like: Tensor) -> Array:
-    return _numpy(_none(like.dtype) if values is None else run(values.detach(), like))
-
-
-def _numpy(flat: Tensor) -> Array:
-    """The same memory as an array, bfloat16 as its bits."""
-    array: Array = (flat.view(torch.uint16) if flat.dtype == torch.bfloat16 else flat).numpy()
-    return array
+def _flat(quantity: Tensor, dtype: torch.dtype) -> Tensor:
+    return quantity.detach().to(dtype).reshape(-1).contiguous()
