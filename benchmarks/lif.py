@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from measure import header, ratio, restrict, spread, take_turns, versions, write
+from apart import Apart, Made
+from measure import header, ratio, spread, take_timed_turns, versions, write
 from numpy.typing import NDArray
 
 NEURONS = 65_536
@@ -29,24 +30,23 @@ PEERS = ("spikingjelly", "snntorch", "norse", "spyx")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", choices=("methods", "options", "neurons"))
+    parser.add_argument("table", choices=tuple(TABLES))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--steps", type=int, nargs="*", help="T; default: 4 16 100, of options and neurons 4")
     parser.add_argument("--neurons", type=int, default=NEURONS)
-    parser.add_argument("--seconds", type=float, default=25.0, help="for the turns of one comparison")
-    parser.add_argument("--only", nargs="*", default=[], help="names of the variants to run")
+    parser.add_argument("--seconds", type=float, default=20.0, help="for the turns of one comparison")
+    parser.add_argument("--only", nargs="*", default=[], help="names of the variants, or of the backends, to run")
     options = parser.parse_args()
     if options.clock == "cpu" and options.threads > 1:
         sys.exit("--clock cpu: expected one thread, since it adds up what all threads take")
     result = header("lif", options.clock) | {"table": options.table, "threads": options.threads, "unit": "ns per neuron and step"}
-    restrict(options.threads)
     from neurons import kernels
 
     result |= {"kernels": kernels()}
     result["versions"] |= versions(PEERS)
     result["rows"] = []
-    for row in {"methods": methods, "options": neuron_options, "neurons": sizes}[options.table](options):
+    for row in TABLES[options.table](options):
         result["rows"].append(row)
         print(f"{row['variant']:<44} T = {row['T']:<4} N = {row['neurons']:<8} {row['ns']['median']:8.3f} ns", flush=True)
     print(write(f"lif_{options.table}_{options.threads}", result))
@@ -56,57 +56,92 @@ def methods(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Every implementation; ratios are to the first."""
     from neurons import variants
 
-    known = {k: v for k, v in variants(options.threads).items() if not options.only or k in options.only}
+    names = [name for name in variants(options.threads) if not options.only or name in options.only]
     for steps in options.steps or (4, 16, 100):
-        x, g = currents(steps, options.neurons)
-        runners = {name: variant.make(x, g) for name, variant in known.items()}
-        want = reference_spikes(x)
-        facts = {
-            name: {"settings": known[name].settings, "differs": known[name].differs, "equal_spikes": share(runner.spikes(), want)}
-            for name, runner in runners.items()
-        }
-        for name, found in timed({name: runner.call for name, runner in runners.items()}, options, x).items():
-            yield found | facts[name]
+        yield from timed(make_methods, names, options, steps, options.neurons, True)
 
 
 def neuron_options(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Each option of the neuron in both backends; ratios are to the default of the same backend."""
-    from neurons import our_jax, our_torch
-
     for steps in options.steps or (4,):
-        x, g = currents(steps, options.neurons)
-        for backend, make in (("torch", our_torch), ("jax", our_jax)):
+        for backend in ("torch", "jax"):
             if not options.only or backend in options.only:
-                calls = {f"{backend}: {name}": make(neuron)(x, g).call for name, neuron in every_option().items()}
-                yield from timed(calls, options, x).values()
+                names = [f"{backend}: {name}" for name in every_option()]
+                yield from timed(make_options, names, options, steps, options.neurons)
 
 
 def sizes(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """From what fits a core's cache to what fits none."""
-    from neurons import variants
-
     names = options.only or ["torch", "jax", "C loop"]
-    known = {k: v for k, v in variants(options.threads).items() if k in names}
     for steps in options.steps or (4,):
         for power in range(10, 23, 2):
-            x, g = currents(steps, 2**power)
-            yield from timed({name: v.make(x, g).call for name, v in known.items()}, options, x).values()
+            yield from timed(make_methods, names, options, steps, 2**power, False)
 
 
-def timed(calls: Mapping[str, Any], options: argparse.Namespace, x: NDArray[np.float32]) -> dict[str, dict[str, Any]]:
-    """A row per variant, from turns of all of them."""
-    taken = take_turns(calls, rounds=ROUNDS, slice_seconds=SLICE, seconds=options.seconds, clock=options.clock)
-    first = next(iter(taken.values()))
-    return {
-        name: {
+TABLES: dict[str, Callable[[argparse.Namespace], Iterator[dict[str, Any]]]] = {
+    "methods": methods,
+    "options": neuron_options,
+    "neurons": sizes,
+}
+
+
+def timed(make: Callable[..., Made], names: list[str], options: argparse.Namespace, steps: int, *rest: Any) -> Iterator[Any]:
+    """A row per variant, from turns of all of them, each framework in a process of its own."""
+    families: dict[str, list[str]] = {}
+    for name in names:
+        families.setdefault(family(name), []).append(name)
+    processes = [Apart(options.threads, options.clock, make, own, options.threads, steps, *rest) for own in families.values()]
+    facts = {name: known for process in processes for name, known in process.facts.items()}
+    timers = {name: process.timer(name) for process in processes for name in process.facts}
+    in_order = {name: timers[name] for name in names}
+    try:
+        taken = take_timed_turns(in_order, rounds=ROUNDS, slice_seconds=SLICE, seconds=options.seconds)
+    finally:
+        for process in processes:
+            process.end()
+    for name, values in taken.items():
+        neurons = facts[name].pop("neurons")
+        yield {
             "variant": name,
-            "T": len(x),
-            "neurons": x[0].size,
-            "ns": spread(values, 1e9 / x.size),
-            "to_first": ratio(values, first),
-        }
-        for name, values in taken.items()
-    }
+            "T": steps,
+            "neurons": neurons,
+            "ns": spread(values, 1e9 / (steps * neurons)),
+            "to_first": ratio(values, taken[names[0]]),
+        } | facts[name]
+
+
+def family(name: str) -> str:
+    """Whose threads and memory a variant works with."""
+    return "jax" if name == "spyx" or name.startswith("jax") else "C" if name == "C loop" else "torch"
+
+
+def make_methods(names: list[str], threads: int, steps: int, neurons: int, checked: bool) -> Made:
+    """Implementations by name, and whether their spikes are the reference's."""
+    from neurons import variants
+
+    known, (x, g) = variants(threads), currents(steps, neurons)
+    want = reference_spikes(x) if checked else None
+    made = {}
+    for name in names:
+        runner, facts = known[name].make(x, g), {"neurons": x[0].size}
+        if want is not None:
+            equal = share(runner.spikes(), want)
+            facts |= {"settings": known[name].settings, "differs": known[name].differs, "equal_spikes": equal}
+        made[name] = runner.call, facts
+    return made
+
+
+def make_options(names: list[str], threads: int, steps: int, neurons: int) -> Made:
+    """Options of the neuron by name, after that of a backend."""
+    from neurons import our_jax, our_torch
+
+    x, g = currents(steps, neurons)
+    made = {}
+    for name in names:
+        backend, _, option = name.partition(": ")
+        make = our_torch if backend == "torch" else our_jax
+        made[name] = make(every_option()[option])(x, g).call, {"neurons": x[0].size}
+    return made
 
 
 def every_option() -> dict[str, Any]:

@@ -45,30 +45,41 @@ def take_turns(
         seconds: no further round begins after this time; three are always made.
         clock: see `CLOCKS`.
     """
-    repeats = {}
-    for name, call in variants.items():
-        call()
-        repeats[name] = 1
-        if slice_seconds:
-            began = time.perf_counter()
-            call()
-            repeats[name] = max(1, round(slice_seconds / max(1e-9, time.perf_counter() - began)))
-    now, names, until = CLOCKS[clock], list(variants), time.monotonic() + seconds
-    found: dict[str, list[float]] = {name: [] for name in names}
+    now = CLOCKS[clock]
+
+    def timer(call: Callable[[], object]) -> Callable[[int], float]:
+        def timed(count: int) -> float:
+            began = now()
+            for _ in range(count):
+                call()
+            return now() - began
+
+        return timed
+
     gc.collect()
     gc.disable()
     try:
-        for turn in range(rounds):
-            if turn >= 3 and time.monotonic() > until:
-                break
-            for name in (*names[turn % len(names) :], *names[: turn % len(names)]):
-                call, count = variants[name], repeats[name]
-                began = now()
-                for _ in range(count):
-                    call()
-                found[name].append((now() - began) / count)
+        timers = {name: timer(call) for name, call in variants.items()}
+        return take_timed_turns(timers, rounds=rounds, slice_seconds=slice_seconds, seconds=seconds)
     finally:
         gc.enable()
+
+
+def take_timed_turns(
+    timers: Mapping[str, Callable[[int], float]], *, rounds: int, slice_seconds: float, seconds: float
+) -> dict[str, list[float]]:
+    """As `take_turns`, of what makes a number of calls and gives the seconds that they took."""
+    repeats = {}
+    for name, timed in timers.items():
+        timed(1)
+        repeats[name] = max(1, round(slice_seconds / max(1e-9, timed(1)))) if slice_seconds else 1
+    names, until = list(timers), time.monotonic() + seconds
+    found: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(rounds):
+        if turn >= 3 and time.monotonic() > until:
+            break
+        for name in (*names[turn % len(names) :], *names[: turn % len(names)]):
+            found[name].append(timers[name](repeats[name]) / repeats[name])
     return found
 
 

@@ -48,6 +48,10 @@ class _Store:
     """Memory that waits, by size."""
 
     def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew, also where another thread held the lock as the process forked."""
         self._lock = threading.Lock()
         self._waiting: dict[int, list[Memory]] = {}
         self._bytes = 0
@@ -89,12 +93,4 @@ class _Lease:
 
 
 _store = _Store()
-
-
-def _forget() -> None:
-    global _store
-    _store = _Store()
-
-
-# Another thread may hold the lock while a process forks.
-os.register_at_fork(after_in_child=_forget)
+os.register_at_fork(after_in_child=_store.forget)

@@ -59,7 +59,7 @@ def _narrow(value: Any) -> Any:
     """The way back, to the nearest, ties to even."""
     bits = np.float32(value).view(np.uint32)
     rounded = np.uint32(bits + np.uint32(0x7FFF) + (np.uint32(bits >> np.uint32(16)) & np.uint32(1)))
-    return np.uint16(rounded >> np.uint32(16)) if value == value else np.uint16(0x7FC0)
+    return np.uint16(0x7FC0) if math.isnan(value) else np.uint16(rounded >> np.uint32(16))
 
 
 def _loaded(stored: Any) -> Any:
