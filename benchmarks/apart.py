@@ -16,6 +16,9 @@ from typing import Any
 
 from measure import CLOCKS, Clock, restrict
 
+SETTLED = 0.01
+"""Seconds after a turn: libgomp's threads, for one, keep their cores busy for some milliseconds after their work."""
+
 Made = Mapping[str, tuple[Callable[[], object], dict[str, Any]]]
 """Variant -> its call, and what else is known of it."""
 
@@ -75,5 +78,6 @@ def _serve(pipe: Connection, threads: int, clock: Clock, make: Callable[..., Mad
         began = now()
         for _ in range(count):
             call()
-        pipe.send(now() - began)
-        time.sleep(0.002)  # a pool of threads may keep its cores busy for a while
+        took = now() - began
+        time.sleep(SETTLED)
+        pipe.send(took)

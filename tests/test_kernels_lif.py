@@ -210,6 +210,21 @@ def test_blocks_and_threads_change_no_bit(neurons: int) -> None:
     assert torch.equal(grads["x"], ours_grads["x"])
 
 
+@pytest.mark.parametrize("neurons", [20_000, 40_001])
+def test_threads_change_no_bit_of_a_sum_over_all_neurons(neurons: int) -> None:
+    """So many that torch would share their sum out to threads."""
+    found, before = [], torch.get_num_threads()
+    x = torch.randn(2, 1, 2, neurons, generator=torch.Generator().manual_seed(0))
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        try:
+            inputs = {"x": x, "decay": torch.tensor(0.5), "threshold": torch.tensor(0.5)}
+            found.append(gradients("numba", ts.Neuron(surrogate=ts.Arctan()), inputs, x, x[0])[1])
+        finally:
+            torch.set_num_threads(before)
+    assert all(torch.equal(found[0][name], other[name]) for other in found[1:] for name in found[0])
+
+
 def _in_child(queue: Any) -> None:
     queue.put([value.sum().item() for value in numba_gradients(200, 2)])
 

@@ -23,6 +23,12 @@ LEAST = 64 << 10
 ALIGNED = 64
 """Bytes of a line of the caches, and of the longest vector; torch aligns its own tensors to it as well."""
 
+NUMPY = {
+    dtype: (np.dtype(kind).str, np.dtype(kind).itemsize)
+    for dtype, kind in ((torch.float32, "f4"), (torch.float64, "f8"), (torch.bfloat16, "u2"))
+}
+"""Formats as NumPy names them, and their bytes; bfloat16, which it lacks, by its bits."""
+
 Memory = NDArray[np.uint8]
 
 
@@ -34,13 +40,16 @@ def empty(shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype) 
         strides: of the tensor, in elements.
         dtype: of the tensor.
     """
-    out = torch.empty(0, dtype=dtype)
-    size = math.prod(shape) * out.element_size()
+    kind, width = NUMPY[dtype]
+    size = math.prod(shape) * width
     if size < LEAST:
-        return out.new_empty_strided(shape, strides)
-    memory = torch.from_numpy(np.asarray(_Lease(_store, _store.take(size))))
+        return torch.empty_strided(shape, strides, dtype=dtype)
+    lease = _Lease(_store, _store.take(size), shape, tuple(n * width for n in strides), kind)
+    memory = torch.from_numpy(np.asarray(lease))
+    if memory.dtype == dtype:
+        return memory
     # Not a view of it, which autograd would forbid to change in place.
-    whole: Tensor = out.set_(memory.untyped_storage(), 0, shape, strides)
+    whole: Tensor = torch.empty(0, dtype=dtype).set_(memory.untyped_storage(), 0, shape, strides)
     return whole
 
 
@@ -84,9 +93,10 @@ class _Store:
 class _Lease:
     """What a storage holds as long as it lives, by the array that it was made from."""
 
-    def __init__(self, store: _Store, memory: Memory) -> None:
+    def __init__(self, store: _Store, memory: Memory, shape: tuple[int, ...], byte_strides: tuple[int, ...], kind: str) -> None:
         self._store, self._memory = store, memory
-        self.__array_interface__ = memory.__array_interface__
+        data = memory.__array_interface__["data"]
+        self.__array_interface__ = {"version": 3, "data": data, "shape": shape, "strides": byte_strides, "typestr": kind}
 
     def __del__(self) -> None:
         self._store.give_back(self._memory)

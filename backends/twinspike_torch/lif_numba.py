@@ -25,10 +25,13 @@ POTENTIALS = 1 << 16
 """Potentials of a block that may be kept for its backward pass: they stay in a core's second-level cache."""
 SHARE = 1 << 18
 """Least number of neuron-steps that is worth a thread: some 100 us, while to wake and to join one takes some 50."""
-STORED: dict[torch.dtype, type[Any]] = {torch.float32: np.float32, torch.float64: np.float64, torch.bfloat16: np.uint16}
+STORED: dict[torch.dtype, Any] = {torch.float32: np.float32, torch.float64: np.float64, torch.bfloat16: np.uint16}
 """Formats that have loops, as these name them."""
 PIECES = 4
 """Pieces of work per thread, which others may take over."""
+
+SUMMED = 256
+"""Sums that all neurons' numbers go into first; too few for torch to share them out to threads."""
 
 
 def works_on(device: str) -> bool:
@@ -75,18 +78,17 @@ def backward(
     steps, layout = x.shape[0], _layout(wide)
     d_x = layout.sequence(steps, wide.dtype)
     d_v = None if v is None else layout.step(dtype)
-    learned = any(wanted)
-    parts = [layout.step(dtype) if learned else None for _ in wanted]
+    parts = [layout.step(dtype) if asked else None for asked in wanted]
     values, apart = layout.steps_of(wide)
     towards, g_apart = (torch.zeros(layout.neurons, dtype=wide.dtype), 0) if g is None else layout.steps_of(g.to(wide.dtype))
     state, end = layout.step_of(v, dtype), layout.step_of(e, dtype)
     alpha, gain, theta = _quantities(decay, threshold, form, dtype)
     block, surrogate = _block(dtype, steps), int(form.surrogate)
-    loop = loops.backward(STORED[wide.dtype], STORED[dtype], surrogate, int(learned))
+    loop = loops.backward(STORED[wide.dtype], STORED[dtype], surrogate, int(any(wanted)))
     counts = (
         *(block, steps, layout.neurons, apart, g_apart, layout.run, 0 if v is None else layout.neurons),
         *(0 if e is None else layout.neurons, alpha.numel(), theta.numel()),
-        *(int(form.hard), int(form.detach_reset), int(form.decay_input)),
+        *(int(form.hard), int(form.detach_reset), int(form.decay_input), *(asked * layout.neurons for asked in wanted)),
     )
     numbers = (form.v_reset, *loops.constants(surrogate, form.width))
     addresses = [_address(a) for a in (values, towards, state, end, alpha, gain, theta, d_x, d_v, *parts)]
@@ -96,8 +98,7 @@ def backward(
         loop(first, last, *counts, *numbers, *addresses, rows, rows + loops.ROWS * dtype.itemsize)
 
     _share_out(steps, layout.neurons, block, piece)
-    sums = (shared_by(*pair) if asked else None for *pair, asked in zip((decay, threshold), parts, wanted, strict=True))
-    return Gradients(d_x.to(x.dtype), d_v, *sums)
+    return Gradients(d_x.to(x.dtype), d_v, *map(_shared_by, (decay, threshold), parts))
 
 
 # --- tensors as addresses --------------------------------------------------------------------------------
@@ -137,6 +138,15 @@ def _layout(x: Tensor) -> _Layout:
 
 
 _known_layout = lru_cache(maxsize=1024)(_Layout)
+
+
+def _shared_by(quantity: Tensor | None, gradient: Tensor | None) -> Tensor | None:
+    """As `lif_form.shared_by`, but a sum of all in two steps: torch's own differs in its last bits with the number of threads."""
+    if quantity is None or gradient is None or quantity.ndim > 0:
+        return shared_by(quantity, gradient)
+    flat = gradient.as_strided((gradient.numel(),), (1,))
+    whole = len(flat) // SUMMED * SUMMED
+    return (flat[:whole].view(-1, SUMMED).sum(0).sum() + flat[whole:].sum()).to(quantity.dtype)
 
 
 def _address(values: Tensor | None) -> int:

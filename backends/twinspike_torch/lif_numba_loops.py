@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 from twinspike_torch.lif_form import ARCTAN, FAST_SIGMOID, RECTANGLE, SIGMOID, TRIANGLE
 
 Array = NDArray[Any]
+Format = Any
+"""A type of NumPy's scalars."""
 F = TypeVar("F", bound=Callable[..., Any])
 
 LONGEST = 1024
@@ -67,7 +69,7 @@ def _loaded(stored: Any) -> Any:
     raise NotImplementedError  # there is none but the compiled one
 
 
-@overload(_loaded)
+@overload(_loaded)  # type: ignore[untyped-decorator]  # untyped in Numba
 def _(stored: Any) -> Any:
     def widened(stored: Any) -> Any:
         return _widen(stored)
@@ -83,7 +85,7 @@ def _stored(value: Any, like: Any) -> Any:
     raise NotImplementedError
 
 
-@overload(_stored)
+@overload(_stored)  # type: ignore[untyped-decorator]  # as above
 def _(value: Any, like: Any) -> Any:
     def narrowed(value: Any, like: Any) -> Any:
         return _narrow(value)
@@ -99,7 +101,7 @@ def _exp(y: Any) -> Any:
     raise NotImplementedError
 
 
-@overload(_exp)
+@overload(_exp)  # type: ignore[untyped-decorator]  # as above
 def _(y: Any) -> Any:
     def polynomial(y: Any) -> Any:
         return _exp_32(y)
@@ -240,7 +242,7 @@ def _step_back(surrogate: int, learned: int, *rest: Any) -> None:
     raise NotImplementedError
 
 
-@overload(_step_back, prefer_literal=True)
+@overload(_step_back, prefer_literal=True)  # type: ignore[untyped-decorator]  # as above
 def _(
     surrogate: Any,
     learned: Any,
@@ -310,11 +312,11 @@ def _reset(potentials: Array, k: Any, n: Any, rows: Array, hard: bool, v_reset: 
 
 ADDRESS, COUNT, NUMBER = numba.types.voidptr, numba.types.int64, numba.types.float64
 FORWARD = numba.types.void(*[COUNT] * 13, NUMBER, *[ADDRESS] * 9)
-BACKWARD = numba.types.void(*[COUNT] * 15, *[NUMBER] * 3, *[ADDRESS] * 13)
+BACKWARD = numba.types.void(*[COUNT] * 17, *[NUMBER] * 3, *[ADDRESS] * 13)
 
 
 @cache
-def forward(stored: type[Any], number: type[Any]) -> Callable[..., None]:
+def forward(stored: Format, number: Format) -> Callable[..., None]:
     """The way forward for currents of the type `stored`, which is uint16 for bfloat16, and potentials of `number`."""
 
     def lif_forward(
@@ -368,7 +370,7 @@ def forward(stored: type[Any], number: type[Any]) -> Callable[..., None]:
 
 
 @cache
-def backward(stored: type[Any], number: type[Any], surrogate: int, learned: int) -> Callable[..., None]:
+def backward(stored: Format, number: Format, surrogate: int, learned: int) -> Callable[..., None]:
     """The way back for a surrogate by number, with gradients of learned quantities or (0) without."""
 
     def lif_backward(
@@ -387,6 +389,8 @@ def backward(stored: type[Any], number: type[Any], surrogate: int, learned: int)
         hard: int,
         detached: int,
         weighted: int,
+        decay_sums: int,
+        threshold_sums: int,
         reset_to: float,
         a: float,
         b: float,
@@ -406,11 +410,12 @@ def backward(stored: type[Any], number: type[Any], surrogate: int, learned: int)
     ) -> None:
         """As forward; `a` and `b` are the surrogate's `constants`, `ends` is N or 0 for the gradient of the last state.
 
-        `d_decay` and `d_threshold` are each neuron's sums over time; `potentials` has room for `steps` times `block`.
+        `d_decay` and `d_threshold` are each neuron's sums over time, `decay_sums` and `threshold_sums` N or 0 of them;
+        `potentials` has room for `steps` times `block`.
         """
         x, g, d_x = carray(x_, steps * apart, stored), carray(g_, steps * g_apart, stored), carray(d_x_, steps * neurons, stored)
         v, e, d_v = carray(v_, states, number), carray(e_, ends, number), carray(d_v_, states, number)
-        d_decay, d_threshold = carray(d_decay_, neurons, number), carray(d_threshold_, neurons, number)
+        d_decay, d_threshold = carray(d_decay_, decay_sums, number), carray(d_threshold_, threshold_sums, number)
         rows, potentials = carray(rows_, ROWS, number), carray(potentials_, steps * block, number)
         quantities = (carray(alpha_, decays, number), carray(gain_, decays, number), carray(theta_, thresholds, number))
         zero, one, v_reset = number(0), number(1), number(reset_to)
@@ -428,7 +433,7 @@ def backward(stored: type[Any], number: type[Any], surrogate: int, learned: int)
             for t in range(steps - 1, -1, -1):
                 k, p, q = U64(t * block), U64(t * g_apart + start), U64(t * neurons + start)
                 _step_back(surrogate, learned, potentials, k, g, p, m, rows, (hard != 0, detached != 0), numbers, d_x, q)
-                if learned:
+                if decay_sums > 0:
                     if t > 0:
                         _reset(potentials, U64((t - 1) * block), m, rows, hard != 0, v_reset)
                     else:
@@ -436,8 +441,9 @@ def backward(stored: type[Any], number: type[Any], surrogate: int, learned: int)
                     _add_decay(m, rows, x, U64(t * apart + start), weighted != 0, zero)
             if states > 0:
                 d_v[start : start + n] = rows[E : E + m]
-            if learned:
+            if decay_sums > 0:
                 d_decay[start : start + n] = rows[D_DECAY : D_DECAY + m]
+            if threshold_sums > 0:
                 d_threshold[start : start + n] = rows[D_THRESHOLD : D_THRESHOLD + m]
 
     return _entry(BACKWARD, lif_backward)

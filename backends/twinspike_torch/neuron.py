@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from twinspike.config import Neuron, Scope
-from twinspike.errors import require
+from twinspike.errors import refuse, require
 from twinspike_torch import lif_kernels, lif_plain
 from twinspike_torch.lif_form import form
 from twinspike_torch.lif_kernels import Kernel
@@ -156,14 +156,17 @@ def _run(
     kernel: Kernel,
     traced: bool,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    fits = x.ndim >= 3 and x.is_floating_point() and x.shape[0] > 0
-    require(fits, "lif.x", expected="a floating (T, B, C, ...) with T >= 1", got=tuple(x.shape))
-    require(v is None or v.shape == x.shape[1:], "lif.v", expected=f"shape {tuple(x.shape[1:])}", got=v)
+    shape = x.shape
+    fits = len(shape) >= 3 and x.is_floating_point() and shape[0] > 0
+    if not fits:
+        raise refuse("lif.x", expected="a floating (T, B, C, ...) with T >= 1", got=tuple(shape))
+    if v is not None and v.shape != shape[1:]:
+        raise refuse("lif.v", expected=f"shape {tuple(shape[1:])}", got=v)
     for name, value in (("decay", decay), ("threshold", threshold)):
-        fits = value is None or value.shape in ((), x.shape[2:3])
-        require(fits, f"lif.{name}", expected=f"shape () or {tuple(x.shape[2:3])}", got=value)
+        if value is not None and value.shape not in ((), shape[2:3]):
+            raise refuse(f"lif.{name}", expected=f"shape () or {tuple(shape[2:3])}", got=value)
     out: tuple[Tensor, Tensor, Tensor | None]
-    chosen = lif_kernels.choose(kernel, x.device.type, torch.compiler.is_compiling(), x.shape[0])
+    chosen = lif_kernels.choose(kernel, x.device.type, torch.compiler.is_compiling(), shape[0])
     out = _LIF.apply(x, v, decay, threshold, neuron, chosen, traced)  # type: ignore[no-untyped-call]  # torch types no apply
     return out
 
