@@ -8,12 +8,25 @@ of its own: JAX would round a kernel's gradient to bfloat16 on the way, where cl
 from __future__ import annotations
 
 from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.custom_derivatives import SymbolicZero
+
+from twinspike_jax import products
+from twinspike_jax.native_build import Library
 
 _MAPS = ("NHWC", "HWIO", "NHWC")
+
+
+class _Form(NamedTuple):
+    """What is fixed when a convolution is traced."""
+
+    stride: int
+    padding: int
+    precision: lax.Precision
 
 
 def conv(x: Array, kernel: Array, stride: int, padding: int, precision: lax.Precision) -> Array:
@@ -29,10 +42,53 @@ def conv(x: Array, kernel: Array, stride: int, padding: int, precision: lax.Prec
     Returns:
         (B, H', W', O), H' = (H + 2 padding - kh)//stride + 1.
     """
+    form = _Form(stride, padding, precision)
+    return _plain(form, x, kernel) if products.serve(x, kernel) is None else _conv(form, x, kernel)
+
+
+def _plain(form: _Form, x: Array, kernel: Array) -> Array:
+    stride, padding, precision = form
     if _tiles(kernel, stride, padding):
         return jnp.matmul(_patches(kernel.shape[0], stride, x), kernel.reshape(-1, kernel.shape[-1]), precision=precision)
     pads = [(padding, padding)] * 2
     return lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=_MAPS, precision=precision)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _conv(form: _Form, x: Array, kernel: Array) -> Array:
+    library = _library(x, kernel)
+    return products.on_cpu(partial(products.convolution, library, form.stride, form.padding), partial(_plain, form), x, kernel)
+
+
+def _library(x: Array, kernel: Array) -> Library:
+    library = products.serve(x, kernel)
+    if library is None:  # `conv` has asked; this tells the type checker
+        raise TypeError(x.dtype)
+    return library
+
+
+def _conv_forward(form: _Form, x: Any, kernel: Any) -> tuple[Array, Any]:
+    """The result; the operands, and which gradients are wanted: `()` is a mark without arrays."""
+    y = _conv(form, x.value, kernel.value)
+    return y, (x.value, kernel.value, () if x.perturbed else None, () if kernel.perturbed else None)
+
+
+def _conv_backward(form: _Form, residuals: Any, g: Any) -> tuple[Array | None, Array | None]:
+    x, kernel, wants_x, wants_kernel = residuals
+    if isinstance(g, SymbolicZero):
+        return None, None
+    library = _library(x, kernel)
+    d_x = d_kernel = None
+    if wants_x is not None:
+        ours = partial(products.convolution_map, library, form.stride, form.padding, x.shape)
+        d_x = products.on_cpu(ours, lambda k, g: jax.linear_transpose(lambda m: _plain(form, m, k), x)(g)[0], kernel, g)
+    if wants_kernel is not None:
+        ours = partial(products.convolution_kernel, library, form.stride, form.padding, kernel.shape)
+        d_kernel = products.on_cpu(ours, lambda m, g: jax.linear_transpose(lambda k: _plain(form, m, k), kernel)(g)[0], x, g)
+    return d_x, d_kernel
+
+
+_conv.defvjp(_conv_forward, _conv_backward, symbolic_zeros=True)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))

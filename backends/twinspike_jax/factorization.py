@@ -5,15 +5,20 @@ Letters: `*p` kernel positions, m rows (out), n columns (in, or in kh kw), r ran
 
 from __future__ import annotations
 
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.custom_derivatives import SymbolicZero
 
 from twinspike.config import Factorization
 from twinspike.errors import refuse, require
 from twinspike.reference.factorization import rank_for_energy
+from twinspike_jax import products
+from twinspike_jax.native_build import Library
 
 HIGHEST = lax.Precision.HIGHEST
 
@@ -111,8 +116,65 @@ def compose(
         kernel_shape: of the result.
         precision: of the product; HIGHEST rules TF32 out.
     """
-    matrices = _product(u * sigma[..., None, :], v, precision)
-    return unmatricize(matrices, factorization=factorization, kernel_shape=kernel_shape)
+    if products.serve(u, sigma, v) is None:
+        matrices = _product(u * sigma[..., None, :], v, precision)
+        return unmatricize(matrices, factorization=factorization, kernel_shape=kernel_shape)
+    transposed = _composed(precision, u, sigma, v)
+    if transposed.ndim == 4 and factorization.view == "permute":  # one transposition instead of two that cancel out
+        return transposed.transpose(3, 2, 0, 1)
+    return unmatricize(_t(transposed), factorization=factorization, kernel_shape=kernel_shape)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _composed(precision: lax.Precision, u: Array, sigma: Array, v: Array) -> Array:
+    """(U diag(sigma) V)', (*p, n, m), by this package's kernels where they serve."""
+
+    def kernel(u: Array, sigma: Array, v: Array) -> Array:
+        return products.product(_library(u, sigma, v), v, u, of_terms=sigma)
+
+    return products.on_cpu(kernel, lambda u, sigma, v: _t(_product(u * sigma[..., None, :], v, precision)), u, sigma, v)
+
+
+def _library(*factors: Array) -> Library:
+    library = products.serve(*factors)
+    if library is None:  # `compose` has asked; this tells the type checker
+        raise TypeError(factors[0].dtype)
+    return library
+
+
+def _composed_forward(precision: lax.Precision, u: Any, sigma: Any, v: Any) -> tuple[Array, Any]:
+    """The product; the factors, and which gradients are wanted: `()` is a mark without arrays."""
+    factors = u, sigma, v
+    return _composed(precision, *(f.value for f in factors)), (
+        tuple(f.value for f in factors),
+        tuple(() if f.perturbed else None for f in factors),
+    )
+
+
+def _composed_backward(precision: lax.Precision, residuals: Any, g: Any) -> tuple[Array | None, ...]:
+    """With Q = U'G, G (m, n): dU = G V' diag(sigma), dV = diag(sigma) Q, dsigma = diag(Q V')."""
+    (u, sigma, v), wanted = residuals
+    wants_u, wants_sigma, wants_v = (mark is not None for mark in wanted)
+    if isinstance(g, SymbolicZero):
+        return None, None, None
+    library = _library(u, sigma, v)
+    d_u = d_sigma = d_v = None
+    if wants_u:
+        d_u = products.on_cpu(
+            lambda g, v, sigma: products.product(library, g, v, of_columns=sigma),
+            lambda g, v, sigma: _product(_t(g), _t(v), precision) * sigma[..., None, :],
+            g,
+            v,
+            sigma,
+        )
+    if wants_sigma or wants_v:
+        q = products.on_cpu(lambda u, g: products.product(library, u, g), lambda u, g: _product(_t(u), _t(g), precision), u, g)
+        d_sigma = (q * v).sum(axis=-1) if wants_sigma else None
+        d_v = sigma[..., None] * q if wants_v else None
+    return d_u, d_sigma, d_v
+
+
+_composed.defvjp(_composed_forward, _composed_backward, symbolic_zeros=True)
 
 
 def _gram_error(a: Array) -> Array:

@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,13 +25,11 @@ import jax
 from twinspike_jax.compile_cache import user_cache
 
 SOURCES = Path(__file__).parent / "native"
-UNIT = "lif_ffi.cpp"
-HANDLERS = ("twinspike_lif_forward", "twinspike_lif_backward")
 OPTIONS = (
-    "-std=c++17", "-O2", "-ftree-vectorize", "-fvect-cost-model=dynamic", "-ffp-contract=off", "-fno-math-errno",
-    "-fno-trapping-math", "-fPIC", "-shared", "-w",
+    "-std=c++17", "-O2", "-ftree-vectorize", "-fvect-cost-model=dynamic", "-fno-math-errno", "-fno-trapping-math", "-fPIC",
+    "-shared", "-w",
 )  # fmt: skip
-"""For g++ and clang++. What the compiler may not do is in `lif.h`; its warnings would be about XLA's headers."""
+"""For g++ and clang++. The compiler's warnings would be about XLA's headers."""
 PROCESSOR = ("-march=native",)
 SECONDS = 300
 """Longest time that the compiler gets."""
@@ -38,12 +37,30 @@ SECONDS = 300
 _lock = threading.Lock()
 
 
+class Unit(NamedTuple):
+    """What is compiled into one library."""
+
+    name: str
+    source: str
+    handlers: tuple[str, ...]
+    contract: str
+    """Whether multiply and add may be fused, `off` or `fast`; the sources say why."""
+
+
+LIF = Unit("lif", "lif_ffi.cpp", ("twinspike_lif_forward", "twinspike_lif_backward"), "off")
+PRODUCTS = Unit(
+    "products",
+    "products_ffi.cpp",
+    ("twinspike_convolution", "twinspike_convolution_map", "twinspike_convolution_kernel", "twinspike_product"),
+    "fast",
+)
+
+
 class Library(NamedTuple):
     """Kernels that are registered with XLA for CPUs."""
 
-    forward: str
-    """Name of a call's target."""
-    backward: str
+    targets: Mapping[str, str]
+    """Handler -> the name by which XLA calls it."""
     compiler: str
     """Name of the compiler's program."""
 
@@ -55,21 +72,21 @@ class Missing(NamedTuple):
     """In half a line."""
 
 
-def library() -> Library | Missing:
+def library(unit: Unit) -> Library | Missing:
     """The kernels, compiled if this machine has not compiled them yet; always the same answer within a process."""
     with _lock:
-        return _library()
+        return _library(unit)
 
 
 @functools.cache
-def _library() -> Library | Missing:
+def _library(unit: Unit) -> Library | Missing:
     compiler = _compiler()
     if compiler is None:
         return Missing("no C++ compiler (CXX, g++, clang++ or c++)")
     try:
-        options = _options(compiler)
+        options = (*_options(compiler), f"-ffp-contract={unit.contract}")
         key = _key(compiler, options)
-        return _register(_built(compiler, options, key), key, compiler)
+        return _register(unit, _built(unit, compiler, options, key), key, compiler)
     except (OSError, subprocess.SubprocessError, AttributeError) as error:
         said = getattr(error, "stderr", None) or str(error)
         first = next((line for line in said.splitlines() if "error" in line), said).strip()
@@ -110,24 +127,24 @@ def _cache() -> Path:
     return folder
 
 
-def _built(compiler: str, options: tuple[str, ...], key: str) -> Path:
+def _built(unit: Unit, compiler: str, options: tuple[str, ...], key: str) -> Path:
     """Path of the library; several processes may build it at once, and each replaces it as a whole."""
     folder = _cache()
-    path = folder / f"lif-{key}.so"
+    path = folder / f"{unit.name}-{key}.so"
     if not path.exists():
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             made = Path(scratch) / path.name
-            command = [compiler, *options, f"-I{jax.ffi.include_dir()}", str(SOURCES / UNIT), "-o", str(made)]
+            command = [compiler, *options, f"-I{jax.ffi.include_dir()}", str(SOURCES / unit.source), "-o", str(made)]
             subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True)
             made.replace(path)
     return path
 
 
-def _register(path: Path, key: str, compiler: str) -> Library:
+def _register(unit: Unit, path: Path, key: str, compiler: str) -> Library:
     """Make the handlers known to XLA; their names have the key, since XLA may keep compiled programs for later runs."""
     loaded = ctypes.CDLL(str(path))
     capsule: Any = jax.ffi.pycapsule
-    names = [f"{handler}_{key}" for handler in HANDLERS]
-    for name, handler in zip(names, HANDLERS, strict=True):
+    targets = {handler: f"{handler}_{key}" for handler in unit.handlers}
+    for handler, name in targets.items():
         jax.ffi.register_ffi_target(name, capsule(getattr(loaded, handler)), platform="cpu")
-    return Library(names[0], names[1], Path(compiler).name)
+    return Library(targets, Path(compiler).name)

@@ -29,7 +29,7 @@ def forward(library: Library, form: Form, inputs: Inputs) -> Outputs:
     n = math.prod(step)
     shapes = ((steps, n), (steps, n) if form.potentials else (0,), (n,) if form.state else (0,))
     results = [shaped(shape, x.dtype if i == 0 else dtype) for i, shape in enumerate(shapes)]
-    s, u, v = _call(library.forward, results, (x, *rest), _attributes(form, inputs.x))
+    s, u, v = _call(library.targets["twinspike_lif_forward"], results, (x, *rest), _attributes(form, inputs.x))
     whole = (steps, *step)
     return Outputs(
         s.reshape(whole).astype(inputs.x.dtype),
@@ -53,7 +53,7 @@ def backward(library: Library, form: Form, inputs: Inputs, g: Array, e: Array | 
         "surrogate": np.int64(_NUMBERS[type(neuron.surrogate)]),
         "scale": np.float64(scale),
     }
-    d_x, *others = _call(library.backward, results, (x, *rest, *towards), attributes)
+    d_x, *others = _call(library.targets["twinspike_lif_backward"], results, (x, *rest, *towards), attributes)
     d_v, d_decay, d_threshold = (d.reshape(step) if a else None for d, a in zip(others, asked, strict=True))
     return Gradients(d_x.astype(inputs.x.dtype).reshape(inputs.x.shape), d_v, d_decay, d_threshold)
 

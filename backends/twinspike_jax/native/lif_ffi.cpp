@@ -4,15 +4,11 @@
 // `neuron_native.py` calls it. A sequence is (T, N), all neurons in one axis; what stands before these axes comes from vmap. An array with
 // no entries is one that is not given or not asked for. Blocks of neurons are shared among the threads of XLA's pool.
 
-#include <atomic>
-#include <cfenv>
-#include <condition_variable>
 #include <functional>
 #include <memory>
-#include <mutex>
 
 #include "lif.h"
-#include "xla/ffi/api/ffi.h"
+#include "threads.h"
 
 namespace twinspike {
 namespace {
@@ -26,44 +22,6 @@ constexpr int64_t kBytes = 1 << 18;
 // Neurons of a block; fewer where each has quantities of its own, which are more rows in the first-level cache.
 constexpr int64_t kLeast = 64, kMost = 1024, kMostOwn = 256;
 constexpr int64_t kWorthAThread = 1 << 16;  // steps of neurons
-
-// --- blocks among threads -------------------------------------------------------------------------------
-
-struct Work {
-  std::function<void(int64_t, void*)> run;  // number of a block, and the memory of the thread that runs it
-  int64_t count, bytes;
-  std::fenv_t environment;  // of the caller: whether subnormal numbers are flushed must not depend on the thread
-  std::atomic<int64_t> next{0}, done{0};
-  std::mutex mutex;
-  std::condition_variable finished;
-
-  // Take blocks until none is left.
-  void help() {
-    int64_t number = next++;
-    if (number >= count) return;
-    std::fenv_t own;
-    std::fegetenv(&own);
-    std::fesetenv(&environment);
-    const std::unique_ptr<char[]> memory(new char[bytes]);
-    int64_t mine = 0;
-    for (; number < count; number = next++, ++mine) run(number, memory.get());
-    std::fesetenv(&own);
-    if ((done += mine) == count) {
-      const std::lock_guard<std::mutex> lock(mutex);
-      finished.notify_all();
-    }
-  }
-};
-
-// Run all blocks. The caller works too, and waits for blocks that others have begun alone: a full pool can't stop it.
-void share(ffi::ThreadPool& pool, std::shared_ptr<Work> work, int64_t size) {
-  std::fegetenv(&work->environment);
-  const int64_t helpers = std::min({pool.num_threads(), work->count, size / kWorthAThread + 1}) - 1;
-  for (int64_t i = 0; i < helpers; ++i) pool.Schedule([work] { work->help(); });
-  work->help();
-  std::unique_lock<std::mutex> lock(work->mutex);
-  work->finished.wait(lock, [&] { return work->done == work->count; });
-}
 
 // --- arrays ---------------------------------------------------------------------------------------------
 
@@ -106,7 +64,7 @@ void run(ffi::ThreadPool& pool, const Arrays<S, P>& whole, const Options& o, int
     const int64_t sequence = number / blocks, first = number % blocks * n;
     block(whole.at(sequence), o, first, std::min(n, whole.neurons - first), static_cast<P*>(memory));
   };
-  share(pool, work, sequences * whole.steps * whole.neurons);
+  share(pool, work, sequences * whole.steps * whole.neurons / kWorthAThread);
 }
 
 // --- handlers -------------------------------------------------------------------------------------------
