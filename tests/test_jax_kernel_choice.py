@@ -12,8 +12,8 @@ import pytest
 
 import twinspike as ts
 import twinspike_jax as tj
-from twinspike_jax import native_build, neuron_kernels
-from twinspike_jax.native_build import Missing
+from twinspike_jax import kernel_choice, native_build, neuron_kernels, products
+from twinspike_jax.native_build import LIF, PRODUCTS, Missing
 
 X = jnp.ones((2, 3, 4))
 
@@ -23,9 +23,21 @@ def lowered():
     return jax.jit(lambda x: tj.lif(x, neuron=ts.Neuron())[0]).lower(X).as_text()
 
 
+def lowered_products():
+    """The text of a factored convolution's program with all its gradients, likewise."""
+    x, u, sigma, v = (jnp.ones(shape) for shape in ((1, 2, 4, 4), (3, 3, 3, 2), (3, 3, 2), (3, 3, 2, 2)))
+
+    def loss(*arrays):
+        x, u, sigma, v = arrays
+        kernel = tj.compose(u, sigma, v, factorization=ts.Factorization(), kernel_shape=(3, 2, 3, 3))
+        return tj.conv2d(x, kernel, padding=1).sum()
+
+    return jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3))).lower(x, u, sigma, v).as_text()
+
+
 def without_compiler(monkeypatch):
     monkeypatch.setattr(native_build, "_compiler", lambda: None)
-    monkeypatch.setattr(neuron_kernels, "library", native_build._library.__wrapped__)
+    monkeypatch.setattr(kernel_choice, "library", native_build._library.__wrapped__)
 
 
 def test_the_kernel_is_compiled_in_and_told(monkeypatch):
@@ -37,7 +49,30 @@ def test_the_kernel_is_compiled_in_and_told(monkeypatch):
 def test_plain_on_request(monkeypatch):
     monkeypatch.setenv(neuron_kernels.CHOICE, "plain")
     assert "twinspike_lif" not in lowered()
-    assert set(tj.backend.capabilities().kernels.values()) == {"plain XLA: TWINSPIKE_JAX_LIF asks for it"}
+    told = tj.backend.capabilities().kernels
+    assert {told["lif on cpu"], told["lif on gpu"]} == {"plain XLA: TWINSPIKE_JAX_LIF asks for it"}
+
+
+def test_products_by_our_kernels_or_plain_on_request(monkeypatch):
+    """Convolutions and kernels out of factors: none or all four of the kernels, and it is told which."""
+    monkeypatch.delenv(products.CHOICE, raising=False)
+    found = lowered_products()
+    assert all(f"{handler}_" in found for handler in PRODUCTS.handlers)
+    assert tj.backend.capabilities().kernels["products on cpu"].startswith("C++ through XLA's FFI, by ")
+    monkeypatch.setenv(products.CHOICE, "plain")
+    assert "twinspike_" not in lowered_products()
+    assert tj.backend.capabilities().kernels["products on cpu"] == "plain XLA: TWINSPIKE_JAX_PRODUCTS asks for it"
+
+
+def test_products_that_are_asked_for_and_missing_are_refused(monkeypatch):
+    without_compiler(monkeypatch)
+    monkeypatch.delenv(products.CHOICE, raising=False)
+    assert "twinspike_" not in lowered_products()
+    monkeypatch.setenv(products.CHOICE, "kernel")
+    with pytest.raises(ts.SpecError, match=r"^products on cpu: [^\n]*no C\+\+ compiler[^\n]*$"):
+        tj.backend.capabilities()
+    with pytest.raises(ts.SpecError, match=r"^products on cpu: [^\n]*no C\+\+ compiler"):
+        lowered_products()
 
 
 def test_plain_conforms():
@@ -83,14 +118,14 @@ def test_a_compiler_that_fails_is_quoted(monkeypatch, tmp_path):
     program = script(tmp_path, 'case "$*" in *-E*) exit 0;; esac; echo "note" >&2; echo "x.cpp:1: error: no luck" >&2; exit 1')
     monkeypatch.setenv("CXX", str(program))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    found = native_build._library.__wrapped__()
+    found = native_build._library.__wrapped__(LIF)
     assert found == Missing("compiler failed: x.cpp:1: error: no luck")
 
 
 def test_what_is_no_library_is_refused_with_its_reason(monkeypatch, tmp_path):
     monkeypatch.setenv("CXX", str(script(tmp_path, 'while [ $# -gt 1 ]; do shift; done; [ -c "$1" ] || echo text > "$1"')))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    found = native_build._library.__wrapped__()
+    found = native_build._library.__wrapped__(LIF)
     assert isinstance(found, Missing)
     assert found.reason.startswith("compiler failed: ")
 
@@ -100,10 +135,10 @@ def test_a_library_is_compiled_once_and_kept_whole(monkeypatch, tmp_path):
     log = tmp_path / "log"
     program = script(tmp_path, f'echo run >> {log}; while [ $# -gt 1 ]; do shift; done; echo text > "$1"')
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    first = native_build._built(str(program), ("-O2",), "one")
-    assert native_build._built(str(program), ("-O2",), "one") == first
+    first = native_build._built(LIF, str(program), ("-O2",), "one")
+    assert native_build._built(LIF, str(program), ("-O2",), "one") == first
     assert log.read_text().count("run") == 1
-    other = native_build._built(str(program), ("-O2",), "two")
+    other = native_build._built(LIF, str(program), ("-O2",), "two")
     assert sorted((tmp_path / "cache" / "twinspike").iterdir()) == sorted([first, other])
 
 

@@ -19,7 +19,7 @@ import twinspike as ts
 from twinspike.reference import neuron as reference
 from twinspike.reference.surrogate import derivative
 from twinspike_jax import neuron_native, neuron_plain, neuron_triton
-from twinspike_jax.native_build import Library, library
+from twinspike_jax.native_build import LIF, Library, library
 from twinspike_jax.neuron_form import Form, Inputs
 from twinspike_jax.precision import formats
 
@@ -33,7 +33,7 @@ def kernel(name):
     if name == "triton":
         passes = [functools.partial(f, interpret=True) for f in (neuron_triton.forward, neuron_triton.backward)]
     elif name == "native":
-        built = library()
+        built = library(LIF)
         assert isinstance(built, Library), f"these tests need a C++ compiler: {built}"
         passes = [functools.partial(f, built) for f in (neuron_native.forward, neuron_native.backward)]
     else:

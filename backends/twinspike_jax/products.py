@@ -1,7 +1,7 @@
 """The C++ kernels of `native/` for convolutions and for products of factors: which serve, and how they are called.
 
-On two cores XLA's own take twice as long: it shares a product badly among threads, and it transposes maps, kernels and
-factors in memory first.
+On two cores XLA's own take up to twice as long: it shares a product badly among threads, and transposes maps, kernels
+and factors in memory first.
 """
 
 from __future__ import annotations
@@ -93,5 +93,6 @@ def product(library: Library, a: Array, b: Array, *, of_terms: Array | None = No
 def _call(library: Library, handler: str, shape: tuple[int, ...], arrays: Sequence[Array], *form: int) -> Array:
     attributes = {name: np.int64(value) for name, value in zip(("stride", "padding"), form, strict=False)}
     result: Any = jax.ShapeDtypeStruct(shape, arrays[0].dtype)  # type: ignore[no-untyped-call]  # JAX leaves it untyped
-    found: Array = jax.ffi.ffi_call(library.targets[handler], result, vmap_method="sequential")(*arrays, **attributes)
+    call: Any = jax.ffi.ffi_call(library.targets[handler], result, vmap_method="sequential")
+    found: Array = call(*arrays, **attributes)
     return found

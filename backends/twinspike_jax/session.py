@@ -26,7 +26,7 @@ from twinspike.errors import refuse, require
 from twinspike.network import Network
 from twinspike.operations import OPERATIONS, operation
 from twinspike.precision import PRECISIONS
-from twinspike_jax import factorization, neuron_kernels
+from twinspike_jax import factorization, neuron_kernels, products
 from twinspike_jax.compile_cache import keep_compiled
 from twinspike_jax.operations import ROWS
 from twinspike_jax.piecewise import Pieces
@@ -76,7 +76,11 @@ class JaxBackend:
             compiled=True,
             prefers_compiled=True,
             versions=versions,
-            kernels={f"lif on {where}": kernel for where, kernel in neuron_kernels.served().items()},
+            kernels={
+                f"{what} on {where}": kernel
+                for what, module in (("lif", neuron_kernels), ("products", products))
+                for where, kernel in module.served().items()
+            },
         )
 
     def session(self, device: str = "cpu", precision: str = "f32-ieee", compiled: bool = False) -> JaxSession:
