@@ -8,12 +8,11 @@ of its own: JAX would round a kernel's gradient to bfloat16 on the way, where cl
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.custom_derivatives import SymbolicZero
 
 from twinspike_jax import products
 from twinspike_jax.native_build import Library
@@ -67,28 +66,30 @@ def _library(x: Array, kernel: Array) -> Library:
     return library
 
 
-def _conv_forward(form: _Form, x: Any, kernel: Any) -> tuple[Array, Any]:
-    """The result; the operands, and which gradients are wanted: `()` is a mark without arrays."""
-    y = _conv(form, x.value, kernel.value)
-    return y, (x.value, kernel.value, () if x.perturbed else None, () if kernel.perturbed else None)
+def _conv_forward(form: _Form, x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _conv(form, x, kernel), (x, kernel)
 
 
-def _conv_backward(form: _Form, residuals: Any, g: Any) -> tuple[Array | None, Array | None]:
-    x, kernel, wants_x, wants_kernel = residuals
-    if isinstance(g, SymbolicZero):
-        return None, None
-    library = _library(x, kernel)
-    d_x = d_kernel = None
-    if wants_x is not None:
-        ours = partial(products.convolution_map, library, form.stride, form.padding, x.shape)
-        d_x = products.on_cpu(ours, lambda k, g: jax.linear_transpose(lambda m: _plain(form, m, k), x)(g)[0], kernel, g)
-    if wants_kernel is not None:
-        ours = partial(products.convolution_kernel, library, form.stride, form.padding, kernel.shape)
-        d_kernel = products.on_cpu(ours, lambda m, g: jax.linear_transpose(lambda k: _plain(form, m, k), kernel)(g)[0], x, g)
+def _conv_backward(form: _Form, residuals: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    """Both gradients by themselves, so that a compiled program leaves out the one that nobody wants."""
+    x, kernel = residuals
+    call = _library(x, kernel), form.stride, form.padding
+    d_x = products.on_cpu(
+        partial(products.convolution_map, *call, x.shape),
+        lambda k, g: jax.linear_transpose(lambda m: _plain(form, m, k), x)(g)[0],
+        kernel,
+        g,
+    )
+    d_kernel = products.on_cpu(
+        partial(products.convolution_kernel, *call, kernel.shape),
+        lambda m, g: jax.linear_transpose(lambda k: _plain(form, m, k), kernel)(g)[0],
+        x,
+        g,
+    )
     return d_x, d_kernel
 
 
-_conv.defvjp(_conv_forward, _conv_backward, symbolic_zeros=True)
+_conv.defvjp(_conv_forward, _conv_backward)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))

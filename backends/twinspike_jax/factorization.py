@@ -6,13 +6,12 @@ Letters: `*p` kernel positions, m rows (out), n columns (in, or in kh kw), r ran
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.custom_derivatives import SymbolicZero
 
 from twinspike.config import Factorization
 from twinspike.errors import refuse, require
@@ -142,39 +141,26 @@ def _library(*factors: Array) -> Library:
     return library
 
 
-def _composed_forward(precision: lax.Precision, u: Any, sigma: Any, v: Any) -> tuple[Array, Any]:
-    """The product; the factors, and which gradients are wanted: `()` is a mark without arrays."""
-    factors = u, sigma, v
-    return _composed(precision, *(f.value for f in factors)), (
-        tuple(f.value for f in factors),
-        tuple(() if f.perturbed else None for f in factors),
+def _composed_forward(precision: lax.Precision, u: Array, sigma: Array, v: Array) -> tuple[Array, tuple[Array, ...]]:
+    return _composed(precision, u, sigma, v), (u, sigma, v)
+
+
+def _composed_backward(precision: lax.Precision, factors: tuple[Array, ...], g: Array) -> tuple[Array, Array, Array]:
+    """With g = G', G (m, n), and Q = U'G: dU = G V' diag(sigma), dV = diag(sigma) Q, dsigma = diag(Q V')."""
+    u, sigma, v = factors
+    library = _library(*factors)
+    d_u = products.on_cpu(
+        lambda g, v, sigma: products.product(library, g, v, of_columns=sigma),
+        lambda g, v, sigma: _product(_t(g), _t(v), precision) * sigma[..., None, :],
+        g,
+        v,
+        sigma,
     )
+    q = products.on_cpu(lambda u, g: products.product(library, u, g), lambda u, g: _product(_t(u), _t(g), precision), u, g)
+    return d_u, (q * v).sum(axis=-1), sigma[..., None] * q
 
 
-def _composed_backward(precision: lax.Precision, residuals: Any, g: Any) -> tuple[Array | None, ...]:
-    """With Q = U'G, G (m, n): dU = G V' diag(sigma), dV = diag(sigma) Q, dsigma = diag(Q V')."""
-    (u, sigma, v), wanted = residuals
-    wants_u, wants_sigma, wants_v = (mark is not None for mark in wanted)
-    if isinstance(g, SymbolicZero):
-        return None, None, None
-    library = _library(u, sigma, v)
-    d_u = d_sigma = d_v = None
-    if wants_u:
-        d_u = products.on_cpu(
-            lambda g, v, sigma: products.product(library, g, v, of_columns=sigma),
-            lambda g, v, sigma: _product(_t(g), _t(v), precision) * sigma[..., None, :],
-            g,
-            v,
-            sigma,
-        )
-    if wants_sigma or wants_v:
-        q = products.on_cpu(lambda u, g: products.product(library, u, g), lambda u, g: _product(_t(u), _t(g), precision), u, g)
-        d_sigma = (q * v).sum(axis=-1) if wants_sigma else None
-        d_v = sigma[..., None] * q if wants_v else None
-    return d_u, d_sigma, d_v
-
-
-_composed.defvjp(_composed_forward, _composed_backward, symbolic_zeros=True)
+_composed.defvjp(_composed_forward, _composed_backward)
 
 
 def _gram_error(a: Array) -> Array:
