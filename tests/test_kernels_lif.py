@@ -15,7 +15,7 @@ from torch_examples import SURROGATES, dyadic
 import twinspike as ts
 import twinspike_torch as tt
 from twinspike.operations import OPERATIONS
-from twinspike_torch import lif_kernels, lif_numba, lif_numba_loops
+from twinspike_torch import lif_kernels, lif_numba, lif_numba_numbers
 from twinspike_torch.lif_form import form
 
 ROUNDOFF = {torch.float64: 2.0**-53, torch.float32: 2.0**-24}
@@ -244,8 +244,8 @@ def test_a_forked_process_computes_on() -> None:
 @numba.njit
 def _to_bits_and_back(values: Any, bits: Any, back: Any) -> None:
     for i in range(len(values)):
-        bits[i] = lif_numba_loops._narrow(values[i])
-        back[i] = lif_numba_loops._widen(bits[i])
+        bits[i] = lif_numba_numbers.narrow(values[i])
+        back[i] = lif_numba_numbers.widen(bits[i])
 
 
 def test_gradients_are_rounded_to_bfloat16_as_torch_rounds() -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from twinspike_torch import lif_memory, lif_threads
 from twinspike_torch import lif_numba_loops as loops
+from twinspike_torch import lif_numba_numbers as numbers
 from twinspike_torch.lif_form import Form, Gradients, Outputs, channel_run, potential_dtype, run, runs, shared_by
 
 BLOCK = 1024
@@ -90,12 +91,12 @@ def backward(
         *(0 if e is None else layout.neurons, alpha.numel(), theta.numel()),
         *(int(form.hard), int(form.detach_reset), int(form.decay_input), *(asked * layout.neurons for asked in wanted)),
     )
-    numbers = (form.v_reset, *loops.constants(surrogate, form.width))
+    reals = (form.v_reset, *numbers.constants(surrogate, form.width))
     addresses = [_address(a) for a in (values, towards, state, end, alpha, gain, theta, d_x, d_v, *parts)]
 
     def piece(first: int, last: int) -> None:
         rows = _room.take(loops.ROWS + block * steps, dtype)
-        loop(first, last, *counts, *numbers, *addresses, rows, rows + loops.ROWS * dtype.itemsize)
+        loop(first, last, *counts, *reals, *addresses, rows, rows + loops.ROWS * dtype.itemsize)
 
     _share_out(steps, layout.neurons, block, piece)
     return Gradients(d_x.to(x.dtype), d_v, *map(_shared_by, (decay, threshold), parts))

@@ -10,10 +10,9 @@ would make the arithmetic so: constants are cast first.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import cache
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import numba
 import numpy as np
@@ -21,12 +20,11 @@ from numba import carray
 from numba.extending import overload
 from numpy.typing import NDArray
 
-from twinspike_torch.lif_form import ARCTAN, FAST_SIGMOID, RECTANGLE, SIGMOID, TRIANGLE
+from twinspike_torch.lif_numba_numbers import compiled, derivative, loaded, stored_as
 
 Array = NDArray[Any]
 Format = Any
 """A type of NumPy's scalars."""
-F = TypeVar("F", bound=Callable[..., Any])
 
 LONGEST = 1024
 """Most neurons of a block."""
@@ -38,137 +36,10 @@ ROWS = 8 * (LONGEST + 48)
 U64 = np.uint64
 
 
-def _compiled(function: F) -> F:
-    """A function as machine code at its first call, kept on disk where there is a place for it."""
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}  # division without a branch for zero
-    try:
-        return cast(F, numba.njit(cache=True, **options)(function))
-    except RuntimeError:  # no folder can be written
-        return cast(F, numba.njit(**options)(function))
-
-
-# --- numbers ---------------------------------------------------------------------------------------------
-
-
-@_compiled
-def _widen(bits: Any) -> Any:
-    """bfloat16, as its bits, into float32."""
-    return np.uint32(np.uint32(bits) << np.uint32(16)).view(np.float32)
-
-
-@_compiled
-def _narrow(value: Any) -> Any:
-    """The way back, to the nearest, ties to even."""
-    bits = np.float32(value).view(np.uint32)
-    rounded = np.uint32(bits + np.uint32(0x7FFF) + (np.uint32(bits >> np.uint32(16)) & np.uint32(1)))
-    return np.uint16(0x7FC0) if math.isnan(value) else np.uint16(rounded >> np.uint32(16))
-
-
-def _loaded(stored: Any) -> Any:
-    """A number of a current or gradient as the arithmetic takes it."""
-    raise NotImplementedError  # there is none but the compiled one
-
-
-@overload(_loaded)  # type: ignore[untyped-decorator]  # untyped in Numba
-def _(stored: Any) -> Any:
-    def widened(stored: Any) -> Any:
-        return _widen(stored)
-
-    def as_it_is(stored: Any) -> Any:
-        return stored
-
-    return widened if isinstance(stored, numba.types.Integer) else as_it_is
-
-
-def _stored(value: Any, like: Any) -> Any:
-    """A number as an array like `like` keeps it."""
-    raise NotImplementedError
-
-
-@overload(_stored)  # type: ignore[untyped-decorator]  # as above
-def _(value: Any, like: Any) -> Any:
-    def narrowed(value: Any, like: Any) -> Any:
-        return _narrow(value)
-
-    def as_it_is(value: Any, like: Any) -> Any:
-        return value
-
-    return narrowed if isinstance(like.dtype, numba.types.Integer) else as_it_is
-
-
-def _exp(y: Any) -> Any:
-    """e^y for y <= 0."""
-    raise NotImplementedError
-
-
-@overload(_exp)  # type: ignore[untyped-decorator]  # as above
-def _(y: Any) -> Any:
-    def polynomial(y: Any) -> Any:
-        return _exp_32(y)
-
-    def library(y: Any) -> Any:
-        return math.exp(y)
-
-    return polynomial if y == numba.types.float32 else library
-
-
-@_compiled
-def _exp_32(y: Any) -> Any:
-    """e^y of a float32 y <= 0, to two roundings; 0 below 2^-126. By powers of two and a polynomial on [-ln 2 / 2, ln 2 / 2].
-
-    Reference: S. L. Moshier, Cephes mathematical library, expf. A call of libm's would keep the loop from vector instructions.
-    """
-    y = max(y, np.float32(-104.0))
-    # Adding 1.5 * 2^23 rounds to a whole number, which then stands in the lowest bits.
-    shifted = y * np.float32(1.44269504088896341) + np.float32(12582912.0)
-    n = shifted - np.float32(12582912.0)
-    r = y - n * np.float32(0.693359375) - n * np.float32(-2.12194440e-4)  # ln 2 in two parts: the first product is exact
-    p = np.float32(1.9875691500e-4)
-    p = p * r + np.float32(1.3981999507e-3)
-    p = p * r + np.float32(8.3334519073e-3)
-    p = p * r + np.float32(4.1665795894e-2)
-    p = p * r + np.float32(1.6666665459e-1)
-    p = p * r + np.float32(5.0000001201e-1)
-    p = p * r * r + r + np.float32(1.0)
-    exponent = max(np.int32(np.float32(shifted).view(np.int32) - np.int32(0x4B400000 - 127)), np.int32(0))
-    return p * np.int32(exponent << np.int32(23)).view(np.float32)
-
-
-def constants(surrogate: int, width: float) -> tuple[float, float]:
-    """The two numbers that `_derivative` takes for a surrogate and its width or slope."""
-    if surrogate == RECTANGLE:
-        return 1.0 / width, width / 2
-    if surrogate == TRIANGLE:
-        return width, width
-    if surrogate == ARCTAN:
-        return width / 2, math.pi * width / 2
-    if surrogate == FAST_SIGMOID:
-        return width / 2, width
-    return (width, -width) if surrogate == SIGMOID else (2 * width, -2 * width)
-
-
-@_compiled
-def _derivative(surrogate: int, z: Any, a: Any, b: Any, zero: Any, one: Any) -> Any:
-    """h(z) of a surrogate by number, z = u - threshold (clauses SUR-*); `a` and `b` are its `constants`."""
-    if surrogate == RECTANGLE:
-        return a if abs(z) < b else zero
-    if surrogate == TRIANGLE:
-        return max(zero, one - abs(z) / a) / a
-    if surrogate == ARCTAN:
-        y = b * z
-        return a / (one + y * y)
-    if surrogate == FAST_SIGMOID:
-        y = one + b * abs(z)
-        return a / (y * y)
-    # Sigmoid and tanh: q of exponents <= 0 loses no digits and cannot overflow.
-    q = _exp(b * abs(z))
-    return a * q / ((one + q) * (one + q))
-
-
 # --- rows of a block -------------------------------------------------------------------------------------
 
 
-@_compiled
+@compiled
 def _spread(values: Array, start: int, run: int, out: Array) -> None:
     """Each neuron's own value of a quantity per channel, `run` neighbours to a channel; `start` is the first neuron."""
     if len(values) == 1:
@@ -187,7 +58,7 @@ def _spread(values: Array, start: int, run: int, out: Array) -> None:
         i += n
 
 
-@_compiled
+@compiled
 def _start(rows: Array, n: int, start: int, run: int, quantities: tuple[Array, Array, Array], v: Array, first: bool) -> None:
     """Fill the rows of a block: quantities, where one value for all neurons stays from the first block on, and state."""
     for k, row in enumerate((ALPHA, GAIN, THETA)):
@@ -196,7 +67,7 @@ def _start(rows: Array, n: int, start: int, run: int, quantities: tuple[Array, A
     _copy_or_zero(v, start, rows[V : V + U64(n)])
 
 
-@_compiled
+@compiled
 def _copy_or_zero(values: Array, start: int, out: Array) -> None:
     """A block's part of the values, or 0 where there are none."""
     if len(values) > 0:
@@ -208,27 +79,27 @@ def _copy_or_zero(values: Array, start: int, out: Array) -> None:
 # --- one step of a block ---------------------------------------------------------------------------------
 
 
-@_compiled
+@compiled
 def _step(x: Array, p: Any, n: Any, rows: Array, hard: bool, v_reset: Any, s: Array, q: Any, one: Any, none: Any) -> None:
     """Charge, fire and reset (clauses LIF-1 to LIF-4), from x[p:] to s[q:]."""
     for i in range(n):
         theta = rows[THETA + i]
-        u = rows[ALPHA + i] * rows[V + i] + rows[GAIN + i] * _loaded(x[p + i])
+        u = rows[ALPHA + i] * rows[V + i] + rows[GAIN + i] * loaded(x[p + i])
         s[q + i] = one if u >= theta else none
         rows[V + i] = (v_reset if hard else u - theta) if u >= theta else u
 
 
-@_compiled
+@compiled
 def _charge(x: Array, p: Any, n: Any, rows: Array, hard: bool, v_reset: Any, potentials: Array, q: Any) -> None:
     """As `_step`, to the potentials before reset."""
     for i in range(n):
         theta = rows[THETA + i]
-        u = rows[ALPHA + i] * rows[V + i] + rows[GAIN + i] * _loaded(x[p + i])
+        u = rows[ALPHA + i] * rows[V + i] + rows[GAIN + i] * loaded(x[p + i])
         potentials[q + i] = u
         rows[V + i] = (v_reset if hard else u - theta) if u >= theta else u
 
 
-@_compiled
+@compiled
 def _fire(potentials: Array, p: Any, n: Any, rows: Array, s: Array, q: Any, one: Any, none: Any) -> None:
     for i in range(n):
         s[q + i] = one if potentials[p + i] >= rows[THETA + i] else none
@@ -279,25 +150,25 @@ def _(
             u, e, theta = potentials[k + i], rows[E + i], rows[THETA + i]
             r = v_reset - u if hard else -theta
             through_reset = zero if detached else e * r
-            through_spike = (_loaded(g[p + i]) + through_reset) * _derivative(code, u - theta, a, b, zero, one)
+            through_spike = (loaded(g[p + i]) + through_reset) * derivative(code, u - theta, a, b, zero, one)
             d = through_spike + (zero if hard and u >= theta else e)
             if sums:
                 rows[D + i] = d
                 rows[D_THRESHOLD + i] -= through_spike + (zero if hard or u < theta else e)
             rows[E + i] = rows[ALPHA + i] * d
-            d_x[q + i] = _stored(rows[GAIN + i] * d, d_x)
+            d_x[q + i] = stored_as(rows[GAIN + i] * d, d_x)
 
     return step_back
 
 
-@_compiled
+@compiled
 def _add_decay(n: Any, rows: Array, x: Array, p: Any, weighted: bool, zero: Any) -> None:
     """Clause LIF-9, from the state before the step in its row."""
     for i in range(n):
-        rows[D_DECAY + i] += rows[D + i] * (rows[V + i] - (_loaded(x[p + i]) if weighted else zero))
+        rows[D_DECAY + i] += rows[D + i] * (rows[V + i] - (loaded(x[p + i]) if weighted else zero))
 
 
-@_compiled
+@compiled
 def _reset(potentials: Array, k: Any, n: Any, rows: Array, hard: bool, v_reset: Any) -> None:
     """The state after a step, from its potentials."""
     for i in range(n):
@@ -453,12 +324,12 @@ def _entry(signature: Any, function: Callable[..., None]) -> Callable[..., None]
     """A function as a C function; calls don't hold Python's lock."""
     options: dict[str, Any] = {"error_model": "numpy"}
     try:
-        compiled = numba.cfunc(signature, cache=True, **options)(function)
+        entry = numba.cfunc(signature, cache=True, **options)(function)
     except RuntimeError:  # no folder can be written
-        compiled = numba.cfunc(signature, **options)(function)
+        entry = numba.cfunc(signature, **options)(function)
     # The function that ctypes makes does not keep the code alive.
-    _alive.append(compiled)
-    return cast(Callable[..., None], compiled.ctypes)
+    _alive.append(entry)
+    return cast(Callable[..., None], entry.ctypes)
 
 
 _alive: list[Any] = []
