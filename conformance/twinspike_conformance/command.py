@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from twinspike.errors import SpecError, refuse
-from twinspike_conformance import cross
+from twinspike_conformance import cross, jobs
 from twinspike_conformance import session as opening
 from twinspike_conformance.cases.base import from_digest
 from twinspike_conformance.checks import CHECKS, Bench, Check
@@ -41,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
+_LEFT_OUT = "left out by --only"
 _BACKEND = "name, module:object, mutant:ID[@base] or a TOML file with the key backend"
 
 
@@ -60,17 +61,18 @@ def _run(words: list[str]) -> int:
     parser.add_argument("backend", help=_BACKEND)
     _choose(parser)
     parser.add_argument("--expectations", default=None, help="TOML file of known deviations")
+    parser.add_argument("--jobs", type=int, default=None, help="processes; by default one per core on the CPU, and one on a GPU")
     given = parser.parse_args(words)
-    options = opening.Options(
-        **{
-            name: getattr(given, name)
-            for name in ("backend", "device", "precision", "compiled", "profile", "seed", "expectations")
-        }
-    )
-    bench, chosen, started = opening.bench(options), profile(options.profile), time.time()
     _demand(given.only, CHECKS)
+    wanted = [check for check in CHECKS.values() if given.only in check.id]
+    names = ("backend", "device", "precision", "compiled", "profile", "seed", "expectations")
+    processes = min(jobs.count(given.jobs, given.device), len(jobs.units(wanted)))
+    options = opening.Options(**{name: getattr(given, name) for name in names}, jobs=processes)
+    bench, chosen, started = opening.bench(options), profile(options.profile), time.time()
     print("\n".join(opening.lines(bench, options)), flush=True)
-    records = _records(CHECKS.values(), given.only, lambda check: run_check(check, bench, chosen, options.seed, suspects))
+    jobs.spare_the_collector()
+    found = jobs.spread(wanted, options, processes, lambda check: run_check(check, bench, chosen, options.seed, suspects), _tell)
+    records = [found[name] if given.only in name else left_out(check, _LEFT_OUT) for name, check in CHECKS.items()]
     return _close(opening.report(bench, options, records, started), given.report)
 
 
@@ -123,11 +125,16 @@ def _records(checks: Iterable[Check], only: str, run: Callable[[Check], Record])
     records: list[Record] = []
     for check in checks:
         if only not in check.id:
-            records.append(left_out(check, "left out by --only"))
+            records.append(left_out(check, _LEFT_OUT))
             continue
         records.append(run(check))
-        print({"pass": ".", "not supported": "s", "not run": "n"}.get(records[-1].status, "F"), end="", flush=True)
+        _tell(records[-1])
     return records
+
+
+def _tell(record: Record) -> None:
+    """A letter."""
+    print({"pass": ".", "not supported": "s", "not run": "n"}.get(record.status, "F"), end="", flush=True)
 
 
 def _close(result: Report, folder: str | None) -> int:

@@ -113,6 +113,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     started: str
     """UTC, ISO 8601."""
     seconds: float
+    jobs: int = 1
+    """Processes that ran the tests, at once: their times add up to more than the run's."""
     against: Side | None = None
     """The backend that this one was held against, where that is what the run was about."""
 

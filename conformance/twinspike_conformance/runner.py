@@ -196,6 +196,11 @@ def left_out(check: Check, reason: str) -> Record:
     return _record(check, Tally(), "not run", 0.0, reason=reason)
 
 
+def broken(check: Check, reason: str) -> Record:
+    """The record of a check that came to no end."""
+    return _record(check, Tally(), "error", 0.0, reason=reason)
+
+
 def _record(
     check: Check, tally: Tally, status: Status, seconds: float, reason: str = "", failure: Failure | None = None
 ) -> Record:

@@ -31,6 +31,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     profile: str = "ci"
     seed: int = 0
     expectations: str | None = None
+    jobs: int = 1
+    """Processes that run the checks."""
 
 
 def load(name: str) -> Backend:
@@ -64,7 +66,11 @@ def bench(options: Options) -> Bench:
 def lines(opened: Bench, options: Options, against: Bench | None = None) -> list[str]:
     """The header of a run, of one backend or of one against another."""
     found = [line for bench in (opened, against) if bench is not None for line in _lines_of(bench)]
-    return [*found, f"profile {options.profile}, seed {options.seed}"]
+    return [*found, f"profile {options.profile}, seed {options.seed}{_together(options.jobs)}"]
+
+
+def _together(jobs: int) -> str:
+    return f", {jobs} processes" if jobs > 1 else ""
 
 
 def _lines_of(opened: Bench) -> list[str]:
@@ -107,6 +113,7 @@ def report(opened: Bench, options: Options, records: Sequence[Record], started: 
         packages=tuple(packages),
         started=datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
         seconds=time.time() - started,
+        jobs=options.jobs,
         against=None if against is None else _side(against),
     )
     result = Report(header=header, records=tuple(records))

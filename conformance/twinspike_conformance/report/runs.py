@@ -35,6 +35,7 @@ def _card(label: str, report: Report, i: int) -> Html:
         "comparisons": summary.number(sum(record.comparisons for record in report.records)),
         "started": _clock(h.started),
         "took": summary.duration(h.seconds),
+        "processes": str(h.jobs),
         "Python": h.python,
         "platform": h.platform,
     }

@@ -56,7 +56,10 @@ def _times(report: Report) -> list[str]:
         return []
     compiling = sum(record.compile_seconds for record in report.records)
     parts = [f"{record.id} {summary.duration(record.seconds)}" for record in slow if record.seconds > 0]
-    return [f"tests took {summary.duration(total)}, about {compiling / total:.0%} of it compiling; slowest: {', '.join(parts)}"]
+    jobs = f" on {report.header.jobs} processes" if report.header.jobs > 1 else ""
+    return [
+        f"tests took {summary.duration(total)}{jobs}, about {compiling / total:.0%} of it compiling; slowest: {', '.join(parts)}"
+    ]
 
 
 def summary_of_kills(report: Report) -> str:

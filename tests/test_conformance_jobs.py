@@ -1,0 +1,131 @@
+"""The suite on several processes: the same report as on one, what becomes of a worker that ends, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+
+import twinspike as ts
+from twinspike.errors import SpecError
+from twinspike_conformance import jobs
+from twinspike_conformance.checks import CHECKS, Bench
+from twinspike_conformance.command import main as suite
+from twinspike_conformance.profiles import PROFILES
+from twinspike_conformance.record import Record
+from twinspike_conformance.report import read
+from twinspike_conformance.runner import run_check
+from twinspike_conformance.session import Options
+
+ENDING = """
+import os
+import twinspike
+
+class Backend:
+    '''The reference, in whose workers one operation ends the process.'''
+    def __init__(self): self.base = twinspike.load("numpy")
+    def __getattr__(self, name): return getattr(self.base, name)
+    def session(self, *given): return Session(self.base.session(*given))
+
+class Session:
+    def __init__(self, base): self.base = base
+    def __getattr__(self, name): return getattr(self.base, name)
+    def forward(self, operation, *given):
+        if os.getpid() != int(os.environ["ASKING"]):
+            os._exit(7)
+        return self.base.forward(operation, *given)
+
+backend = Backend()
+"""
+
+
+def told(folder: Path, *words: str) -> list[Record]:
+    """Records without their times."""
+    suite([*words, "--report", str(folder)])
+    times = {"seconds": 0.0, "compile_seconds": 0.0}
+    return [msgspec.structs.replace(record, **times) for record in read(folder / "report.json").records]
+
+
+@pytest.mark.parametrize("backend", ["numpy", "mutant:lif-fire-strict"])
+def test_two_processes_tell_what_one_does(backend, tmp_path, capsys):
+    words = (backend, "--precision", "f64", "--profile", "smoke")
+    one, two = (told(tmp_path / n, *words, "--jobs", n) for n in ("1", "2"))
+    assert one == two
+    assert "on 2 processes" in capsys.readouterr().out
+    assert read(tmp_path / "2" / "report.json").header.jobs == 2
+
+
+def test_units_are_the_checks_and_keep_together_what_shares_programs():
+    found = jobs.units(CHECKS.values())
+    assert sorted(check.id for unit in found for check in unit) == sorted(CHECKS)
+    of = {check.id: i for i, unit in enumerate(found) for check in unit}
+    assert of["operation[lif-exact]"] == of["operation[lif-rounded]"] == of["matters[lif]"]
+    assert of["network[gradients]"] == 0
+    assert of["network[layers]"] == 1
+    for unit in found[2:]:
+        assert len({check.space.operation for check in unit}) == 1
+
+
+@pytest.mark.parametrize(("asked", "device", "count"), [(3, "cpu", 3), (None, "cuda:0", 1), (None, "cpu", 2), (1, "cpu", 1)])
+def test_processes_are_as_many_as_cores_unless_asked(asked, device, count, monkeypatch):
+    monkeypatch.setattr(jobs, "_cores", lambda: 2)
+    assert jobs.count(asked, device) == count
+
+
+def test_fewer_than_one_process_is_refused(capsys):
+    with pytest.raises(SpecError, match="--jobs"):
+        jobs.count(0, "cpu")
+    assert suite(["numpy", "--precision", "f64", "--jobs", "0"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_infinities_and_failures_survive_the_way_back():
+    backend = ts.load("numpy")
+    record = run_check(CHECKS["operation[relu-exact]"], Bench(backend, backend.session("cpu", "f64")), PROFILES["smoke"], 0)
+    record = msgspec.structs.replace(record, worst_ratio=float("inf"))
+    assert jobs.unpacked(jobs.packed(record)) == record
+
+
+def test_a_worker_that_ends_costs_one_check_and_its_others_are_run_here(tmp_path, monkeypatch):
+    (tmp_path / "ending.py").write_text(ENDING, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("ASKING", str(os.getpid()))
+    backend = ts.load("numpy")
+    bench = Bench(backend, backend.session("cpu", "f64"))
+    given = Options(backend="ending:backend", precision="f64", profile="smoke", jobs=2)
+    wanted = [check for check in CHECKS.values() if check.space.operation in ("relu", "lif")]
+    asked: list[str] = []
+
+    def run(check):
+        asked.append(check.id)
+        if len(asked) == 1:  # until the worker has taken the other unit
+            deadline = time.monotonic() + 60
+            while not ended and time.monotonic() < deadline:
+                time.sleep(0.01)
+        return run_check(check, bench, PROFILES["smoke"], 0)
+
+    ended: list[Record] = []
+    found = jobs.spread(wanted, given, 2, run, lambda record: ended.append(record) if record.status == "error" else None)
+    assert set(found) == {check.id for check in wanted}
+    (broken,) = (record for record in found.values() if record.status == "error")
+    assert broken.reason == "the worker that ran it ended with status 7"
+    assert set(asked) == set(found) - {broken.id}
+
+
+def test_an_interrupt_leaves_no_process_behind(tmp_path):
+    command = [sys.executable, "-m", "twinspike_conformance", "numpy", "--precision", "f64", "--profile", "ci", "--jobs", "2"]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
+    assert run.stdout is not None
+    while run.stdout.read(1) not in (b".", b""):
+        pass
+    os.killpg(run.pid, signal.SIGINT)
+    run.communicate(timeout=60)
+    assert run.returncode != 0
+    with pytest.raises(ProcessLookupError):
+        os.killpg(run.pid, 0)
