@@ -116,7 +116,7 @@ def one(options: argparse.Namespace) -> dict[str, Any]:
     """This process as one run: all checks of a profile on a backend."""
     import msgspec
 
-    from twinspike_conformance import session
+    from twinspike_conformance import jobs, session
     from twinspike_conformance.checks import CHECKS
     from twinspike_conformance.profiles import profile
     from twinspike_conformance.runner import run_check
@@ -127,17 +127,22 @@ def one(options: argparse.Namespace) -> dict[str, Any]:
         chosen = msgspec.structs.replace(chosen, draws=options.draws)
     offered = session.load(options.one).capabilities().precisions
     precision = options.precision or ("f32-ieee" if "f32-ieee" in offered else min(offered))
-    given = session.Options(backend=options.one, device=options.device, precision=precision, profile=name)
+    count = jobs.count(None, options.device) if options.draws is None else 1  # workers know a profile by its name alone
+    given = session.Options(backend=options.one, device=options.device, precision=precision, profile=name, jobs=count)
     bench = session.bench(given)
     ready, spent = time.time(), time.process_time()
-    records = [run_check(check, bench, chosen, 0) for check in CHECKS.values() if options.only in check.id]
+    jobs.spare_the_collector()
+    wanted = [check for check in CHECKS.values() if options.only in check.id]
+    found = jobs.spread(wanted, given, count, lambda check: run_check(check, bench, chosen, 0), lambda record: None)
+    records = [found[check.id] for check in wanted]
     slowest = sorted(records, key=lambda record: -record.seconds)[:SLOWEST]
     return {
         "precision": precision,
+        "processes": count,
         "start": ready - options.began,
         "tests": time.time() - ready,
         "cpu": time.process_time() - spent,
-        "compile": sum(record.compile_seconds for record in records),
+        "compile": sum(record.compile_seconds for record in records) / count,
         "examples": sum(record.examples for record in records),
         "failed": [record.id for record in records if record.status in ("fail", "error")],
         "slowest": {record.id: round(record.seconds, 3) for record in slowest},
@@ -155,6 +160,7 @@ def row(backend: str, profile: str, cache: str, runs: Sequence[dict[str, Any]]) 
     return {
         "backend": backend,
         "precision": runs[0]["precision"],
+        "processes": runs[0]["processes"],
         "profile": profile,
         "cache": cache,
         "seconds": spread(whole),
