@@ -24,49 +24,46 @@ _STORED = (jnp.float32, jnp.float64, jnp.bfloat16)
 
 def forward(library: Library, form: Form, inputs: Inputs) -> Outputs:
     """Spikes, and what else the form asks for."""
-    x, rest = _flat(form, inputs)
-    step, steps, dtype = form.step(inputs.x), form.steps(inputs.x), wide(x.dtype)
-    n = math.prod(step)
-    shapes = ((steps, n), (steps, n) if form.potentials else (0,), (n,) if form.state else (0,))
-    results = [shaped(shape, x.dtype if i == 0 else dtype) for i, shape in enumerate(shapes)]
-    s, u, v = _call(library.targets["twinspike_lif_forward"], results, (x, *rest), _attributes(form, inputs.x))
-    whole = (steps, *step)
-    return Outputs(
-        s.reshape(whole).astype(inputs.x.dtype),
-        u.reshape(whole) if form.potentials else None,
-        v.reshape(step) if form.state else None,
-    )
+    given = _given(inputs)
+    step, dtype = form.step(inputs.x), wide(given[0].dtype)
+    whole = (form.steps(inputs.x), *step)
+    shapes = (whole, whole if form.potentials else (0,), step if form.state else (0,))
+    results = [shaped(shape, given[0].dtype if i == 0 else dtype) for i, shape in enumerate(shapes)]
+    s, u, v = _call(library.targets["twinspike_lif_forward"], results, given, _attributes(form, inputs.x))
+    return Outputs(s.astype(inputs.x.dtype), u if form.potentials else None, v if form.state else None)
 
 
 def backward(library: Library, form: Form, inputs: Inputs, g: Array, e: Array | None) -> Gradients:
     """Gradients of what was given; those of decay and threshold per neuron, to be summed by who knows their shapes."""
-    neuron = form.neuron
-    x, rest = _flat(form, inputs)
-    step, dtype = form.step(inputs.x), wide(x.dtype)
-    n = math.prod(step)
+    neuron, given = form.neuron, _given(inputs)
+    x = given[0]
+    step, dtype = form.step(x), wide(x.dtype)
     asked = [inputs.v is not None, inputs.decay is not None, inputs.threshold is not None]
-    results = [shaped(x.shape, x.dtype)] + [shaped((n,) if a else (0,), dtype) for a in asked]
-    towards = g.astype(x.dtype).reshape(g.shape[0], n), _or_nothing(e, dtype)
+    results = [shaped(x.shape, x.dtype)] + [shaped(step if a else (0,), dtype) for a in asked]
     scale = neuron.surrogate.width if isinstance(neuron.surrogate, Rectangle | Triangle) else neuron.surrogate.slope
-    attributes = _attributes(form, inputs.x) | {
+    attributes = _attributes(form, x) | {
         "detach": np.bool_(neuron.detach_reset),
         "surrogate": np.int64(_NUMBERS[type(neuron.surrogate)]),
         "scale": np.float64(scale),
     }
-    d_x, *others = _call(library.targets["twinspike_lif_backward"], results, (x, *rest, *towards), attributes)
-    d_v, d_decay, d_threshold = (d.reshape(step) if a else None for d, a in zip(others, asked, strict=True))
-    return Gradients(d_x.astype(inputs.x.dtype).reshape(inputs.x.shape), d_v, d_decay, d_threshold)
+    arrays = (*given, g.astype(x.dtype), _or_nothing(e, dtype))
+    d_x, *others = _call(library.targets["twinspike_lif_backward"], results, arrays, attributes)
+    d_v, d_decay, d_threshold = (d if a else None for d, a in zip(others, asked, strict=True))
+    return Gradients(d_x.astype(inputs.x.dtype), d_v, d_decay, d_threshold)
 
 
-def _flat(form: Form, inputs: Inputs) -> tuple[Array, list[Array]]:
-    """Currents (T, N), or (1, N) if constant, in a stored format; state (N,) and quantities (C,) or (1,), or nothing."""
+def _given(inputs: Inputs) -> tuple[Array, ...]:
+    """Currents in a stored format, state, and quantities as (C,) or (1,); an array without entries for what is not given.
+
+    Sequences keep their shape: XLA computes an array anew for each shape that it is read in, and may round it in two ways.
+    """
     x = inputs.x if inputs.x.dtype in _STORED else inputs.x.astype(jnp.float32)
-    x = x.reshape(1 if form.constant else x.shape[0], math.prod(form.step(x)))
-    return x, [_or_nothing(a, wide(x.dtype)) for a in inputs[1:]]
+    v, *quantities = (_or_nothing(a, wide(x.dtype)) for a in inputs[1:])
+    return x, v, *(a.reshape(-1) for a in quantities)
 
 
 def _or_nothing(a: Array | None, dtype: Any) -> Array:
-    return jnp.zeros((0,), dtype) if a is None else a.astype(dtype).reshape(-1)
+    return jnp.zeros((0,), dtype) if a is None else a.astype(dtype)
 
 
 def _attributes(form: Form, x: Array) -> dict[str, Any]:
@@ -77,7 +74,10 @@ def _attributes(form: Form, x: Array) -> dict[str, Any]:
         "v_reset": np.float64(neuron.v_reset),
         "soft": np.bool_(neuron.reset == "soft"),
         "decay_input": np.bool_(neuron.decay_input),
+        "steps": np.int64(form.steps(x)),
+        "neurons": np.int64(math.prod(form.step(x))),
         "space": np.int64(math.prod(form.space(x))),
+        "constant": np.bool_(form.constant),
     }
 
 

@@ -1,8 +1,8 @@
 // The neuron as two calls of XLA's foreign function interface, on CPUs.
 //
 // Compiled at first use against the headers that jaxlib ships: `native_build.py` compiles and registers it, and
-// `neuron_native.py` calls it. A sequence is (T, N), all neurons in one axis; what stands before these axes comes from vmap. An array with
-// no entries is one that is not given or not asked for. Blocks of neurons are shared among the threads of XLA's pool.
+// `neuron_native.py` calls it. A sequence is T steps of N neurons, in whatever axes; more than one comes from vmap. An array with no
+// entries is one that is not given or not asked for. Blocks of neurons are shared among the threads of XLA's pool.
 
 #include <functional>
 #include <memory>
@@ -38,7 +38,7 @@ T* part(T* whole, int64_t total, int64_t parts, int64_t number) {
 
 int64_t size(const Argument& a) { return static_cast<int64_t>(a.element_count()); }
 
-int64_t last(const Argument& a, int axis) { return a.dimensions()[a.dimensions().size() - axis]; }
+int64_t last(const Argument& a) { return a.dimensions().back(); }
 
 template <class Use>
 ffi::Error by_format(const Argument& x, const Use& use) {
@@ -71,16 +71,15 @@ void run(ffi::ThreadPool& pool, const Arrays<S, P>& whole, const Options& o, int
 
 ffi::Error forward(ffi::ThreadPool pool, Argument x, Argument v, Argument decay, Argument threshold, Result s, Result u,
                    Result after, double decay_constant, double threshold_constant, double v_reset, bool soft,
-                   bool decay_input, int64_t space) {
+                   bool decay_input, int64_t steps, int64_t neurons, int64_t space, bool constant) {
   return by_format(x, [&](auto stored, auto potential) {
     using S = decltype(stored);
     using P = decltype(potential);
     Arrays<S, P> a{};
-    a.steps = last(*s, 2), a.neurons = last(*s, 1), a.space = space;
-    a.constant = last(x, 2) != a.steps;
+    a.steps = steps, a.neurons = neurons, a.space = space, a.constant = constant;
     a.x = given<S>(x), a.v = given<P>(v);
     a.decay = given<P>(decay), a.threshold = given<P>(threshold);
-    a.decays = last(decay, 1), a.thresholds = last(threshold, 1);
+    a.decays = last(decay), a.thresholds = last(threshold);
     a.s = given<S>(*s), a.u = given<P>(*u), a.after = given<P>(*after);
     const Options o{decay_constant, threshold_constant, v_reset, soft, false, decay_input, 0, 1.0};
     if (size(*s)) run(pool, a, o, size(*s) / (a.steps * a.neurons));
@@ -89,17 +88,16 @@ ffi::Error forward(ffi::ThreadPool pool, Argument x, Argument v, Argument decay,
 
 ffi::Error backward(ffi::ThreadPool pool, Argument x, Argument v, Argument decay, Argument threshold, Argument g, Argument e,
                     Result d_x, Result d_v, Result d_decay, Result d_threshold, double decay_constant,
-                    double threshold_constant, double v_reset, bool soft, bool decay_input, int64_t space, bool detach,
-                    int64_t surrogate, double scale) {
+                    double threshold_constant, double v_reset, bool soft, bool decay_input, int64_t steps, int64_t neurons,
+                    int64_t space, bool constant, bool detach, int64_t surrogate, double scale) {
   return by_format(x, [&](auto stored, auto potential) {
     using S = decltype(stored);
     using P = decltype(potential);
     Arrays<S, P> a{};
-    a.steps = last(g, 2), a.neurons = last(g, 1), a.space = space;
-    a.constant = last(x, 2) != a.steps;
+    a.steps = steps, a.neurons = neurons, a.space = space, a.constant = constant;
     a.x = given<S>(x), a.v = given<P>(v);
     a.decay = given<P>(decay), a.threshold = given<P>(threshold);
-    a.decays = last(decay, 1), a.thresholds = last(threshold, 1);
+    a.decays = last(decay), a.thresholds = last(threshold);
     a.g = given<S>(g), a.e = given<P>(e);
     a.d_x = given<S>(*d_x), a.d_v = given<P>(*d_v);
     a.d_decay = given<P>(*d_decay), a.d_threshold = given<P>(*d_threshold);
@@ -126,7 +124,10 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(twinspike_lif_forward, twinspike::forward,
                                   .Attr<double>("v_reset")
                                   .Attr<bool>("soft")
                                   .Attr<bool>("decay_input")
-                                  .Attr<int64_t>("space"));
+                                  .Attr<int64_t>("steps")
+                                  .Attr<int64_t>("neurons")
+                                  .Attr<int64_t>("space")
+                                  .Attr<bool>("constant"));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(twinspike_lif_backward, twinspike::backward,
                               xla::ffi::Ffi::Bind()
@@ -146,7 +147,10 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(twinspike_lif_backward, twinspike::backward,
                                   .Attr<double>("v_reset")
                                   .Attr<bool>("soft")
                                   .Attr<bool>("decay_input")
+                                  .Attr<int64_t>("steps")
+                                  .Attr<int64_t>("neurons")
                                   .Attr<int64_t>("space")
+                                  .Attr<bool>("constant")
                                   .Attr<bool>("detach")
                                   .Attr<int64_t>("surrogate")
                                   .Attr<double>("scale"));
