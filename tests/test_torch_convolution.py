@@ -12,6 +12,9 @@ from torch.nn import functional
 
 import twinspike as ts
 import twinspike_torch as tt
+from twinspike_conformance.checks import CHECKS, Bench
+from twinspike_conformance.profiles import PROFILES
+from twinspike_conformance.runner import run_check
 from twinspike_torch import convolution, factorization, taps
 from twinspike_torch.factorization import Factors, compose, compose_each
 from twinspike_torch.norm import _has_kernel, batch_norm_again, batch_norm_train
@@ -111,6 +114,18 @@ def test_training_with_factors_equals_training_with_composed_kernels(monkeypatch
     assert twins == {3, 6}  # samples of the artificial twin, and with time steps of the spiking one
     for name, g in found[0].items():
         assert (g - found[1][name]).norm() <= 1e-12 * g.norm(), name
+
+
+@pytest.mark.parametrize("precision", ["f32-ieee", "f64"])
+def test_convolutions_with_factors_conform(monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
+    """The suite's own networks are so small that they compose every kernel."""
+    asked: list[int] = []
+    monkeypatch.setattr("twinspike_torch.network.factors_pay", lambda u, v, pixels: asked.append(pixels) or True)
+    backend = ts.load("torch")
+    bench = Bench(backend, backend.session("cpu", precision))
+    for check in ("network[layers]", "network[gradients]"):
+        assert run_check(CHECKS[check], bench, PROFILES["ci"], 0).status == "pass"
+    assert asked
 
 
 @pytest.mark.parametrize("large", [1, factorization.LARGE])
