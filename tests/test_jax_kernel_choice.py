@@ -75,10 +75,13 @@ def test_products_that_are_asked_for_and_missing_are_refused(monkeypatch):
         lowered_products()
 
 
-def test_plain_conforms():
-    command = [sys.executable, "-m", "twinspike_conformance", "jax", "--precision", "f32-ieee", "--only", "operation[lif"]
-    run = subprocess.run(command, env=os.environ | {neuron_kernels.CHOICE: "plain"}, capture_output=True, text=True, check=False)
-    assert "tests: 2 pass," in run.stdout, run.stdout + run.stderr
+@pytest.mark.parametrize(("only", "profile"), [("operation[lif", "ci"), ("operation[co", "ci"), ("network[gradients]", "smoke")])
+def test_plain_conforms(only, profile):
+    words = ["jax", "--precision", "f32-ieee", "--only", only, "--profile", profile]
+    plain = os.environ | {neuron_kernels.CHOICE: "plain", products.CHOICE: "plain"}
+    command = [sys.executable, "-m", "twinspike_conformance", *words]
+    run = subprocess.run(command, env=plain, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
 
 
 def test_without_a_compiler_plain_xla_serves_and_says_so(monkeypatch):
