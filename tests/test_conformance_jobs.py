@@ -120,7 +120,10 @@ def test_a_worker_that_ends_costs_one_check_and_its_others_are_run_here(tmp_path
 
 def test_an_interrupt_leaves_no_process_behind(tmp_path):
     command = [sys.executable, "-m", "twinspike_conformance", "numpy", "--precision", "f64", "--profile", "ci", "--jobs", "2"]
+    # Whoever started the tests in the background may have interrupts ignored, which a process inherits.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
+    signal.signal(signal.SIGINT, before)
     assert run.stdout is not None
     while run.stdout.read(1) not in (b".", b""):
         pass
