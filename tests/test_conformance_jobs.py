@@ -118,6 +118,18 @@ def test_a_worker_that_ends_costs_one_check_and_its_others_are_run_here(tmp_path
     assert set(asked) == set(found) - {broken.id}
 
 
+def test_processes_share_the_cores_unless_told_otherwise(monkeypatch):
+    monkeypatch.setattr(jobs, "_cores", lambda: 6)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    jobs.share_cores(1)
+    assert "OMP_NUM_THREADS" not in os.environ
+    jobs.share_cores(4)
+    assert os.environ["OMP_NUM_THREADS"] == "1"
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    jobs.share_cores(2)
+    assert os.environ["OMP_NUM_THREADS"] == "5"
+
+
 def test_an_interrupt_leaves_no_process_behind(tmp_path):
     command = [sys.executable, "-m", "twinspike_conformance", "numpy", "--precision", "f64", "--profile", "ci", "--jobs", "2"]
     # Whoever started the tests in the background may have interrupts ignored, which a process inherits.

@@ -67,6 +67,7 @@ def _run(words: list[str]) -> int:
     wanted = [check for check in CHECKS.values() if given.only in check.id]
     names = ("backend", "device", "precision", "compiled", "profile", "seed", "expectations")
     processes = min(jobs.count(given.jobs, given.device), len(jobs.units(wanted)))
+    jobs.share_cores(processes)
     options = opening.Options(**{name: getattr(given, name) for name in names}, jobs=processes)
     bench, chosen, started = opening.bench(options), profile(options.profile), time.time()
     print("\n".join(opening.lines(bench, options)), flush=True)

@@ -62,6 +62,15 @@ def _cores() -> int:
         return os.cpu_count() or 1
 
 
+def share_cores(processes: int) -> None:
+    """Leave each process its part of the cores, where nobody has said how many threads there are to be.
+
+    To be called before a framework is loaded, which reads this once.
+    """
+    if processes > 1:
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // processes)))
+
+
 def units(checks: Iterable[Check]) -> list[list[Check]]:
     """Checks that are taken together, since they share programs, in the order in which they are taken: the longest first."""
     found: dict[str, list[Check]] = {}
