@@ -128,6 +128,7 @@ def one(options: argparse.Namespace) -> dict[str, Any]:
     offered = session.load(options.one).capabilities().precisions
     precision = options.precision or ("f32-ieee" if "f32-ieee" in offered else min(offered))
     count = jobs.count(None, options.device) if options.draws is None else 1  # workers know a profile by its name alone
+    jobs.share_cores(count)
     given = session.Options(backend=options.one, device=options.device, precision=precision, profile=name, jobs=count)
     bench = session.bench(given)
     ready, spent = time.time(), time.process_time()
