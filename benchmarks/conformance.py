@@ -125,10 +125,10 @@ def one(options: argparse.Namespace) -> dict[str, Any]:
     chosen = profile(name)
     if options.draws is not None:
         chosen = msgspec.structs.replace(chosen, draws=options.draws)
-    offered = session.load(options.one).capabilities().precisions
-    precision = options.precision or ("f32-ieee" if "f32-ieee" in offered else min(offered))
     count = jobs.count(None, options.device) if options.draws is None else 1  # workers know a profile by its name alone
     jobs.share_cores(count)
+    offered = session.load(options.one).capabilities().precisions
+    precision = options.precision or ("f32-ieee" if "f32-ieee" in offered else min(offered))
     given = session.Options(backend=options.one, device=options.device, precision=precision, profile=name, jobs=count)
     bench = session.bench(given)
     ready, spent = time.time(), time.process_time()

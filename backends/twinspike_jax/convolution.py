@@ -15,7 +15,6 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from twinspike_jax import products
-from twinspike_jax.native_build import Library
 
 _MAPS = ("NHWC", "HWIO", "NHWC")
 
@@ -55,15 +54,8 @@ def _plain(form: _Form, x: Array, kernel: Array) -> Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _conv(form: _Form, x: Array, kernel: Array) -> Array:
-    library = _library(x, kernel)
-    return products.on_cpu(partial(products.convolution, library, form.stride, form.padding), partial(_plain, form), x, kernel)
-
-
-def _library(x: Array, kernel: Array) -> Library:
-    library = products.serve(x, kernel)
-    if library is None:  # `conv` has asked; this tells the type checker
-        raise TypeError(x.dtype)
-    return library
+    kernels = products.library(x, kernel)
+    return products.on_cpu(partial(products.convolution, kernels, form.stride, form.padding), partial(_plain, form), x, kernel)
 
 
 def _conv_forward(form: _Form, x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -73,7 +65,7 @@ def _conv_forward(form: _Form, x: Array, kernel: Array) -> tuple[Array, tuple[Ar
 def _conv_backward(form: _Form, residuals: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
     """Both gradients by themselves, so that a compiled program leaves out the one that nobody wants."""
     x, kernel = residuals
-    call = _library(x, kernel), form.stride, form.padding
+    call = products.library(x, kernel), form.stride, form.padding
     d_x = products.on_cpu(
         partial(products.convolution_map, *call, x.shape),
         lambda k, g: jax.linear_transpose(lambda m: _plain(form, m, k), x)(g)[0],

@@ -17,7 +17,6 @@ from twinspike.config import Factorization
 from twinspike.errors import refuse, require
 from twinspike.reference.factorization import rank_for_energy
 from twinspike_jax import products
-from twinspike_jax.native_build import Library
 
 HIGHEST = lax.Precision.HIGHEST
 
@@ -129,16 +128,9 @@ def _composed(precision: lax.Precision, u: Array, sigma: Array, v: Array) -> Arr
     """(U diag(sigma) V)', (*p, n, m), by this package's kernels where they serve."""
 
     def kernel(u: Array, sigma: Array, v: Array) -> Array:
-        return products.product(_library(u, sigma, v), v, u, of_terms=sigma)
+        return products.product(products.library(u, sigma, v), v, u, of_terms=sigma)
 
     return products.on_cpu(kernel, lambda u, sigma, v: _t(_product(u * sigma[..., None, :], v, precision)), u, sigma, v)
-
-
-def _library(*factors: Array) -> Library:
-    library = products.serve(*factors)
-    if library is None:  # `compose` has asked; this tells the type checker
-        raise TypeError(factors[0].dtype)
-    return library
 
 
 def _composed_forward(precision: lax.Precision, u: Array, sigma: Array, v: Array) -> tuple[Array, tuple[Array, ...]]:
@@ -148,7 +140,7 @@ def _composed_forward(precision: lax.Precision, u: Array, sigma: Array, v: Array
 def _composed_backward(precision: lax.Precision, factors: tuple[Array, ...], g: Array) -> tuple[Array, Array, Array]:
     """With g = G', G (m, n), and Q = U'G: dU = G V' diag(sigma), dV = diag(sigma) Q, dsigma = diag(Q V')."""
     u, sigma, v = factors
-    library = _library(*factors)
+    library = products.library(*factors)
     d_u = products.on_cpu(
         lambda g, v, sigma: products.product(library, g, v, of_columns=sigma),
         lambda g, v, sigma: _product(_t(g), _t(v), precision) * sigma[..., None, :],

@@ -1,7 +1,8 @@
 """The neuron in plain XLA, for any device: scans over time (clauses LIF-*).
 
 It serves wherever no kernel of this package does. On CPUs a scan over single steps is faster than steps that are
-written out, in blocks or all together; elsewhere each step of a scan costs a launch, so short sequences are written out.
+written out, in blocks or all together; elsewhere each step of a scan costs a launch, so short sequences are written out,
+but where potentials are wanted.
 
 Letters: x current, u potential before reset and v after, s spike; g, d and e are the gradients of s, u and v.
 """

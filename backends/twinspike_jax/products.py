@@ -41,6 +41,14 @@ def serve(*arrays: Array) -> Library | None:
     return found if fits and isinstance(found, Library) else None
 
 
+def library(*arrays: Array) -> Library:
+    """What `serve` has found, for who has asked it; TypeError where it found none."""
+    found = serve(*arrays)
+    if found is None:
+        raise TypeError(arrays[0].dtype)
+    return found
+
+
 def on_cpu(kernel: Function, plain: Function, *arrays: Array) -> Array:
     """What the kernel computes on CPUs, and plain XLA elsewhere."""
     found: Array = lax.platform_dependent(*arrays, cpu=kernel, default=plain)
