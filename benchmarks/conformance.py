@@ -5,7 +5,8 @@
 A run is a new process from its start to its last check: what it took in all, and its shares of starting (the
 interpreter, imports, opening the session), compiling and running. Compiling is the suite's own estimate:
 what first calls of a shape and config took longer than later ones. `cold` runs find the compilers' caches on
-disk empty, `warm` ones as the run before left them; NumPy has none. deep draws afresh, at two numbers of draws:
+disk empty, `warm` ones as the run before left them; NumPy has none. Kernels of the backends' own, which are built once on
+a machine, are not among them: the first round builds them where they are missing. deep draws afresh, at two numbers of draws:
 processor time per example beyond the smaller size, against that up to it, tells whether it scales with its examples.
 Results go to `results/conformance_DEVICE.json`.
 """
@@ -28,8 +29,8 @@ from measure import header, spread, write
 
 PACKAGES = {"numpy": "numpy", "torch": "torch", "jax": "jax"}
 """Backend -> the package without which it is not there."""
-CACHES = ("TORCHINDUCTOR_CACHE_DIR", "JAX_COMPILATION_CACHE_DIR")
-"""Where compilers keep what they made."""
+CACHES = ("TORCHINDUCTOR_CACHE_DIR", "JAX_COMPILATION_CACHE_DIR", "TMPDIR")
+"""Where compilers keep what they made; torch precompiles its headers into the folder of temporary files, whatever its cache."""
 KEEP_ALL = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
 """JAX keeps by default only what took a second to compile, which here nothing does."""
 SLOWEST = 5

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterable
 
 import msgspec
 import pytest
 from conformance_examples import report
 
 import twinspike as ts
+from twinspike.network import Add
 from twinspike_conformance.cases import CASES
 from twinspike_conformance.cases.base import Example
-from twinspike_conformance.cases.networks import BUCKETS, CONFIGS, PINNED
+from twinspike_conformance.cases.networks import BUCKETS, CONFIGS, NARROW, PINNED, build
 from twinspike_conformance.checks import CHECKS, Bench
+from twinspike_conformance.checks.base import Check
+from twinspike_conformance.faults.within import Within
 from twinspike_conformance.finding import holds
 from twinspike_conformance.profiles import PROFILES
 from twinspike_conformance.report import terminal
@@ -48,6 +52,67 @@ def test_ci_runs_every_network_through_its_layers_and_gradients():
     names = {config["network"] for config in CONFIGS}
     for name in ("layers", "gradients", "loss", "update"):
         assert {e.config["network"] for e in covering(CHECKS[f"network[{name}]"], PROFILES["ci"].cover)} == names
+
+
+def _structures(names: Iterable[str]) -> set[str]:
+    """What kinds of networks there are: with sums, without, deep or not, and those that see events."""
+    found = set()
+    for name in names:
+        built = build(name)
+        shape = "residual" if any(isinstance(layer, Add) for layer in built.layers) else "plain"
+        found |= {f"{shape}, {'narrow' if name in NARROW else 'deep'}", *(("events",) if built.event else ())}
+    return found
+
+
+@pytest.mark.parametrize("name", [name for name in CHECKS if name.startswith("network[")])
+def test_each_check_of_networks_reaches_each_structure_in_ci(name):
+    """Deep ones too: a ResNet and a VGG, but where a check is of narrow networks alone."""
+    check = CHECKS[name]
+    reached = _structures(e.config["network"] for e in covering(check, PROFILES["ci"].cover))
+    assert reached >= {"residual, narrow", "plain, narrow", "events"}
+    assert reached == _structures(config["network"] for config in check.space.configs)
+
+
+def test_the_checks_of_narrow_networks_alone_are_these():
+    narrow = {name for name in CHECKS if name.startswith("network[") and _only_narrow(CHECKS[name])}
+    assert narrow == {"network[step]", "network[predictions]", "network[casts]"}
+
+
+def _only_narrow(check: Check) -> bool:
+    return {config["network"] for config in check.space.configs} <= set(NARROW)
+
+
+def test_smoke_compiles_no_deep_network():
+    for name in (name for name in CHECKS if name.startswith("network[")):
+        assert _structures(e.config["network"] for e in covering(CHECKS[name], PROFILES["smoke"].cover)) == {"residual, narrow"}
+
+
+class BothModes:
+    """numpy under the claim that it is compiled where asked; counts compiled sessions."""
+
+    def __init__(self) -> None:
+        self.name, self.compiling = "both", 0
+
+    def capabilities(self):
+        return msgspec.structs.replace(NUMPY.capabilities(), compiled=True)
+
+    def session(self, device, precision, compiled):
+        found = Within(NUMPY.session(device, precision, False))
+        found.compiled = compiled
+        self.compiling += compiled
+        return found
+
+
+@pytest.mark.parametrize(
+    ("profile", "compiled", "status"), [("smoke", False, "not run"), ("smoke", True, "pass"), ("ci", False, "pass")]
+)
+def test_smoke_starts_no_second_compiler(profile, compiled, status):
+    """An eager session is held against a compiled one in ci; a compiled one against an eager one always."""
+    backend = BothModes()
+    bench = Bench(backend, backend.session("cpu", "f64", compiled))
+    record = run_check(CHECKS["modes[relu]"], bench, PROFILES[profile], 0)
+    assert record.status == status
+    assert backend.compiling == (status == "pass")
 
 
 def test_modes_are_compared_in_one_bucket():

@@ -19,14 +19,16 @@ class Profile(msgspec.Struct, frozen=True):
     """Whether draws may leave the configs and shapes of the cover, each of which a compiler must translate."""
     derandomized: bool
     """Whether draws are the same in every run."""
+    both_modes: bool
+    """Whether an eager session is held against a compiled one, which starts another compiler."""
 
 
 PROFILES: dict[str, Profile] = {
     p.name: p
     for p in (
-        Profile("smoke", cover=0.1, draws=0, fresh=False, derandomized=True),
-        Profile("ci", cover=1.0, draws=12, fresh=False, derandomized=True),
-        Profile("deep", cover=1.0, draws=500, fresh=True, derandomized=False),
+        Profile("smoke", cover=0.1, draws=0, fresh=False, derandomized=True, both_modes=False),
+        Profile("ci", cover=1.0, draws=12, fresh=False, derandomized=True, both_modes=True),
+        Profile("deep", cover=1.0, draws=500, fresh=True, derandomized=False, both_modes=True),
     )
 }
 

@@ -160,6 +160,8 @@ def run_check(check: Check, bench: Bench, profile: Profile, seed: int, suspects:
     missing = sorted(check.needs - claimed)
     if missing:
         return _record(check, tally, "not supported", 0.0, reason=f"the backend does not claim {', '.join(missing)}")
+    if "compiled" in check.needs and not (profile.both_modes or bench.session.compiled):
+        return left_out(check, f"profile {profile.name} holds no eager session against a compiled one")
 
     def judge(example: Example) -> None:
         findings = try_example(check, bench, example, tally)

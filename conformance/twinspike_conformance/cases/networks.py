@@ -149,10 +149,13 @@ _ROWS = tuple({"network": r["network"], "method": encode(_method(r)), "optimizer
 CONFIGS: tuple[dict[str, Any], ...] = (
     _paper(BLOCK.name),
     *sorted(_ROWS[:4], key=lambda row: bool(row["network"] != BLOCK.name)),
-    *map(_paper, ("events", "digits_cnn", "resnet18", "resnet19", "vgg16")),
+    *map(_paper, ("resnet18", "vgg16", "events", "digits_cnn", "resnet19")),
     *_ROWS[4:],
 )
-"""Every network with the paper's method, and every option with every other; what smaller profiles take, the first, is shallow."""
+"""Every network with the paper's method, and every option with every other.
+
+What smaller profiles take, the first, is shallow; with the next few every structure has occurred: residual, plain, event input.
+"""
 
 BUCKETS: tuple[dict[str, int], ...] = ({"B": 3}, {"B": 5})
 PINNED = tuple(int(config["network"] == "events") for config in CONFIGS)

@@ -101,7 +101,7 @@ def _again(s: Setting, value: Values, unit: float, cast: float = 0.0) -> Tracked
 def _loss(bench: Bench, example: Example) -> list[Finding]:
     """Loss, its parts, correct predictions and spike rate follow from the backend's own logits, features and spikes."""
     s, program, state = opened(bench, example)
-    t = taps_of(bench, s, program, state, training=True)
+    t = taps_of(bench, s, program, state, training=True, labels=True)
     _, metrics = program.gradients(state, s.images[0], s.labels[0])
     ends, modules = ends_of(t), tracked()
     arrays = (ends.logits_ann, ends.logits_snn, ends.features_ann, ends.features_snn)
@@ -168,7 +168,7 @@ def _head_bound(t: taps.Taps, head: str) -> Tracked:
 def _statistics(bench: Bench, example: Example) -> list[Finding]:
     """Running statistics after a training step follow from the backend's own inputs to each norm."""
     s, program, state = opened(bench, example)
-    t = taps_of(bench, s, program, state, training=True)
+    t = taps_of(bench, s, program, state, training=True, labels=True)
     state, _ = program.train_step(state, s.images[0], s.labels[0], 0.125)
     after = program.dump(state)
     found = []
@@ -290,11 +290,11 @@ _RUNS: tuple[tuple[str, Callable[[Bench, Example], list[Finding]], Rung, float],
     ("layers", _layers, "bound", 0.25),
     ("gradients", _gradients, "bound", 0.25),
     ("loss", _loss, "bound", 0.25),
-    ("evaluation", _evaluation, "bound", 0.15),
-    ("statistics", _statistics, "bound", 0.15),
+    ("evaluation", _evaluation, "bound", 0.25),
+    ("statistics", _statistics, "bound", 0.25),
     ("update", _update, "bound", 0.25),
-    ("state", _state, "property", 0.1),
-    ("refusals", _refusals, "property", 0.05),
+    ("state", _state, "property", 0.15),
+    ("refusals", _refusals, "property", 0.15),
 )
 """Name, judge, rung and share of the profile's examples."""
 

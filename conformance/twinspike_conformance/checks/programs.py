@@ -32,7 +32,11 @@ def opened(bench: Bench, example: Example | Setting, batches: int = 1) -> tuple[
 
 
 def taps_of(bench: Bench, s: Setting, program: Program, state: Any, *, training: bool, labels: bool = False) -> taps.Taps:
-    """The program's trace of the first batch, with gradients if asked for."""
+    """The program's trace of the first batch, with gradients if asked for.
+
+    Checks that ask the program for gradients besides take those of the trace too, though they read none: a compiler then
+    has one trace less to translate.
+    """
     precision = PRECISIONS[bench.session.precision]
     trace = program.trace(state, s.images[0], training=training, labels=s.labels[0] if labels else None)
     return taps.Taps(s.network, s.method, precision, roundoff_of(precision), s.state, s.images[0], training, trace)

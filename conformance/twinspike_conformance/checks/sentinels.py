@@ -20,7 +20,7 @@ from twinspike.operations import OPERATIONS, Composition, Convolution, Nothing, 
 from twinspike.precision import PRECISIONS, Precision
 from twinspike_conformance.budget import SIGNIFICAND
 from twinspike_conformance.cases import CASES, Example, materialize
-from twinspike_conformance.cases.networks import BUCKETS, CONFIGS
+from twinspike_conformance.cases.networks import BUCKETS, CONFIGS, NARROW, PINNED
 from twinspike_conformance.checks.base import Bench, Check, Space, space_of
 from twinspike_conformance.checks.programs import opened, taps_of
 from twinspike_conformance.checks.relations import answer
@@ -252,7 +252,8 @@ def _placement(bench: Bench, example: Example) -> list[Finding]:
     return found
 
 
-_CASTS = tuple(c for c in CONFIGS if c["network"] in ("digits_cnn", "events", "block"))[:4]
+_CASTS = sorted(next(i for i, config in enumerate(CONFIGS) if config["network"] == name) for name in NARROW)
+"""The first config of each narrow network, by index."""
 
 
 def _checks() -> Iterator[Check]:
@@ -268,7 +269,6 @@ def _checks() -> Iterator[Check]:
             needs=frozenset(needs),
             space=space,
             run=run,
-            weight=0.25 if "networks" in needs else 1.0,
         )
 
     for name, (_, carriers) in _PRODUCTS.items():
@@ -286,7 +286,7 @@ def _checks() -> Iterator[Check]:
         _casts,
         "exact",
         {"networks"},
-        Space("network", _CASTS, BUCKETS, ("normal",), False),
+        Space("network", tuple(CONFIGS[i] for i in _CASTS), BUCKETS, ("normal",), False, tuple(PINNED[i] for i in _CASTS)),
         "PRE-1 PRE-2 PRE-3",
     )
     yield check("placement", _placement, "property", set(), Space("claims", ({},), ({},), ("none",), False), "PRE-4")

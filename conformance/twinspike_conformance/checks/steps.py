@@ -136,7 +136,7 @@ def _near(name: str, got: Any, want: Any, clauses: tuple[str, ...]) -> Finding:
 def _predictions(bench: Bench, example: Example) -> list[Finding]:
     """Each class is predicted for as many samples as its logits are the largest of, counted with all labels equal to it."""
     s, program, state = opened(bench, example)
-    t = taps_of(bench, s, program, state, training=True)
+    t = taps_of(bench, s, program, state, training=True, labels=True)
     ends = ends_of(t)
     readout = tracked()["layers"].readout
     logits = {"ann": ends.logits_ann[-1], "snn": readout(t.lift(t.output("snn", s.network.exits[-1].head)), s.method.readout)}
