@@ -21,6 +21,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
+from twinspike_training import heap
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 SCHEMA = 1
@@ -109,6 +111,7 @@ def header(name: str, clock: Clock = "wall") -> dict[str, Any]:
         "load": round(load, 2),
         "under_load": load > LOADED,
         "clock": clock,
+        "heap_kept": heap.keep(),
     }
 
 
@@ -154,15 +157,17 @@ def cores() -> int:
 
 
 def restrict(threads: int) -> None:
-    """Keep this process to so many cores and threads; to be called before a framework is loaded.
+    """Keep this process to so many cores and threads, and its heap as `twinspike train` does.
 
-    jax takes its number of threads from the cores that the process may use, OpenMP from the variable.
+    To be called before a framework is loaded: jax takes its number of threads from the cores that the process may use,
+    OpenMP from the variable.
     """
     if threads > cores():
         sys.exit(f"--threads: expected at most {cores()}, the cores of this machine, got {threads}")
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-threads:])  # the first core serves interrupts
     os.environ["OMP_NUM_THREADS"] = str(threads)
+    heap.keep()
 
 
 def write(name: str, result: Mapping[str, Any], folder: Path | None = None) -> Path:

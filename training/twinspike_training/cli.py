@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 
+from twinspike_training import heap
+
 
 def main() -> None:
     """Run the command line."""
+    heap.keep()
     try:
         from twinspike_training.commands import app  # noqa: PLC0415 - so that a missing library is one line
     except ModuleNotFoundError as error:
