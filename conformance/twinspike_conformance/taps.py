@@ -17,7 +17,7 @@ from twinspike.config import TWINS, Method, Twin
 from twinspike.network import INPUT, Activation, Add, AvgPool, Conv, GlobalPool, Layer, Linear, Network, Norm, inputs_of
 from twinspike.parameters import is_factored, kernel_shape
 from twinspike.precision import Precision
-from twinspike_conformance import certificates
+from twinspike_conformance import certificates, factored
 from twinspike_conformance.finding import Finding, compare
 from twinspike_conformance.judge import product_of
 from twinspike_conformance.tracked import Tracked
@@ -94,6 +94,16 @@ class Taps(msgspec.Struct):
             return kernel
         return kernel._view(kernel.value, kernel.error + self.cast * np.abs(kernel.value))
 
+    def factors(self, layer: Conv | Linear, twin: Twin) -> factored.Factors | None:
+        """Of a kernel with which maps may meet factor by factor; None where the cast of the composed one is a cast point."""
+        f = self.method.factorization
+        if isinstance(layer, Linear) or not is_factored(layer, f) or self.cast:
+            return None
+        if (f.matricize, f.view) != ("per_position", "permute"):
+            return None
+        u, sigma, v = (self.lift(np.asarray(self.state[f"{layer.name}.{n}"], np.float64)) for n in ("U", f"sigma_{twin}", "V"))
+        return factored.Factors(u, sigma, v)
+
 
 def folded(x: Any) -> Any:
     """(T, B, ...) as (T B, ...)."""
@@ -121,7 +131,9 @@ def _forward(taps: Taps, layer: Layer, twin: Twin) -> Tracked:
     x = taps.operand(twin, layer.input)
     match layer:
         case Conv(stride=stride, padding=padding):
-            return modules["layers"].conv2d(folded(x), taps.kernel(layer, twin), stride, padding)  # type: ignore[no-any-return]
+            y: Tracked = modules["layers"].conv2d(folded(x), taps.kernel(layer, twin), stride, padding)
+            factors = taps.factors(layer, twin)
+            return y if factors is None else factored.either(y, factored.forward(folded(x), factors, stride, padding))
         case Linear():
             bias = taps.lift(np.asarray(taps.state[f"{layer.name}.bias"], np.float64))
             return modules["layers"].linear(folded(x), taps.kernel(layer, twin), bias)  # type: ignore[no-any-return]
@@ -219,6 +231,8 @@ def _adjoint(taps: Taps, reader: Layer, twin: Twin, name: str, towards: dict[str
     match reader:
         case Conv(stride=stride, padding=padding):
             d_x, _ = modules["layers"].conv2d_adjoint(folded(x), taps.kernel(reader, twin), folded(lifted), stride, padding)
+            if (factors := taps.factors(reader, twin)) is not None:
+                d_x = factored.either(d_x, factored.adjoint(folded(x), factors, folded(lifted), stride, padding).x)
         case Linear():
             d_x, _, _ = modules["layers"].linear_adjoint(folded(x), taps.kernel(reader, twin), folded(lifted))
         case Norm():
@@ -285,9 +299,11 @@ def _parameters(taps: Taps, layer: Layer, twin: Twin, towards: dict[str, list[Tr
     names = ("U", f"sigma_{twin}", "V")
     factors = [taps.lift(np.asarray(taps.state[f"{layer.name}.{n}"], np.float64)) for n in names]
     assert d_kernel.shape == kernel_shape(layer, taps.output(twin, layer.input).shape[2:])
-    for suffix, part in zip(
-        names, modules["factorization"].compose_adjoint(taps.method.factorization, *factors, d_kernel), strict=True
-    ):
+    parts = modules["factorization"].compose_adjoint(taps.method.factorization, *factors, d_kernel)
+    if isinstance(layer, Conv) and (apart := taps.factors(layer, twin)) is not None:
+        others = factored.adjoint(folded(x), apart, folded(taps.lift(g)), layer.stride, layer.padding)[1:]
+        parts = [factored.either(part, other) for part, other in zip(parts, others, strict=True)]
+    for suffix, part in zip(names, parts, strict=True):
         note(suffix, part)
 
 
