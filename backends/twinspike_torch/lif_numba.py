@@ -6,6 +6,7 @@ a loop of their own go through float32 copies. Importing this module imports Num
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections.abc import Callable
 from functools import cache, lru_cache
@@ -24,15 +25,10 @@ BLOCK = 1024
 """Neurons that go through time together, at most; half as many in float64."""
 POTENTIALS = 1 << 16
 """Potentials of a block that may be kept for its backward pass: they stay in a core's second-level cache."""
-SHARE = 1 << 18
-"""Least number of neuron-steps that is worth a thread: some 100 us, while to wake and to join one takes some 50."""
+SHARE = 1 << 17
+"""Least number of neuron-steps that is worth a thread: some 50 us, while to wake one takes some 20."""
 STORED: dict[torch.dtype, Any] = {torch.float32: np.float32, torch.float64: np.float64, torch.bfloat16: np.uint16}
 """Formats that have loops, as these name them."""
-PIECES = 4
-"""Pieces of work per thread, which others may take over."""
-
-SUMMED = 256
-"""Sums that all neurons' numbers go into first; too few for torch to share them out to threads."""
 
 
 def works_on(device: str) -> bool:
@@ -52,15 +48,11 @@ def forward(x: Tensor, v: Tensor | None, decay: Tensor | None, threshold: Tensor
     block = _block(dtype, 0)
     loop = loops.forward(STORED[wide.dtype], STORED[dtype])
     counts = (
-        *(block, steps, layout.neurons, apart, layout.run, 0 if v is None else layout.neurons, alpha.numel(), theta.numel()),
+        *(steps, layout.neurons, apart, layout.run, 0 if v is None else layout.neurons, alpha.numel(), theta.numel()),
         *(int(traced), int(form.hard), 0x3F80 if wide.dtype == torch.bfloat16 else 1),
     )
     addresses = [_address(a) for a in (values, state, alpha, gain, theta, s, after, u)]
-
-    def piece(first: int, last: int) -> None:
-        loop(first, last, *counts, form.v_reset, *addresses, _room.take(loops.ROWS, dtype))
-
-    _share_out(steps, layout.neurons, block, piece)
+    _share_out(steps, layout.neurons, block, loops.ROWS, dtype, loop, *counts, form.v_reset, *addresses)
     return Outputs(s.to(x.dtype), after, u)
 
 
@@ -79,27 +71,23 @@ def backward(
     steps, layout = x.shape[0], _layout(wide)
     d_x = layout.sequence(steps, wide.dtype)
     d_v = None if v is None else layout.step(dtype)
-    parts = [layout.step(dtype) if asked else None for asked in wanted]
+    block, surrogate = _block(dtype, steps), int(form.surrogate)
     values, apart = layout.steps_of(wide)
     towards, g_apart = (torch.zeros(layout.neurons, dtype=wide.dtype), 0) if g is None else layout.steps_of(g.to(wide.dtype))
     state, end = layout.step_of(v, dtype), layout.step_of(e, dtype)
     alpha, gain, theta = _quantities(decay, threshold, form, dtype)
-    block, surrogate = _block(dtype, steps), int(form.surrogate)
+    sums = [_sums(q, layout, block, dtype) if asked else None for q, asked in zip((decay, threshold), wanted, strict=True)]
     loop = loops.backward(STORED[wide.dtype], STORED[dtype], surrogate, int(any(wanted)))
     counts = (
-        *(block, steps, layout.neurons, apart, g_apart, layout.run, 0 if v is None else layout.neurons),
+        *(steps, layout.neurons, apart, g_apart, layout.run, 0 if v is None else layout.neurons),
         *(0 if e is None else layout.neurons, alpha.numel(), theta.numel()),
-        *(int(form.hard), int(form.detach_reset), int(form.decay_input), *(asked * layout.neurons for asked in wanted)),
+        *(int(form.hard), int(form.detach_reset), int(form.decay_input), *(0 if part is None else part.numel() for part in sums)),
     )
     reals = (form.v_reset, *numbers.constants(surrogate, form.width))
-    addresses = [_address(a) for a in (values, towards, state, end, alpha, gain, theta, d_x, d_v, *parts)]
-
-    def piece(first: int, last: int) -> None:
-        rows = _room.take(loops.ROWS + block * steps, dtype)
-        loop(first, last, *counts, *reals, *addresses, rows, rows + loops.ROWS * dtype.itemsize)
-
-    _share_out(steps, layout.neurons, block, piece)
-    return Gradients(d_x.to(x.dtype), d_v, *map(_shared_by, (decay, threshold), parts))
+    addresses = [_address(a) for a in (values, towards, state, end, alpha, gain, theta, d_x, d_v, *sums)]
+    room = loops.ROWS + block * steps
+    _share_out(steps, layout.neurons, block, room, dtype, loop, *counts, *reals, *addresses)
+    return Gradients(d_x.to(x.dtype), d_v, *map(_shared_by, (decay, threshold), sums))
 
 
 # --- tensors as addresses --------------------------------------------------------------------------------
@@ -141,25 +129,38 @@ def _layout(x: Tensor) -> _Layout:
 _known_layout = lru_cache(maxsize=1024)(_Layout)
 
 
-def _shared_by(quantity: Tensor | None, gradient: Tensor | None) -> Tensor | None:
-    """As `lif_form.shared_by`, but a sum of all in two steps: torch's own differs in its last bits with the number of threads."""
-    if quantity is None or gradient is None or quantity.ndim > 0:
-        return shared_by(quantity, gradient)
-    flat = gradient.as_strided((gradient.numel(),), (1,))
-    whole = len(flat) // SUMMED * SUMMED
-    return (flat[:whole].view(-1, SUMMED).sum(0).sum() + flat[whole:].sum()).to(quantity.dtype)
+def _sums(quantity: Tensor | None, layout: _Layout, block: int, dtype: torch.dtype) -> Tensor:
+    """Room for a learned quantity's sums over time: each neuron's, or each block's for a quantity of one value."""
+    if quantity is None or quantity.numel() > 1:
+        return layout.step(dtype)
+    return torch.empty(-(-layout.neurons // block), dtype=dtype)
+
+
+def _shared_by(quantity: Tensor | None, sums: Tensor | None) -> Tensor | None:
+    """As `lif_form.shared_by`, of `_sums`."""
+    if quantity is None or sums is None or quantity.numel() > 1:
+        return shared_by(quantity, sums)
+    # NumPy's: the last bits of torch's own differ with the number of threads.
+    return torch.full(quantity.shape, sums.numpy().sum().item(), dtype=quantity.dtype)
 
 
 def _address(values: Tensor | None) -> int:
     return 0 if values is None else values.data_ptr()
 
 
-def _share_out(steps: int, neurons: int, block: int, kernel: Callable[[int, int], None]) -> None:
-    """Run a kernel on all blocks, in as many threads as torch uses and the work is worth."""
+def _share_out(
+    steps: int, neurons: int, block: int, room: int, dtype: torch.dtype, loop: Callable[..., int], *arguments: Any
+) -> None:
+    """Run a loop on all blocks, in as many threads as torch uses and the work is worth; `room` numbers for each of them."""
     blocks = -(-neurons // block)
-    threads = min(torch.get_num_threads(), blocks, steps * neurons // SHARE)
-    pieces = 1 if threads <= 1 else min(blocks, threads * PIECES)
-    lif_threads.run(lambda i: kernel(blocks * i // pieces, blocks * (i + 1) // pieces), pieces, threads)
+    threads = max(1, min(torch.get_num_threads(), blocks, steps * neurons // SHARE))
+    counters = (ctypes.c_int64 * loops.counters(threads))()
+    rows = _room.take(threads * room, dtype)
+
+    def work(share: int) -> int:
+        return loop(share, threads, ctypes.addressof(counters), block, *arguments, rows)
+
+    lif_threads.run(work, blocks, threads)
 
 
 def _block(dtype: torch.dtype, kept: int) -> int:

@@ -16,8 +16,9 @@ from typing import Any, cast
 
 import numba
 import numpy as np
+from llvmlite import ir
 from numba import carray
-from numba.extending import overload
+from numba.extending import intrinsic, overload
 from numpy.typing import NDArray
 
 from twinspike_torch.lif_numba_numbers import compiled, derivative, loaded, stored_as
@@ -34,6 +35,39 @@ ALPHA, GAIN, THETA, V, E, D, D_DECAY, D_THRESHOLD = (np.uint64(row * (LONGEST + 
 ROWS = 8 * (LONGEST + 48)
 """Numbers in all rows."""
 U64 = np.uint64
+
+
+# --- blocks of a thread ----------------------------------------------------------------------------------
+
+LINE = 8
+"""Numbers of 64 bits to a line of the caches: counters that threads write lie so far apart."""
+
+
+def counters(threads: int) -> int:
+    """How many numbers, 0 at first, the threads of a call need between them: blocks done, and those taken of each share."""
+    return LINE * (threads + 1)
+
+
+@intrinsic  # type: ignore[untyped-decorator]  # as below
+def _add(context: Any, address: Any, amount: Any) -> Any:
+    """Add to an int64 in memory that other threads add to; gives what it was."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        return builder.atomic_rmw("add", pointer, arguments[1], "seq_cst")
+
+    return numba.types.int64(numba.types.int64, numba.types.int64), generate
+
+
+@compiled
+def _take(counters: int, share: int, shares: int, blocks: int) -> int:
+    """A block that nobody has taken, or -1: of the thread's own share first, which its caches may hold from the last call."""
+    for k in range(shares):
+        own = (share + k) % shares
+        block = blocks * own // shares + _add(counters + 8 * LINE * (own + 1), 1)
+        if block < blocks * (own + 1) // shares:
+            return block
+    return -1
 
 
 # --- rows of a block -------------------------------------------------------------------------------------
@@ -176,23 +210,39 @@ def _reset(potentials: Array, k: Any, n: Any, rows: Array, hard: bool, v_reset: 
         rows[V + i] = (v_reset if hard else u - theta) if u >= theta else u
 
 
+@compiled
+def _keep_sums(rows: Array, row: Any, n: int, out: Array, values: int, start: int, block_number: int) -> None:
+    """Sums of a block's neurons, or of a quantity of one value their sum, by halves: in vectors, and in the same order always."""
+    if len(out) > 0 and values > 1:
+        out[start : start + n] = rows[row : row + U64(n)]
+    elif len(out) > 0:
+        rows[row + U64(n) : row + U64(LONGEST)] = 0
+        half = LONGEST // 2
+        while half > 0:
+            for i in range(U64(half)):
+                rows[row + i] += rows[row + U64(half) + i]
+            half //= 2
+        out[block_number] = rows[row]
+
+
 # --- whole blocks ----------------------------------------------------------------------------------------
 #
 # C functions, called by address: Numba's own calls take apart every array that they are given, which takes longer than
 # small layers do. What is not given has the length 0.
 
 ADDRESS, COUNT, NUMBER = numba.types.voidptr, numba.types.int64, numba.types.float64
-FORWARD = numba.types.void(*[COUNT] * 13, NUMBER, *[ADDRESS] * 9)
-BACKWARD = numba.types.void(*[COUNT] * 17, *[NUMBER] * 3, *[ADDRESS] * 13)
+FORWARD = COUNT(*[COUNT] * 14, NUMBER, *[ADDRESS] * 9)
+BACKWARD = COUNT(*[COUNT] * 18, *[NUMBER] * 3, *[ADDRESS] * 12)
 
 
 @cache
-def forward(stored: Format, number: Format) -> Callable[..., None]:
+def forward(stored: Format, number: Format) -> Callable[..., int]:
     """The way forward for currents of the type `stored`, which is uint16 for bfloat16, and potentials of `number`."""
 
     def lif_forward(
-        first: int,
-        last: int,
+        share: int,
+        shares: int,
+        counters: int,
         block: int,
         steps: int,
         neurons: int,
@@ -214,20 +264,26 @@ def forward(stored: Format, number: Format) -> Callable[..., None]:
         after_: int,
         u_: int,
         rows_: int,
-    ) -> None:
-        """Blocks `first` to `last` of T = `steps` steps of N = `neurons`, which lie `apart` in x.
+    ) -> int:
+        """Blocks of T = `steps` steps of N = `neurons`, which lie `apart` in x; how many are done, by all threads.
+
+        Thread number `share` of `shares` takes them one by one, by `counters`, which begin at 0.
 
         Quantities are alpha and gain, and theta: one value, or one per channel of `run` neighbours. `one` is a spike as
-        s keeps it, `traced` whether u is wanted, `states` N or 0, and `rows` memory of `ROWS` numbers.
+        s keeps it, `traced` whether u is wanted, `states` N or 0, and `rows` memory of `ROWS` numbers for each thread.
         """
         x, s, u = carray(x_, steps * apart, stored), carray(s_, steps * neurons, stored), carray(u_, steps * neurons, number)
-        v, after, rows = carray(v_, states, number), carray(after_, neurons, number), carray(rows_, ROWS, number)
+        v, after = carray(v_, states, number), carray(after_, neurons, number)
+        rows = carray(rows_, shares * ROWS, number)[share * ROWS :]
         quantities = (carray(alpha_, decays, number), carray(gain_, decays, number), carray(theta_, thresholds, number))
         v_reset, spike, none = number(reset_to), stored(one), stored(0)
-        for block_number in range(first, last):
+        done, blocks = 0, -(-neurons // block)
+        block_number = _take(counters, share, shares, blocks)
+        while block_number >= 0:
             start = block_number * block
             n, m = min(block, neurons - start), U64(min(block, neurons - start))
-            _start(rows, n, start, run, quantities, v, block_number == first)
+            _start(rows, n, start, run, quantities, v, done == 0)
+            done += 1
             for t in range(steps):
                 p, q = U64(t * apart + start), U64(t * neurons + start)
                 if traced:
@@ -236,17 +292,20 @@ def forward(stored: Format, number: Format) -> Callable[..., None]:
                 else:
                     _step(x, p, m, rows, hard != 0, v_reset, s, q, spike, none)
             after[start : start + n] = rows[V : V + m]
+            block_number = _take(counters, share, shares, blocks)
+        return _add(counters, done) + done
 
     return _entry(FORWARD, lif_forward)
 
 
 @cache
-def backward(stored: Format, number: Format, surrogate: int, learned: int) -> Callable[..., None]:
+def backward(stored: Format, number: Format, surrogate: int, learned: int) -> Callable[..., int]:
     """The way back for a surrogate by number, with gradients of learned quantities or (0) without."""
 
     def lif_backward(
-        first: int,
-        last: int,
+        share: int,
+        shares: int,
+        counters: int,
         block: int,
         steps: int,
         neurons: int,
@@ -277,24 +336,28 @@ def backward(stored: Format, number: Format, surrogate: int, learned: int) -> Ca
         d_decay_: int,
         d_threshold_: int,
         rows_: int,
-        potentials_: int,
-    ) -> None:
+    ) -> int:
         """As forward; `a` and `b` are the surrogate's `constants`, `ends` is N or 0 for the gradient of the last state.
 
-        `d_decay` and `d_threshold` are each neuron's sums over time, `decay_sums` and `threshold_sums` N or 0 of them;
-        `potentials` has room for `steps` times `block`.
+        `d_decay` and `d_threshold` are sums over time, `decay_sums` and `threshold_sums` of them: each neuron's, each block's
+        for a quantity of one value, or none. A thread's rows are followed by memory for `steps` times `block` potentials.
         """
         x, g, d_x = carray(x_, steps * apart, stored), carray(g_, steps * g_apart, stored), carray(d_x_, steps * neurons, stored)
         v, e, d_v = carray(v_, states, number), carray(e_, ends, number), carray(d_v_, states, number)
         d_decay, d_threshold = carray(d_decay_, decay_sums, number), carray(d_threshold_, threshold_sums, number)
-        rows, potentials = carray(rows_, ROWS, number), carray(potentials_, steps * block, number)
+        room = ROWS + steps * block
+        rows = carray(rows_, shares * room, number)[share * room :]
+        potentials = rows[ROWS:room]
         quantities = (carray(alpha_, decays, number), carray(gain_, decays, number), carray(theta_, thresholds, number))
         zero, one, v_reset = number(0), number(1), number(reset_to)
         numbers = (zero, one, v_reset, number(a), number(b))
-        for block_number in range(first, last):
+        done, blocks = 0, -(-neurons // block)
+        block_number = _take(counters, share, shares, blocks)
+        while block_number >= 0:
             start = block_number * block
             n, m = min(block, neurons - start), U64(min(block, neurons - start))
-            _start(rows, n, start, run, quantities, v, block_number == first)
+            _start(rows, n, start, run, quantities, v, done == 0)
+            done += 1
             _copy_or_zero(e, start, rows[E : E + m])
             if learned:
                 rows[D_DECAY : D_DECAY + m] = zero
@@ -312,15 +375,16 @@ def backward(stored: Format, number: Format, surrogate: int, learned: int) -> Ca
                     _add_decay(m, rows, x, U64(t * apart + start), weighted != 0, zero)
             if states > 0:
                 d_v[start : start + n] = rows[E : E + m]
-            if decay_sums > 0:
-                d_decay[start : start + n] = rows[D_DECAY : D_DECAY + m]
-            if threshold_sums > 0:
-                d_threshold[start : start + n] = rows[D_THRESHOLD : D_THRESHOLD + m]
+            if learned:
+                _keep_sums(rows, D_DECAY, n, d_decay, decays, start, block_number)
+                _keep_sums(rows, D_THRESHOLD, n, d_threshold, thresholds, start, block_number)
+            block_number = _take(counters, share, shares, blocks)
+        return _add(counters, done) + done
 
     return _entry(BACKWARD, lif_backward)
 
 
-def _entry(signature: Any, function: Callable[..., None]) -> Callable[..., None]:
+def _entry(signature: Any, function: Callable[..., int]) -> Callable[..., int]:
     """A function as a C function; calls don't hold Python's lock."""
     options: dict[str, Any] = {"error_model": "numpy"}
     try:
@@ -329,7 +393,7 @@ def _entry(signature: Any, function: Callable[..., None]) -> Callable[..., None]
         entry = numba.cfunc(signature, **options)(function)
     # The function that ctypes makes does not keep the code alive.
     _alive.append(entry)
-    return cast(Callable[..., None], entry.ctypes)
+    return cast(Callable[..., int], entry.ctypes)
 
 
 _alive: list[Any] = []

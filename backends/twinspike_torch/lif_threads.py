@@ -1,77 +1,41 @@
-"""Work in pieces shared out to threads of Python's, for functions that don't hold its lock.
+"""Work shared out to threads of Python's, for functions that take their pieces themselves and don't hold Python's lock.
 
-The threads are not Numba's and not OpenMP's: those end a process that forks, or that calls them from two threads at
+A thread that comes back for Python's lock after each piece waits for it longer than a piece takes, so a thread makes one
+call. The threads are not Numba's and not OpenMP's: those end a process that forks, or that calls them from two threads at
 once. Waking one takes some microseconds, during which the caller works: pieces are taken, not dealt out.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
-from collections import deque
+import time
 from collections.abc import Callable
 from queue import SimpleQueue
 
+Work = Callable[[int], int]
+"""Takes pieces until none is left and returns how many are done by now, by all threads; its argument is the thread's number."""
+
 _lock = threading.Lock()
-_helpers: list[SimpleQueue[_Work]] = []
+_helpers: list[SimpleQueue[Work]] = []
 """Where each helper waits for work."""
 
 
-def run(piece: Callable[[int], None], count: int, threads: int) -> None:
-    """Call a function for each of `count` pieces, in as many threads, this one among them; its exceptions are raised here.
+def run(work: Work, count: int, threads: int) -> None:
+    """Call a function in as many threads, this one among them as number 0, until `count` pieces are done.
 
-    A thread begins with its own share of the pieces: what it worked on in the last call may still be in its caches.
+    It must not fail after it has taken a piece. A thread that comes too late finds none left, and nobody waits for it.
     """
-    if threads <= 1:
-        for number in range(count):
-            piece(number)
-        return
-    work = _Work(piece, count, threads)
     for helper in _some(threads - 1):
         helper.put(work)
-    work.help(0)
-    work.wait()
+    while work(0) < count:
+        time.sleep(0)  # another thread is about to end its last piece
 
 
-class _Work:
-    """Pieces that are left, and what became of the others."""
-
-    def __init__(self, piece: Callable[[int], None], count: int, threads: int) -> None:
-        self._piece, self._count = piece, count
-        self._left = [deque(range(count * i // threads, count * (i + 1) // threads)) for i in range(threads)]
-        self._ended: SimpleQueue[int | BaseException] = SimpleQueue()
-
-    def help(self, share: int) -> None:
-        """Take pieces, of a share and then of the others, until none is left; who comes too late finds none, and nobody waits."""
-        done = 0
-        try:
-            for left in (*self._left[share:], *self._left[:share]):
-                with contextlib.suppress(IndexError):
-                    while True:
-                        number = left.popleft()
-                        self._piece(number)
-                        done += 1
-        except BaseException as error:
-            self._ended.put(error)
-        else:
-            if done:
-                self._ended.put(done)
-
-    def wait(self) -> None:
-        """Until all pieces are done, or one has failed."""
-        done = 0
-        while done < self._count:
-            ended = self._ended.get()
-            if isinstance(ended, BaseException):
-                for left in self._left:
-                    left.clear()
-                raise ended
-            done += ended
-
-
-def _some(count: int) -> list[SimpleQueue[_Work]]:
+def _some(count: int) -> list[SimpleQueue[Work]]:
     """The first helpers, begun where they are not there yet."""
+    if count <= len(_helpers):
+        return _helpers[:count]
     with _lock:
         for number in range(len(_helpers), count):
             _helpers.append(SimpleQueue())
@@ -79,9 +43,9 @@ def _some(count: int) -> list[SimpleQueue[_Work]]:
         return _helpers[:count]
 
 
-def _serve(asked: SimpleQueue[_Work], share: int) -> None:
+def _serve(asked: SimpleQueue[Work], number: int) -> None:
     while True:
-        asked.get().help(share)
+        asked.get()(number)
 
 
 def _forget() -> None:
