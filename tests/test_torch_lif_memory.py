@@ -63,29 +63,61 @@ def test_no_more_is_kept_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None
     assert lif_memory._store._bytes == SIZE * 4
 
 
+class Pieces:
+    """Work as `lif_threads.run` takes it: pieces that a thread takes itself, until none is left."""
+
+    def __init__(self, count: int) -> None:
+        self.left, self.taken, self.done = iter(range(count)), list[int](), 0
+        self._lock = threading.Lock()
+
+    def __call__(self, number: int) -> int:
+        while True:
+            with self._lock:
+                if (piece := next(self.left, None)) is None:
+                    return self.done
+                self.taken.append(piece)
+            self.work(number)
+            with self._lock:
+                self.done += 1
+
+    def work(self, number: int) -> None:
+        """Of one piece, in a thread."""
+
+
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_every_piece_is_done_once(threads: int) -> None:
-    done: list[int] = []
-    lif_threads.run(done.append, 37, threads)
-    assert sorted(done) == list(range(37))
+def test_work_ends_with_its_last_piece(threads: int) -> None:
+    pieces = Pieces(37)
+    lif_threads.run(pieces, 37, threads)
+    assert (sorted(pieces.taken), pieces.done) == (list(range(37)), 37)
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-def test_a_piece_that_fails_is_heard_of(threads: int) -> None:
-    def piece(number: int) -> None:
-        if number == 5:
-            raise ValueError("five")
+def test_a_piece_of_another_thread_is_waited_for() -> None:
+    """The caller finds no piece left while the other thread is still at its own."""
+    here, there = threading.Event(), threading.Event()
 
-    with pytest.raises(ValueError, match="five"):
-        lif_threads.run(piece, 9, threads)
-    lif_threads.run(lambda number: None, 9, threads)
+    class One(Pieces):
+        def __call__(self, number: int) -> int:
+            if number == 0 and not there.is_set():
+                assert here.wait(60)
+                there.set()
+                return self.done
+            return super().__call__(number)
+
+        def work(self, number: int) -> None:
+            assert number == 1
+            here.set()
+            assert there.wait(60)
+
+    pieces = One(1)
+    lif_threads.run(pieces, 1, 2)
+    assert pieces.done == 1
 
 
 def test_two_callers_at_once_share_the_helpers() -> None:
-    done: list[list[int]] = [[], []]
-    callers = [threading.Thread(target=lif_threads.run, args=(own.append, 500, 3)) for own in done]
+    both = (Pieces(500), Pieces(500))
+    callers = [threading.Thread(target=lif_threads.run, args=(own, 500, 3)) for own in both]
     for caller in callers:
         caller.start()
     for caller in callers:
         caller.join()
-    assert [sorted(own) for own in done] == [list(range(500))] * 2
+    assert [(sorted(own.taken), own.done) for own in both] == [(list(range(500)), 500)] * 2

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from twinspike_torch import lif_memory, lif_threads
+from twinspike_torch import lif_memory, lif_numba_blocks, lif_threads
 from twinspike_torch import lif_numba_loops as loops
 from twinspike_torch import lif_numba_numbers as numbers
 from twinspike_torch.lif_form import Form, Gradients, Outputs, channel_run, potential_dtype, run, runs, shared_by
@@ -154,7 +154,7 @@ def _share_out(
     """Run a loop on all blocks, in as many threads as torch uses and the work is worth; `room` numbers for each of them."""
     blocks = -(-neurons // block)
     threads = max(1, min(torch.get_num_threads(), blocks, steps * neurons // SHARE))
-    counters = (ctypes.c_int64 * loops.counters(threads))()
+    counters = (ctypes.c_int64 * lif_numba_blocks.counters(threads))()
     rows = _room.take(threads * room, dtype)
 
     def work(share: int) -> int:

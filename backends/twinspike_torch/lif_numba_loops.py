@@ -16,11 +16,11 @@ from typing import Any, cast
 
 import numba
 import numpy as np
-from llvmlite import ir
 from numba import carray
-from numba.extending import intrinsic, overload
+from numba.extending import overload
 from numpy.typing import NDArray
 
+from twinspike_torch.lif_numba_blocks import add, take
 from twinspike_torch.lif_numba_numbers import compiled, derivative, loaded, stored_as
 
 Array = NDArray[Any]
@@ -35,39 +35,6 @@ ALPHA, GAIN, THETA, V, E, D, D_DECAY, D_THRESHOLD = (np.uint64(row * (LONGEST + 
 ROWS = 8 * (LONGEST + 48)
 """Numbers in all rows."""
 U64 = np.uint64
-
-
-# --- blocks of a thread ----------------------------------------------------------------------------------
-
-LINE = 8
-"""Numbers of 64 bits to a line of the caches: counters that threads write lie so far apart."""
-
-
-def counters(threads: int) -> int:
-    """How many numbers, 0 at first, the threads of a call need between them: blocks done, and those taken of each share."""
-    return LINE * (threads + 1)
-
-
-@intrinsic  # type: ignore[untyped-decorator]  # as below
-def _add(context: Any, address: Any, amount: Any) -> Any:
-    """Add to an int64 in memory that other threads add to; gives what it was."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
-        return builder.atomic_rmw("add", pointer, arguments[1], "seq_cst")
-
-    return numba.types.int64(numba.types.int64, numba.types.int64), generate
-
-
-@compiled
-def _take(counters: int, share: int, shares: int, blocks: int) -> int:
-    """A block that nobody has taken, or -1: of the thread's own share first, which its caches may hold from the last call."""
-    for k in range(shares):
-        own = (share + k) % shares
-        block = blocks * own // shares + _add(counters + 8 * LINE * (own + 1), 1)
-        if block < blocks * (own + 1) // shares:
-            return block
-    return -1
 
 
 # --- rows of a block -------------------------------------------------------------------------------------
@@ -278,7 +245,7 @@ def forward(stored: Format, number: Format) -> Callable[..., int]:
         quantities = (carray(alpha_, decays, number), carray(gain_, decays, number), carray(theta_, thresholds, number))
         v_reset, spike, none = number(reset_to), stored(one), stored(0)
         done, blocks = 0, -(-neurons // block)
-        block_number = _take(counters, share, shares, blocks)
+        block_number = take(counters, share, shares, blocks)
         while block_number >= 0:
             start = block_number * block
             n, m = min(block, neurons - start), U64(min(block, neurons - start))
@@ -292,8 +259,9 @@ def forward(stored: Format, number: Format) -> Callable[..., int]:
                 else:
                     _step(x, p, m, rows, hard != 0, v_reset, s, q, spike, none)
             after[start : start + n] = rows[V : V + m]
-            block_number = _take(counters, share, shares, blocks)
-        return _add(counters, done) + done
+            block_number = take(counters, share, shares, blocks)
+        everybody: int = done + add(counters, done)
+        return everybody
 
     return _entry(FORWARD, lif_forward)
 
@@ -352,7 +320,7 @@ def backward(stored: Format, number: Format, surrogate: int, learned: int) -> Ca
         zero, one, v_reset = number(0), number(1), number(reset_to)
         numbers = (zero, one, v_reset, number(a), number(b))
         done, blocks = 0, -(-neurons // block)
-        block_number = _take(counters, share, shares, blocks)
+        block_number = take(counters, share, shares, blocks)
         while block_number >= 0:
             start = block_number * block
             n, m = min(block, neurons - start), U64(min(block, neurons - start))
@@ -378,8 +346,9 @@ def backward(stored: Format, number: Format, surrogate: int, learned: int) -> Ca
             if learned:
                 _keep_sums(rows, D_DECAY, n, d_decay, decays, start, block_number)
                 _keep_sums(rows, D_THRESHOLD, n, d_threshold, thresholds, start, block_number)
-            block_number = _take(counters, share, shares, blocks)
-        return _add(counters, done) + done
+            block_number = take(counters, share, shares, blocks)
+        everybody: int = done + add(counters, done)
+        return everybody
 
     return _entry(BACKWARD, lif_backward)
 

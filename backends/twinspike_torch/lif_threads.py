@@ -16,6 +16,9 @@ from queue import SimpleQueue
 Work = Callable[[int], int]
 """Takes pieces until none is left and returns how many are done by now, by all threads; its argument is the thread's number."""
 
+PATIENCE = 100
+"""How often to ask whether other threads have ended their last pieces before giving up the core, which takes 50 us or more."""
+
 _lock = threading.Lock()
 _helpers: list[SimpleQueue[Work]] = []
 """Where each helper waits for work."""
@@ -28,8 +31,11 @@ def run(work: Work, count: int, threads: int) -> None:
     """
     for helper in _some(threads - 1):
         helper.put(work)
+    asked = 0
     while work(0) < count:
-        time.sleep(0)  # another thread is about to end its last piece
+        asked += 1
+        if asked > PATIENCE:
+            time.sleep(0)
 
 
 def _some(count: int) -> list[SimpleQueue[Work]]:
