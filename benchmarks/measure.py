@@ -111,7 +111,6 @@ def header(name: str, clock: Clock = "wall") -> dict[str, Any]:
         "load": round(load, 2),
         "under_load": load > LOADED,
         "clock": clock,
-        "heap_kept": heap.keep(),
     }
 
 

@@ -52,9 +52,11 @@ def performance() -> str:
     sections = (_targets, _neuron, _options, _sizes, _step, _memory, _pipeline, _conformance, _scaling, _gpu)
     lines = [
         "# Performance\n",
-        "Medians, with quartiles and number of turns; variants of one table took turns in one process, and ratios are medians",
-        "of the ratios within a turn. *Under load* marks what was taken while the machine did other work: such numbers",
-        "are there to be replaced. Every file of results names its machine, versions, date and load.\n",
+        "Medians, with quartiles and number of turns; variants of one table took turns, and ratios are medians of the ratios",
+        "within a turn. Every variant, others' too, keeps freed memory as `twinspike train` does",
+        "([memory](training.md#memory-and-compiling)); with malloc's own settings a layer takes up to four times as long in jax.",
+        "*Under load* marks what was taken while the machine did other work: such numbers are there to be replaced. Every file",
+        "of results names its machine, versions, date and load.\n",
     ]
     for section in sections:
         lines += [*section(known), ""]
