@@ -55,6 +55,7 @@ TARGETS = {
         ("-k", "not every_single_array"),
     ),
     "bounds": Target(tuple(f"{SUITE}.{m}" for m in ("tracked", "budget", "finding", "spectral")), ("test_conformance_rules.py",)),
+    "orders": Target((f"{SUITE}.factored",), ("test_conformance_factored.py",)),
     "judges": Target(
         tuple(f"{SUITE}.{m}" for m in ("judge", "certificates", "taps")),
         ("test_conformance_judges.py",),

@@ -95,8 +95,8 @@ def _zeros(like: Tracked) -> Tracked:
 def _taps(padded: Tracked, factors: Factors, stride: int) -> Iterator[tuple[tuple[int, int], Span]]:
     """Positions of the kernel, and the pixels of the padded maps (N, I, H', W') that each meets."""
     kh, kw = factors.sigma.shape[:2]
-    height, width = ((n - k) // stride for n, k in zip(padded.shape[2:], (kh, kw), strict=True))
+    bottom, right = (padded.shape[2] - kh) // stride, (padded.shape[3] - kw) // stride
     for i in range(kh):
         for j in range(kw):
-            rows, columns = (slice(a, a + stride * n + 1, stride) for a, n in ((i, height), (j, width)))
+            rows, columns = (slice(a, a + stride * n + 1, stride) for a, n in ((i, bottom), (j, right)))
             yield (i, j), (slice(None), slice(None), rows, columns)
