@@ -58,7 +58,7 @@ TARGETS = {
     "orders": Target((f"{SUITE}.factored",), ("test_conformance_factored.py",)),
     "judges": Target(
         tuple(f"{SUITE}.{m}" for m in ("judge", "certificates", "taps")),
-        ("test_conformance_judges.py",),
+        ("test_conformance_judges.py", "test_conformance_factored.py"),
         ("*5",),
     ),
 }

@@ -13,18 +13,23 @@ from twinspike.clauses import BY_ID as CLAUSES
 from twinspike.config import encode
 from twinspike.operations import OPERATIONS, Convolution
 from twinspike.precision import PRECISIONS
+from twinspike.reference.neuron import lif
 from twinspike_conformance import certificates, judge
 from twinspike_conformance.budget import Budget
 from twinspike_conformance.cases import CASES, materialize
 from twinspike_conformance.cases.base import Example
+from twinspike_conformance.cases.networks import NARROW
 from twinspike_conformance.checks import CHECKS, Bench
 from twinspike_conformance.families import rounded
 from twinspike_conformance.faults import BY_ID
 from twinspike_conformance.faults.backend import mutant
 from twinspike_conformance.faults.kill import kill
 from twinspike_conformance.finding import Rung
+from twinspike_conformance.tracked import Tracked
 
 NUMPY = ts.load("numpy")
+UNIT = 2.0**-24
+"""Of float32."""
 OF_OPERATIONS = ("lif", "spike", "factorize", "retract", "conv2d", "linear", "batch_norm_train", "joint_loss", "optimizer_step")
 LANES = [name for name in CHECKS if name.startswith(tuple(f"operation[{operation}-" for operation in OF_OPERATIONS))]
 
@@ -97,7 +102,10 @@ def test_wrong_answers_are_found_by_their_own_check(fault, check):
 @pytest.mark.parametrize("check", ["network[layers]", "network[gradients]"])
 def test_right_networks_pass_layer_by_layer(check):
     bench = Bench(NUMPY, NUMPY.session("cpu", "f64"))
-    for example in (list(CHECKS[check].space.cover())[i] for i in (1, 6, 7, 11)):  # 7 isolates the artificial twin
+    every = [example for example in CHECKS[check].space.cover() if example.config["network"] in NARROW]
+    isolating = next(example for example in every if example.config["method"]["loss"]["isolate_ann"])
+    others = [next(example for example in every if example.config["network"] == name) for name in sorted(NARROW)]
+    for example in (isolating, *others):
         findings = CHECKS[check].run(bench, example)
         assert len(findings) > 50
         _sound(findings)
@@ -268,3 +276,27 @@ def test_convolutions_of_bf16_mixed_are_judged_by_their_rounding_and_nothing_els
     answer = judge.Answer({"y": np.full((1, 2), 4.0 * (1 + 2.0**-9))}, {}, {}, {}, {}, {})
     material = judge.Material(OPERATIONS["linear"].config(), linear, {"y": np.zeros((1, 2))})
     assert not judge._bounded(OPERATIONS["linear"], material, answer, PRECISIONS["bf16-mixed"])[0].ok
+
+
+@pytest.mark.parametrize("neuron", [ts.Neuron(), ts.Neuron(reset="soft", decay_input=True, decay=0.3, threshold=0.4)])
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_followed_sequence_has_the_potentials_of_its_spikes(neuron, begun):
+    rng = np.random.default_rng(0)
+    x, v = rng.standard_normal((6, 2, 3, 4)), rng.standard_normal((2, 3, 4))
+    given = {"x": x, "v": v} if begun else {"x": x}
+    want = lif(neuron, **given)
+    found = certificates.followed(neuron, given, want.s, UNIT)
+    assert np.all(np.abs(found.value - want.u) <= found.error)
+    assert found.error.max() < 100 * UNIT
+
+
+def test_an_edge_of_the_window_within_rounding_is_open():
+    theta = Tracked(0.3, 0.3 * UNIT, roundoff=UNIT)
+    found = certificates.surrogate_at(ts.Neuron(threshold=0.3), np.array([0.3, 0.8, 0.9]), theta, UNIT)
+    assert found.error[1] == 1.0
+    assert found.error[[0, 2]].max() < 10 * UNIT
+
+
+def test_operands_of_products_are_rounded_in_tf32_alone():
+    assert {name for name, precision in PRECISIONS.items() if judge.product_of(precision)} == {"tf32"}
+    assert judge.product_of(PRECISIONS["tf32"]) == 2.0**-11
