@@ -50,6 +50,17 @@ def test_settings_of_the_user_stand() -> None:
     assert probe("heap.keep()", MALLOC_ARENA_MAX="2")[0] == "False"
 
 
+def test_another_system_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows can't open the program itself as a library."""
+
+    def refuse(name: str | None) -> None:
+        raise TypeError(name)
+
+    monkeypatch.setattr(heap.ctypes, "CDLL", refuse)
+    monkeypatch.setattr(heap.sys, "platform", "win32")
+    assert heap.keep() is False
+
+
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heap.ctypes, "CDLL", lambda _: object())
     monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)

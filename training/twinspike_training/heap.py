@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
 """Parameters of glibc's `mallopt`, see `man 3 mallopt`."""
@@ -17,10 +18,10 @@ def keep() -> bool:
     the process's: its peak grows, by a third in jax, whose step is one block among others.
 
     Returns:
-        whether it is done: not where the C library is another than glibc, nor where the user's environment has settings
-        of malloc (`MALLOC_...`), which stand.
+        whether it is done: not on other systems than Linux, nor where the C library is another than glibc, nor where the
+        user's environment has settings of malloc (`MALLOC_...`), which stand.
     """
-    if any(name.startswith("MALLOC_") for name in os.environ):
+    if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
