@@ -129,7 +129,7 @@ def test_networks_may_meet_factors_but_where_the_composed_kernel_is_cast(precisi
     network = Network(name="one", input_shape=x.shape[1:], layers=layers, exits=(Branch(feature="feature", head="head"),))
     state, trace = {"stem.U": u, "stem.sigma_ann": sigma, "stem.V": v}, {"stem": {"ann": y}}
     seen = taps.Taps(network, Method(), PRECISIONS[precision], UNIT, state, x, False, trace)
-    assert (seen.factors(layers[0], "ann") is None) == (orders == 1)
+    assert (seen.apart(layers[0], "ann") is None) == (orders == 1)
     bare = taps.Taps(network, Method(), PRECISIONS["f32-ieee"], UNIT, state, x, False, trace).kernel(layers[0], "ann")
     cast = 2.0**-8 if orders == 1 else 0.0
     assert np.array_equal(seen.kernel(layers[0], "ann").error, bare.error + cast * np.abs(bare.value))

@@ -94,15 +94,17 @@ class Taps(msgspec.Struct):
             return kernel
         return kernel._view(kernel.value, kernel.error + self.cast * np.abs(kernel.value))
 
-    def factors(self, layer: Conv | Linear, twin: Twin) -> factored.Factors | None:
-        """Of a kernel with which maps may meet factor by factor; None where the cast of the composed one is a cast point."""
+    def factors(self, layer: Conv | Linear, twin: Twin) -> factored.Factors:
+        """Of a kernel that is factored."""
+        u, sigma, v = (self.lift(np.asarray(self.state[f"{layer.name}.{n}"], np.float64)) for n in ("U", f"sigma_{twin}", "V"))
+        return factored.Factors(u, sigma, v)
+
+    def apart(self, layer: Conv | Linear, twin: Twin) -> factored.Factors | None:
+        """Those with which maps may meet one by one; None where the cast of the composed kernel is a cast point."""
         f = self.method.factorization
         if isinstance(layer, Linear) or not is_factored(layer, f) or self.cast:
             return None
-        if (f.matricize, f.view) != ("per_position", "permute"):
-            return None
-        u, sigma, v = (self.lift(np.asarray(self.state[f"{layer.name}.{n}"], np.float64)) for n in ("U", f"sigma_{twin}", "V"))
-        return factored.Factors(u, sigma, v)
+        return self.factors(layer, twin) if (f.matricize, f.view) == ("per_position", "permute") else None
 
 
 def folded(x: Any) -> Any:
@@ -132,7 +134,7 @@ def _forward(taps: Taps, layer: Layer, twin: Twin) -> Tracked:
     match layer:
         case Conv(stride=stride, padding=padding):
             y: Tracked = modules["layers"].conv2d(folded(x), taps.kernel(layer, twin), stride, padding)
-            factors = taps.factors(layer, twin)
+            factors = taps.apart(layer, twin)
             return y if factors is None else factored.either(y, factored.forward(folded(x), factors, stride, padding))
         case Linear():
             bias = taps.lift(np.asarray(taps.state[f"{layer.name}.bias"], np.float64))
@@ -231,7 +233,7 @@ def _adjoint(taps: Taps, reader: Layer, twin: Twin, name: str, towards: dict[str
     match reader:
         case Conv(stride=stride, padding=padding):
             d_x, _ = modules["layers"].conv2d_adjoint(folded(x), taps.kernel(reader, twin), folded(lifted), stride, padding)
-            if (factors := taps.factors(reader, twin)) is not None:
+            if (factors := taps.apart(reader, twin)) is not None:
                 d_x = factored.either(d_x, factored.adjoint(folded(x), factors, folded(lifted), stride, padding).x)
         case Linear():
             d_x, _, _ = modules["layers"].linear_adjoint(folded(x), taps.kernel(reader, twin), folded(lifted))
@@ -297,10 +299,9 @@ def _parameters(taps: Taps, layer: Layer, twin: Twin, towards: dict[str, list[Tr
         note(f"weight_{twin}", d_kernel)
         return
     names = ("U", f"sigma_{twin}", "V")
-    factors = [taps.lift(np.asarray(taps.state[f"{layer.name}.{n}"], np.float64)) for n in names]
     assert d_kernel.shape == kernel_shape(layer, taps.output(twin, layer.input).shape[2:])
-    parts = modules["factorization"].compose_adjoint(taps.method.factorization, *factors, d_kernel)
-    if isinstance(layer, Conv) and (apart := taps.factors(layer, twin)) is not None:
+    parts = modules["factorization"].compose_adjoint(taps.method.factorization, *taps.factors(layer, twin), d_kernel)
+    if isinstance(layer, Conv) and (apart := taps.apart(layer, twin)) is not None:
         others = factored.adjoint(folded(x), apart, folded(taps.lift(g)), layer.stride, layer.padding)[1:]
         parts = [factored.either(part, other) for part, other in zip(parts, others, strict=True)]
     for suffix, part in zip(names, parts, strict=True):
