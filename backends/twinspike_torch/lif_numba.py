@@ -25,8 +25,9 @@ BLOCK = 1024
 """Neurons that go through time together, at most; half as many in float64."""
 POTENTIALS = 1 << 16
 """Potentials of a block that may be kept for its backward pass: they stay in a core's second-level cache."""
-SHARE = 1 << 17
-"""Least number of neuron-steps that is worth a thread: some 50 us, while to wake one takes some 20."""
+SHARE = 1 << 18
+"""Least number of neuron-steps that is worth a thread: some 80 us; waking one takes 20, and as much is lost afterwards to
+Python's lock, which it wants back."""
 STORED: dict[torch.dtype, Any] = {torch.float32: np.float32, torch.float64: np.float64, torch.bfloat16: np.uint16}
 """Formats that have loops, as these name them."""
 
@@ -48,8 +49,8 @@ def forward(x: Tensor, v: Tensor | None, decay: Tensor | None, threshold: Tensor
     block = _block(dtype, 0)
     loop = loops.forward(STORED[wide.dtype], STORED[dtype])
     counts = (
-        *(steps, layout.neurons, apart, layout.run, 0 if v is None else layout.neurons, alpha.numel(), theta.numel()),
-        *(int(traced), int(form.hard), 0x3F80 if wide.dtype == torch.bfloat16 else 1),
+        *(steps, layout.neurons, apart, layout.run, 0 if v is None else layout.neurons, alpha.numel(), gain.numel()),
+        *(theta.numel(), int(traced), int(form.hard), 0x3F80 if wide.dtype == torch.bfloat16 else 1),
     )
     addresses = [_address(a) for a in (values, state, alpha, gain, theta, s, after, u)]
     _share_out(steps, layout.neurons, block, loops.ROWS, dtype, loop, *counts, form.v_reset, *addresses)
@@ -77,11 +78,12 @@ def backward(
     state, end = layout.step_of(v, dtype), layout.step_of(e, dtype)
     alpha, gain, theta = _quantities(decay, threshold, form, dtype)
     sums = [_sums(q, layout, block, dtype) if asked else None for q, asked in zip((decay, threshold), wanted, strict=True)]
-    loop = loops.backward(STORED[wide.dtype], STORED[dtype], surrogate, int(any(wanted)))
+    learned = sum(flag for flag, part in zip((loops.DECAY, loops.THRESHOLD), sums, strict=True) if part is not None)
+    loop = loops.backward(STORED[wide.dtype], STORED[dtype], surrogate, learned)
     counts = (
         *(steps, layout.neurons, apart, g_apart, layout.run, 0 if v is None else layout.neurons),
-        *(0 if e is None else layout.neurons, alpha.numel(), theta.numel()),
-        *(int(form.hard), int(form.detach_reset), int(form.decay_input), *(0 if part is None else part.numel() for part in sums)),
+        *(0 if e is None else layout.neurons, alpha.numel(), gain.numel(), theta.numel()),
+        *(int(form.hard), int(form.detach_reset), int(form.decay_input)),
     )
     reals = (form.v_reset, *numbers.constants(surrogate, form.width))
     addresses = [_address(a) for a in (values, towards, state, end, alpha, gain, theta, d_x, d_v, *sums)]
@@ -192,13 +194,13 @@ def _supported(x: Tensor) -> Tensor:
 
 
 def _quantities(decay: Tensor | None, threshold: Tensor | None, form: Form, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """Decay, weight of the current and threshold, of one value or one per channel; decay and weight of as many."""
+    """Decay, weight of the current and threshold, of one value or one per channel."""
     theta = _constant(form.threshold, 1, dtype) if threshold is None else _flat(threshold, dtype)
     weighted = bool(form.decay_input)
     if decay is None:
         return _constant(form.decay, 1, dtype), _constant(1.0 - form.decay if weighted else 1.0, 1, dtype), theta
     alpha = _flat(decay, dtype)
-    return alpha, 1.0 - alpha if weighted else _constant(1.0, alpha.numel(), dtype), theta
+    return alpha, 1.0 - alpha if weighted else _constant(1.0, 1, dtype), theta
 
 
 @cache

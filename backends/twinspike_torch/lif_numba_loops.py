@@ -30,9 +30,9 @@ Format = Any
 LONGEST = 1024
 """Most neurons of a block."""
 # A little more than LONGEST apart: rows at powers of two would share the same few places of the first-level cache.
-ALPHA, GAIN, THETA, V, E, D, D_DECAY, D_THRESHOLD = (np.uint64(row * (LONGEST + 48)) for row in range(8))
-"""Where the rows of a block begin: decay, weight of the current, threshold; state; gradients of state and potential; sums."""
-ROWS = 8 * (LONGEST + 48)
+ALPHA, GAIN, THETA, V, E, D_DECAY, D_THRESHOLD = (np.uint64(row * (LONGEST + 48)) for row in range(7))
+"""Where the rows of a block begin: decay, weight of the current, threshold; state and its gradient; sums."""
+ROWS = 7 * (LONGEST + 48)
 """Numbers in all rows."""
 U64 = np.uint64
 
@@ -41,40 +41,53 @@ U64 = np.uint64
 
 
 @compiled
-def _spread(values: Array, start: int, run: int, out: Array) -> None:
+def _copy(values: Array, p: Any, n: Any, out: Array, q: Any) -> None:
+    """n numbers from values[p:] to out[q:]; assigning slices takes several times as long."""
+    for i in range(n):
+        out[q + i] = values[p + i]
+
+
+@compiled
+def _fill(value: Any, n: Any, out: Array, q: Any) -> None:
+    """One value in out[q:]."""
+    for i in range(n):
+        out[q + i] = value
+
+
+@compiled
+def _spread(values: Array, start: int, run: int, n: int, rows: Array, row: Any) -> None:
     """Each neuron's own value of a quantity per channel, `run` neighbours to a channel; `start` is the first neuron."""
-    if len(values) == 1:
-        out[:] = values[0]
-        return
     channel, left, i = start // run % len(values), run - start % run, 0
-    while i < len(out):
+    while i < n:
         if run == 1:
-            n = min(len(out) - i, len(values) - channel)
-            out[i : i + n] = values[channel : channel + n]
+            m = min(n - i, len(values) - channel)
+            _copy(values, U64(channel), U64(m), rows, row + U64(i))
             channel = 0
         else:
-            n = min(len(out) - i, left)
-            out[i : i + n] = values[channel]
+            m = min(n - i, left)
+            _fill(values[channel], U64(m), rows, row + U64(i))
             channel, left = (channel + 1 if channel + 1 < len(values) else 0), run
-        i += n
+        i += m
 
 
 @compiled
 def _start(rows: Array, n: int, start: int, run: int, quantities: tuple[Array, Array, Array], v: Array, first: bool) -> None:
     """Fill the rows of a block: quantities, where one value for all neurons stays from the first block on, and state."""
     for k, row in enumerate((ALPHA, GAIN, THETA)):
-        if first or len(quantities[k]) > 1:
-            _spread(quantities[k], start, run, rows[row : row + U64(n if len(quantities[k]) > 1 else LONGEST)])
-    _copy_or_zero(v, start, rows[V : V + U64(n)])
+        if len(quantities[k]) > 1:
+            _spread(quantities[k], start, run, n, rows, row)
+        elif first:
+            _fill(quantities[k][0], U64(LONGEST), rows, row)
+    _copy_or_zero(v, start, n, rows, V)
 
 
 @compiled
-def _copy_or_zero(values: Array, start: int, out: Array) -> None:
+def _copy_or_zero(values: Array, start: int, n: int, rows: Array, row: Any) -> None:
     """A block's part of the values, or 0 where there are none."""
     if len(values) > 0:
-        out[:] = values[start : start + len(out)]
+        _copy(values, U64(start), U64(n), rows, row)
     else:
-        out[:] = 0
+        _fill(rows.dtype.type(0), U64(n), rows, row)
 
 
 # --- one step of a block ---------------------------------------------------------------------------------
@@ -109,9 +122,13 @@ def _fire(potentials: Array, p: Any, n: Any, rows: Array, s: Array, q: Any, one:
 def _step_back(surrogate: int, learned: int, *rest: Any) -> None:
     """One step back: d = (g + e r) h + e k, then e = alpha d (clauses LIF-6 to LIF-8).
 
-    `learned` keeps d for `_add_decay` and adds to the threshold's gradient (clause LIF-10).
+    `learned` says by `DECAY` and `THRESHOLD` whose gradients are summed (clauses LIF-9 and LIF-10), and by `FIRST` that
+    the state before the step is the initial one, in its row, and not that after the potentials `block` entries earlier.
     """
     raise NotImplementedError
+
+
+DECAY, THRESHOLD, FIRST = 1, 2, 4
 
 
 @overload(_step_back, prefer_literal=True)  # type: ignore[untyped-decorator]  # as above
@@ -120,6 +137,9 @@ def _(
     learned: Any,
     potentials: Any,
     k: Any,
+    block: Any,
+    x: Any,
+    j: Any,
     g: Any,
     p: Any,
     n: Any,
@@ -129,13 +149,17 @@ def _(
     d_x: Any,
     q: Any,
 ) -> Any:
-    code, sums = surrogate.literal_value, learned.literal_value
+    code, asked = surrogate.literal_value, learned.literal_value
+    decay_sums, threshold_sums, first = bool(asked & DECAY), bool(asked & THRESHOLD), bool(asked & FIRST)
 
     def step_back(
         surrogate: Any,
         learned: Any,
         potentials: Any,
         k: Any,
+        block: Any,
+        x: Any,
+        j: Any,
         g: Any,
         p: Any,
         n: Any,
@@ -145,7 +169,7 @@ def _(
         d_x: Any,
         q: Any,
     ) -> None:
-        hard, detached = options
+        hard, detached, weighted = options
         zero, one, v_reset, a, b = numbers
         for i in range(n):
             u, e, theta = potentials[k + i], rows[E + i], rows[THETA + i]
@@ -153,9 +177,15 @@ def _(
             through_reset = zero if detached else e * r
             through_spike = (loaded(g[p + i]) + through_reset) * derivative(code, u - theta, a, b, zero, one)
             d = through_spike + (zero if hard and u >= theta else e)
-            if sums:
-                rows[D + i] = d
+            if threshold_sums:
                 rows[D_THRESHOLD + i] -= through_spike + (zero if hard or u < theta else e)
+            if decay_sums:
+                if first:
+                    before = rows[V + i]
+                else:
+                    earlier = potentials[k - block + i]
+                    before = (v_reset if hard else earlier - theta) if earlier >= theta else earlier
+                rows[D_DECAY + i] += d * (before - (loaded(x[j + i]) if weighted else zero))
             rows[E + i] = rows[ALPHA + i] * d
             d_x[q + i] = stored_as(rows[GAIN + i] * d, d_x)
 
@@ -163,27 +193,12 @@ def _(
 
 
 @compiled
-def _add_decay(n: Any, rows: Array, x: Array, p: Any, weighted: bool, zero: Any) -> None:
-    """Clause LIF-9, from the state before the step in its row."""
-    for i in range(n):
-        rows[D_DECAY + i] += rows[D + i] * (rows[V + i] - (loaded(x[p + i]) if weighted else zero))
-
-
-@compiled
-def _reset(potentials: Array, k: Any, n: Any, rows: Array, hard: bool, v_reset: Any) -> None:
-    """The state after a step, from its potentials."""
-    for i in range(n):
-        u, theta = potentials[k + i], rows[THETA + i]
-        rows[V + i] = (v_reset if hard else u - theta) if u >= theta else u
-
-
-@compiled
 def _keep_sums(rows: Array, row: Any, n: int, out: Array, values: int, start: int, block_number: int) -> None:
     """Sums of a block's neurons, or of a quantity of one value their sum, by halves: in vectors, and in the same order always."""
-    if len(out) > 0 and values > 1:
-        out[start : start + n] = rows[row : row + U64(n)]
-    elif len(out) > 0:
-        rows[row + U64(n) : row + U64(LONGEST)] = 0
+    if values > 1:
+        _copy(rows, row, U64(n), out, U64(start))
+    else:
+        _fill(rows.dtype.type(0), U64(LONGEST - n), rows, row + U64(n))
         half = LONGEST // 2
         while half > 0:
             for i in range(U64(half)):
@@ -198,8 +213,8 @@ def _keep_sums(rows: Array, row: Any, n: int, out: Array, values: int, start: in
 # small layers do. What is not given has the length 0.
 
 ADDRESS, COUNT, NUMBER = numba.types.voidptr, numba.types.int64, numba.types.float64
-FORWARD = COUNT(*[COUNT] * 14, NUMBER, *[ADDRESS] * 9)
-BACKWARD = COUNT(*[COUNT] * 18, *[NUMBER] * 3, *[ADDRESS] * 12)
+FORWARD = COUNT(*[COUNT] * 15, NUMBER, *[ADDRESS] * 9)
+BACKWARD = COUNT(*[COUNT] * 17, *[NUMBER] * 3, *[ADDRESS] * 12)
 
 
 @cache
@@ -217,6 +232,7 @@ def forward(stored: Format, number: Format) -> Callable[..., int]:
         run: int,
         states: int,
         decays: int,
+        gains: int,
         thresholds: int,
         traced: int,
         hard: int,
@@ -242,7 +258,7 @@ def forward(stored: Format, number: Format) -> Callable[..., int]:
         x, s, u = carray(x_, steps * apart, stored), carray(s_, steps * neurons, stored), carray(u_, steps * neurons, number)
         v, after = carray(v_, states, number), carray(after_, neurons, number)
         rows = carray(rows_, shares * ROWS, number)[share * ROWS :]
-        quantities = (carray(alpha_, decays, number), carray(gain_, decays, number), carray(theta_, thresholds, number))
+        quantities = (carray(alpha_, decays, number), carray(gain_, gains, number), carray(theta_, thresholds, number))
         v_reset, spike, none = number(reset_to), stored(one), stored(0)
         done, blocks = 0, -(-neurons // block)
         block_number = take(counters, share, shares, blocks)
@@ -258,7 +274,7 @@ def forward(stored: Format, number: Format) -> Callable[..., int]:
                     _fire(u, q, m, rows, s, q, spike, none)
                 else:
                     _step(x, p, m, rows, hard != 0, v_reset, s, q, spike, none)
-            after[start : start + n] = rows[V : V + m]
+            _copy(rows, V, m, after, U64(start))
             block_number = take(counters, share, shares, blocks)
         everybody: int = done + add(counters, done)
         return everybody
@@ -268,7 +284,8 @@ def forward(stored: Format, number: Format) -> Callable[..., int]:
 
 @cache
 def backward(stored: Format, number: Format, surrogate: int, learned: int) -> Callable[..., int]:
-    """The way back for a surrogate by number, with gradients of learned quantities or (0) without."""
+    """The way back for a surrogate by number; `learned` as of `_step_back`, without `FIRST`."""
+    at_first = learned | FIRST
 
     def lif_backward(
         share: int,
@@ -283,12 +300,11 @@ def backward(stored: Format, number: Format, surrogate: int, learned: int) -> Ca
         states: int,
         ends: int,
         decays: int,
+        gains: int,
         thresholds: int,
         hard: int,
         detached: int,
         weighted: int,
-        decay_sums: int,
-        threshold_sums: int,
         reset_to: float,
         a: float,
         b: float,
@@ -307,18 +323,18 @@ def backward(stored: Format, number: Format, surrogate: int, learned: int) -> Ca
     ) -> int:
         """As forward; `a` and `b` are the surrogate's `constants`, `ends` is N or 0 for the gradient of the last state.
 
-        `d_decay` and `d_threshold` are sums over time, `decay_sums` and `threshold_sums` of them: each neuron's, each block's
-        for a quantity of one value, or none. A thread's rows are followed by memory for `steps` times `block` potentials.
+        `d_decay` and `d_threshold` are sums over time where they are asked for: each neuron's, or each block's for a
+        quantity of one value. A thread's rows are followed by memory for `steps` times `block` potentials.
         """
         x, g, d_x = carray(x_, steps * apart, stored), carray(g_, steps * g_apart, stored), carray(d_x_, steps * neurons, stored)
         v, e, d_v = carray(v_, states, number), carray(e_, ends, number), carray(d_v_, states, number)
-        d_decay, d_threshold = carray(d_decay_, decay_sums, number), carray(d_threshold_, threshold_sums, number)
+        d_decay, d_threshold = carray(d_decay_, neurons, number), carray(d_threshold_, neurons, number)
         room = ROWS + steps * block
         rows = carray(rows_, shares * room, number)[share * room :]
         potentials = rows[ROWS:room]
-        quantities = (carray(alpha_, decays, number), carray(gain_, decays, number), carray(theta_, thresholds, number))
+        quantities = (carray(alpha_, decays, number), carray(gain_, gains, number), carray(theta_, thresholds, number))
         zero, one, v_reset = number(0), number(1), number(reset_to)
-        numbers = (zero, one, v_reset, number(a), number(b))
+        numbers, options = (zero, one, v_reset, number(a), number(b)), (hard != 0, detached != 0, weighted != 0)
         done, blocks = 0, -(-neurons // block)
         block_number = take(counters, share, shares, blocks)
         while block_number >= 0:
@@ -326,25 +342,25 @@ def backward(stored: Format, number: Format, surrogate: int, learned: int) -> Ca
             n, m = min(block, neurons - start), U64(min(block, neurons - start))
             _start(rows, n, start, run, quantities, v, done == 0)
             done += 1
-            _copy_or_zero(e, start, rows[E : E + m])
+            _copy_or_zero(e, start, n, rows, E)
             if learned:
-                rows[D_DECAY : D_DECAY + m] = zero
-                rows[D_THRESHOLD : D_THRESHOLD + m] = zero
+                _fill(zero, m, rows, D_DECAY)
+                _fill(zero, m, rows, D_THRESHOLD)
             for t in range(steps):
                 _charge(x, U64(t * apart + start), m, rows, hard != 0, v_reset, potentials, U64(t * block))
+            if learned & DECAY:
+                _copy_or_zero(v, start, n, rows, V)
             for t in range(steps - 1, -1, -1):
-                k, p, q = U64(t * block), U64(t * g_apart + start), U64(t * neurons + start)
-                _step_back(surrogate, learned, potentials, k, g, p, m, rows, (hard != 0, detached != 0), numbers, d_x, q)
-                if decay_sums > 0:
-                    if t > 0:
-                        _reset(potentials, U64((t - 1) * block), m, rows, hard != 0, v_reset)
-                    else:
-                        _copy_or_zero(v, start, rows[V : V + m])
-                    _add_decay(m, rows, x, U64(t * apart + start), weighted != 0, zero)
+                k, p, q, j = U64(t * block), U64(t * g_apart + start), U64(t * neurons + start), U64(t * apart + start)
+                if t > 0:
+                    _step_back(surrogate, learned, potentials, k, U64(block), x, j, g, p, m, rows, options, numbers, d_x, q)
+                else:
+                    _step_back(surrogate, at_first, potentials, k, U64(block), x, j, g, p, m, rows, options, numbers, d_x, q)
             if states > 0:
-                d_v[start : start + n] = rows[E : E + m]
-            if learned:
+                _copy(rows, E, m, d_v, U64(start))
+            if learned & DECAY:
                 _keep_sums(rows, D_DECAY, n, d_decay, decays, start, block_number)
+            if learned & THRESHOLD:
                 _keep_sums(rows, D_THRESHOLD, n, d_threshold, thresholds, start, block_number)
             block_number = take(counters, share, shares, blocks)
         everybody: int = done + add(counters, done)
