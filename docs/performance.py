@@ -55,7 +55,7 @@ def performance() -> str:
         "Medians, with quartiles and number of turns; variants of one table took turns, and ratios are medians of the ratios",
         "within a turn. Tables of the neuron and of the joint step are measured with freed memory kept, for every variant,",
         "others' too, as `twinspike train` does ([memory](training.md#memory-and-compiling)); with malloc's own settings a layer",
-        "takes up to four times as long in jax. Those of one thread are older, by malloc's own settings.",
+        "takes up to four times as long in jax.",
         "*Under load* marks what was taken while the machine did other work: such numbers are there to be replaced. Every file",
         "of results names its machine, versions, date and load.\n",
     ]
