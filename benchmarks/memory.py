@@ -6,15 +6,17 @@
 Counted are unique storages, whole, twice and independently: those that autograd packs for the backward pass
 (`saved`), and those made during the forward pass that are still alive when the backward pass begins
 (`held`), whoever holds them. Two batch sizes give bytes per image as their difference; what does not grow
-with the batch (parameters, composed kernels) is the rest. jax keeps no such list: of it, the temporary
-memory of the compiled step is counted (`peak`), which includes the backward pass's own. On CUDA the
-allocator's peak is counted of all. Results go to
+with the batch (parameters, composed kernels) is the rest. jax keeps no such list: of it, `saved` is what
+`jax.vjp` of the loss hands to the backward pass, values once that are handed over twice; `peak` is the
+temporary memory of the compiled step, where XLA keeps or computes again as it sees fit, and which includes
+the backward pass's own. On CUDA the allocator's peak is counted of all. Results go to
 `results/memory_BACKEND_DEVICE.json`.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -88,7 +90,9 @@ def ours(options: argparse.Namespace, precision: str, recompute: bool, size: int
             batch_size=size,
         )
     )
-    return _compiled(step) if options.backend == "jax" else _counted(step, options.device)
+    if options.backend == "jax":
+        return {"saved": _residuals(options, precision, recompute, size), **_compiled(step)}
+    return _counted(step, options.device)
 
 
 def theirs(options: argparse.Namespace, precision: str, size: int) -> Bytes:
@@ -98,6 +102,29 @@ def theirs(options: argparse.Namespace, precision: str, size: int) -> Bytes:
     given: dict[str, Any] = {"device": options.device, "precision": precision, "time_steps": options.steps}
     loaded = authors.load(options.authors, **given, learning_rate=LEARNING_RATE)
     return _counted(lambda: loaded.step(*batch(size)), options.device)
+
+
+def _residuals(options: argparse.Namespace, precision: str, recompute: bool, size: int) -> int:
+    """Bytes of distinct values that `jax.vjp` of the loss keeps, but for what it was given; traced, never run."""
+    import twinspike as ts
+
+    jax: Any = import_module("jax")
+    backend: Any = import_module("twinspike_jax")
+    network, method = ts.network(options.network, width=options.width), ts.Method(time_steps=options.steps)
+    params, statistics = backend.init(network, method)
+    form = {"precision": precision, "recompute": recompute}
+
+    def kept(params: Any, statistics: Any, images: Any, labels: Any) -> Any:
+        def loss(params: Any) -> Any:
+            outputs, after = backend.apply(network, method, params, statistics, images, True, **form)
+            return backend.joint_loss(*outputs[:4], labels, config=method.loss).loss, after
+
+        return jax.vjp(loss, params, has_aux=True)[1]
+
+    traced = jax.make_jaxpr(kept)(params, statistics, *batch(size, network.input_shape)).jaxpr
+    given = {*traced.invars, *traced.constvars}
+    variables = {value for value in traced.outvars if isinstance(value, import_module("jax.extend.core").Var)}
+    return sum(math.prod(value.aval.shape) * value.aval.dtype.itemsize for value in variables - given)
 
 
 def _compiled(step: Callable[[], object]) -> Bytes:

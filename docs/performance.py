@@ -169,8 +169,10 @@ def _memory(known: dict[str, Result]) -> Iterator[str]:
     yield from (
         "## Memory\n",
         "MiB per training image of ResNet-18, T = 4, as the difference of two batch sizes. *Saved* is what autograd packs for",
-        "the backward pass, as unique storages; *held* is what of the forward pass is alive when the backward pass begins,",
-        "found independently; *peak* is the temporary memory of jax's compiled step, backward included.\n",
+        "the backward pass, as unique storages, and what `jax.vjp` hands to it, as unique values; *held* is what of the forward",
+        "pass is alive when the backward pass begins, found independently; *peak* is the temporary memory of jax's compiled",
+        "step, backward included, where XLA keeps or computes again as it sees fit. On a CPU the peak does not follow what is",
+        "saved: XLA computes in float32 copies of maps and kernels of 16 bits.\n",
     )
     keys = ("saved_per_image", "held_per_image", "peak_per_image")
     rows = []

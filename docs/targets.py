@@ -58,16 +58,13 @@ def _apart(result: Result) -> float:
     return max(ratio, 1 / ratio)
 
 
-def _saved(result: Result) -> float:
-    return float(find(result, variant="torch", precision="bf16-mixed", recompute=False)["saved_per_image"])
+def _saved(backend: str, recompute: bool = False) -> Callable[[Result], float]:
+    form = {"variant": backend, "precision": "bf16-mixed", "recompute": recompute}
+    return lambda result: float(find(result, **form)["saved_per_image"])
 
 
-def _recomputed(backend: str, key: str) -> Callable[[Result], float]:
-    def share(result: Result) -> float:
-        kept, again = (find(result, variant=backend, precision="bf16-mixed", recompute=mode)[key] for mode in (False, True))
-        return float(again) / float(kept)
-
-    return share
+def _recomputed(backend: str) -> Callable[[Result], float]:
+    return lambda result: _saved(backend, True)(result) / _saved(backend)(result)
 
 
 def _images_per_core(result: Result) -> float:
@@ -135,8 +132,14 @@ TARGETS: tuple[Target, ...] = (
         for n in (1, 2)
     ),
     *(Target(f"Joint step, torch and jax apart, {n} thread(s)", f"step_{n}", _apart, 1.25, "times") for n in (1, 2)),
-    Target("Kept for backward per image, torch, bf16", "memory_torch_cpu", _saved, 20.0, "MiB"),
-    Target("The same with recompute, over without", "memory_torch_cpu", _recomputed("torch", "saved_per_image"), 0.5, "times"),
+    *(
+        Target(f"Kept for backward per image, {backend}, bf16", f"memory_{backend}_cpu", _saved(backend), 20.0, "MiB")
+        for backend in ("torch", "jax")
+    ),
+    *(
+        Target(f"The same with recompute, over without, {backend}", f"memory_{backend}_cpu", _recomputed(backend), 0.5, "times")
+        for backend in ("torch", "jax")
+    ),
     Target(
         "Augmented images per second and core (15,000 on 16)", "data_pipeline", _images_per_core, 15_000 / 16, "images/s", False
     ),

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 from twinspike_jax.convolution import conv, conv_mixed
+from twinspike_jax.residuals import rectified
 
 HIGHEST = lax.Precision.HIGHEST
 
 
 def relu(x: Array) -> Array:
     """max(0, x), with derivative 0 at x <= 0 (clause LAY-4)."""
-    return jax.nn.relu(x)
+    return rectified(x)
 
 
 def conv2d(x: Array, kernel: Array, *, stride: int = 1, padding: int = 0, precision: lax.Precision = HIGHEST) -> Array:

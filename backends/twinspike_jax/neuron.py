@@ -7,7 +7,7 @@ what runs on which platform.
 
 from __future__ import annotations
 
-from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,19 +18,34 @@ from twinspike.errors import require
 from twinspike_jax import neuron_kernels
 from twinspike_jax.neuron_form import Form, Inputs, Outputs
 from twinspike_jax.precision import wide
+from twinspike_jax.residuals import kept
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _lif(form: Form, inputs: Inputs) -> Outputs:
-    return neuron_kernels.forward(form, inputs)
+class _Fired(NamedTuple):
+    """What a layer gives."""
+
+    outputs: Outputs
+    booleans: Array | None
+    """Spikes as booleans, kept for the backward pass, where the form asks for them."""
 
 
-def _lif_forward(form: Form, inputs: Inputs) -> tuple[Outputs, Inputs]:
-    return neuron_kernels.forward(form, inputs), inputs
+def _run_kernel(form: Form, inputs: Inputs) -> _Fired:
+    found = neuron_kernels.forward(form, inputs)
+    if not form.booleans:
+        return _Fired(found, None)
+    booleans = kept(found.s)
+    return _Fired(found._replace(s=booleans.astype(inputs.x.dtype)), booleans)
 
 
-def _lif_backward(form: Form, inputs: Inputs, cotangents: Outputs) -> tuple[Inputs]:
-    found = neuron_kernels.backward(form, inputs, cotangents.s, cotangents.v)
+_lif = jax.custom_vjp(_run_kernel, nondiff_argnums=(0,))
+
+
+def _lif_forward(form: Form, inputs: Inputs) -> tuple[_Fired, Inputs]:
+    return _run_kernel(form, inputs), inputs
+
+
+def _lif_backward(form: Form, inputs: Inputs, cotangents: _Fired) -> tuple[Inputs]:
+    found = neuron_kernels.backward(form, inputs, cotangents.outputs.s, cotangents.outputs.v)
     return (
         Inputs(
             found.x, found.v, _shared_by(form, inputs.decay, found.decay), _shared_by(form, inputs.threshold, found.threshold)
@@ -50,10 +65,10 @@ def _shared_by(form: Form, quantity: Array | None, gradient: Array | None) -> Ar
     return gradient.sum(axis=axes)
 
 
-def _run(form: Form, x: Array, v: Array | None, decay: Array | None, threshold: Array | None) -> Outputs:
+def _run(form: Form, x: Array, v: Array | None, decay: Array | None, threshold: Array | None) -> _Fired:
     """All arrays but the current are taken to the format of potentials here, and their gradients back from it."""
     dtype = wide(x.dtype)
-    found: Outputs = _lif(form, Inputs(x, *(None if a is None else a.astype(dtype) for a in (v, decay, threshold))))
+    found: _Fired = _lif(form, Inputs(x, *(None if a is None else a.astype(dtype) for a in (v, decay, threshold))))
     return found
 
 
@@ -78,7 +93,7 @@ def lif(
     Reference: clauses LIF-1 to LIF-10.
     """
     _check(x, 3)
-    s, _, after = _run(Form(neuron, 0, False, True), x, v, decay, threshold)
+    s, _, after = _run(Form(neuron, 0, False, True), x, v, decay, threshold).outputs
     assert after is not None
     return s, after
 
@@ -92,7 +107,7 @@ def lif_with_potentials(
         Spikes (T, B, C, ...), u (T, B, C, ...) and the potential after the last step (B, C, ...).
     """
     _check(x, 3)
-    s, u, after = _run(Form(neuron, 0, True, True), x, v, decay, threshold)
+    s, u, after = _run(Form(neuron, 0, True, True), x, v, decay, threshold).outputs
     assert u is not None
     assert after is not None
     return s, lax.stop_gradient(u), after
@@ -108,8 +123,9 @@ def fire(
     threshold: Array | None,
     potentials: bool = False,
     last: bool = False,
-) -> tuple[Array, Array | None]:
-    """Spikes of a whole layer from the zero state, and u if asked for.
+    booleans: bool = False,
+) -> tuple[Array, Array | None, Array | None]:
+    """Spikes of a whole layer from the zero state, the same as booleans if asked for, and u likewise.
 
     Args:
         x: current: (T, B, C, ...), or with `constant` (B, C, ...), the same at every step and never copied.
@@ -120,10 +136,11 @@ def fire(
         threshold: learned, or None.
         potentials: whether u is returned.
         last: whether C is the last axis and not the one behind B.
+        booleans: whether spikes are also returned as booleans, which a backward pass keeps by the policy of `residuals`.
     """
-    form = Form(neuron, steps if constant else 0, potentials, False, last)
-    s, u, _ = _run(form, x, None, decay, threshold)
-    return s, u
+    form = Form(neuron, steps if constant else 0, potentials, False, last, booleans)
+    (s, u, _), fired = _run(form, x, None, decay, threshold)
+    return s, fired, u
 
 
 def _check(x: Array, axes: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax import Array
 
 from twinspike.config import Neuron
@@ -22,6 +23,8 @@ class Form(NamedTuple):
     """Whether the last v is returned."""
     last: bool = False
     """Whether C is the last axis of a step, (B, *d, C), and not the second, (B, C, *d)."""
+    booleans: bool = False
+    """Whether kernels give spikes as booleans."""
 
     def steps(self, x: Array) -> int:
         """T."""
@@ -30,6 +33,10 @@ class Form(NamedTuple):
     def step(self, x: Array) -> tuple[int, ...]:
         """Shape of one step, (B, C, *d)."""
         return x.shape if self.constant else x.shape[1:]
+
+    def spikes(self, x: Array) -> Any:
+        """Format in which kernels give spikes."""
+        return np.dtype(bool) if self.booleans else x.dtype
 
     def space(self, x: Array) -> tuple[int, ...]:
         """Shape of what stands behind C in a step."""
@@ -53,7 +60,7 @@ class Outputs(NamedTuple):
     """What a sequence gives; None: not asked for."""
 
     s: Array
-    """Spikes, (T, B, C, *d), in the current's format."""
+    """Spikes, (T, B, C, *d), in the current's format, or booleans where the form asks for them."""
     u: Array | None
     """Potentials before reset, (T, B, C, *d)."""
     v: Array | None

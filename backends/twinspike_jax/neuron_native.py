@@ -28,9 +28,10 @@ def forward(library: Library, form: Form, inputs: Inputs) -> Outputs:
     step, dtype = form.step(inputs.x), wide(given[0].dtype)
     whole = (form.steps(inputs.x), *step)
     shapes = (whole, whole if form.potentials else (0,), step if form.state else (0,))
-    results = [shaped(shape, given[0].dtype if i == 0 else dtype) for i, shape in enumerate(shapes)]
+    formats = form.spikes(given[0]), dtype, dtype
+    results = [shaped(shape, of) for shape, of in zip(shapes, formats, strict=True)]
     s, u, v = _call(library.targets["twinspike_lif_forward"], results, given, _attributes(form, inputs.x))
-    return Outputs(s.astype(inputs.x.dtype), u if form.potentials else None, v if form.state else None)
+    return Outputs(s.astype(form.spikes(inputs.x)), u if form.potentials else None, v if form.state else None)
 
 
 def backward(library: Library, form: Form, inputs: Inputs, g: Array, e: Array | None) -> Gradients:

@@ -83,7 +83,7 @@ def _charged(form: Form, inputs: Inputs, *, potentials: bool, before: bool, unro
     def fire(u: Array) -> tuple[Array, Array]:
         fired = u >= threshold
         after = jnp.where(fired, jnp.asarray(neuron.v_reset, dtype) if neuron.reset == "hard" else u - threshold, u)
-        return after, fired.astype(x.dtype)
+        return after, fired.astype(form.spikes(x))
 
     def step(v: Array, current: Array | None) -> tuple[Array, Any]:
         u = charge(v, x if current is None else current)

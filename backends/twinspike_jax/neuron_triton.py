@@ -85,7 +85,7 @@ def forward(form: Form, inputs: Inputs, *, interpret: bool = False) -> Outputs:
 
     found = _call(kernel, _flat(form, inputs), shapes, n, BLOCK, interpret)
     return Outputs(
-        found["s"].reshape(steps, *step),
+        found["s"].reshape(steps, *step).astype(form.spikes(x)),
         found["u"].reshape(steps, *step) if form.potentials else None,
         found["after"].reshape(step) if form.state else None,
     )

@@ -17,6 +17,7 @@ from jax import Array
 from twinspike.config import BatchNorm
 from twinspike.errors import require
 from twinspike_jax.precision import wide
+from twinspike_jax.residuals import kept
 
 Statistics = tuple[Array, Array]
 """Running mean and variance, each (C,)."""
@@ -42,7 +43,7 @@ def _normalize(axes: tuple[int, ...], space: int, eps: float, x: Array, gamma: A
 
 def _normalize_forward(axes: tuple[int, ...], space: int, eps: float, x: Array, gamma: Array, beta: Array) -> Any:
     wide_x, mean, var = _moments(axes, x)
-    inverse = 1.0 / jnp.sqrt(var + eps)
+    mean, inverse = kept(mean), kept(1.0 / jnp.sqrt(var + eps))
     y = _wide(gamma, space) * ((wide_x - mean) * inverse) + _wide(beta, space)
     return (y.astype(x.dtype), mean.squeeze(axes), var.squeeze(axes)), (x, mean, inverse, gamma)
 

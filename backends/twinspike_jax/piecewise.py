@@ -173,7 +173,7 @@ class _Plan:
             called = next(_called(equation), None)
             if called is not None:
                 outputs = self._flatten(called, inputs, flat)
-            elif equation.primitive.name in ("optimization_barrier", "stop_gradient"):  # which change no value
+            elif equation.primitive.name in ("optimization_barrier", "stop_gradient", "name"):  # which change no value
                 outputs = inputs
             else:
                 outputs = [self._place() for _ in equation.outvars]

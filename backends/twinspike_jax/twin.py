@@ -32,6 +32,7 @@ from twinspike.parameters import kernel_shape
 from twinspike_jax import layers, neuron, norm
 from twinspike_jax.convolution import conv, conv_mixed
 from twinspike_jax.precision import Policy
+from twinspike_jax.residuals import KEPT, kept, restored
 from twinspike_jax.segments import Segment, segments
 from twinspike_jax.weights import Params, kernel_of, linear
 
@@ -43,7 +44,7 @@ Statistics = Mapping[str, Array]
 _norm_train = jax.jit(norm.batch_norm_train, static_argnames=("config", "channel"))
 _norm_train_constant = jax.jit(norm.batch_norm_train_constant, static_argnames=("config", "steps", "channel"))
 _norm_eval = jax.jit(norm.batch_norm_eval, static_argnames=("eps", "space"))
-_fire = jax.jit(partial(neuron.fire, last=True), static_argnames=("steps", "constant", "neuron", "potentials"))
+_fire = jax.jit(partial(neuron.fire, last=True), static_argnames=("steps", "constant", "neuron", "potentials", "booleans"))
 
 
 class Twinned(NamedTuple):
@@ -56,6 +57,8 @@ class Twinned(NamedTuple):
     statistics: dict[str, Array]
     rates: dict[str, Array]
     """Spikes per neuron and time step, of the spiking twin."""
+    fired: dict[str, Array]
+    """The spiking twin's spikes as booleans, by activation layer, where a backward pass is to keep them."""
 
 
 def constant_layers(network: Network) -> frozenset[str]:
@@ -99,16 +102,17 @@ def run_twin(
     images = images.astype(casts.storage)
     if network.event and twin == "ann":
         images = images.mean(axis=0)
-    way = _Way(network, method, twin, training, casts, trace)
-    total = Twinned({INPUT: layers.channels_last(images).astype(casts.activations)}, {}, {}, {})
-    if not recompute:
+    thrifty = not trace and (recompute or casts.activations != casts.storage)
+    way = _Way(network, method, twin, training, casts, trace, thrifty)
+    total = Twinned({INPUT: layers.channels_last(images).astype(casts.activations)}, {}, {}, {}, {})
+    if not way.thrifty:
         _run(way, network.layers, params, statistics, _kernels(way, network.layers, params), total, probes)
         return total
     for segment in segments(network):
         names = {layer.name for layer in segment.layers}
         own = {name: value for name, value in params.items() if name.rpartition(".")[0] in names}
-        read = {name: total.values[name] for name in segment.reads}
-        body = jax.checkpoint(partial(_run_segment, way, segment))
+        read = tuple({name: table[name] for name in segment.reads if name in table} for table in (total.values, total.fired))
+        body = jax.checkpoint(partial(_run_segment, way, segment), policy=None if recompute else KEPT)
         for table, part in zip(total, body(own, statistics, _kernels(way, segment.layers, params), read), strict=True):
             table.update(part)
     return total
@@ -123,6 +127,8 @@ class _Way(NamedTuple):
     training: bool
     casts: Policy
     trace: bool
+    thrifty: bool
+    """Whether a backward pass computes again what it can, segment by segment."""
 
 
 def _kernels(way: _Way, of: tuple[Layer, ...], params: Params) -> dict[str, Array]:
@@ -137,9 +143,11 @@ def _kernels(way: _Way, of: tuple[Layer, ...], params: Params) -> dict[str, Arra
 
 
 def _run_segment(way: _Way, segment: Segment, params: Params, statistics: Statistics, kernels: Any, read: Any) -> Twinned:
-    run = Twinned(dict(read), {}, {}, {})
+    values, spikes = read
+    run = Twinned({name: restored(y, spikes[name]) if name in spikes else y for name, y in values.items()}, {}, {}, {}, {})
     _run(way, segment.layers, params, statistics, kernels, run, None)
-    return run._replace(values={name: run.values[name] for name in segment.writes})
+    written = ({name: table[name] for name in segment.writes if name in table} for table in (run.values, run.fired))
+    return run._replace(**dict(zip(("values", "fired"), written, strict=True)))
 
 
 def _run(
@@ -152,7 +160,7 @@ def _run(
     probes: Mapping[str, Array] | None,
 ) -> None:
     """Run layers in order and add what they give to `run`, which has what they read."""
-    network, method, twin, training, casts, trace = way
+    network, method, twin, training, casts, trace, thrifty = way
     heads = {exit_.head for exit_ in network.exits}
     constant = constant_layers(network) if twin == "snn" else frozenset(infer_shapes(network))
     values = run.values
@@ -163,10 +171,10 @@ def _run(
             case Linear() if layer.name in heads and not trace:
                 continue
             case Linear():
-                y = linear(layer, twin, params, x, method, casts)
+                y = kept(linear(layer, twin, params, x, method, casts))
                 y = y if layer.name in heads else y.astype(casts.activations)
             case Conv():
-                y = _per_sample(lambda m, c=layer: _conv(m, kernels[c.name], c, casts), x, timeless)
+                y = kept(_per_sample(lambda m, c=layer: _conv(m, kernels[c.name], c, casts), x, timeless))
             case AvgPool():
                 y = _per_sample(lambda m, p=layer: layers.avg_pool_last(m, kernel=p.kernel, stride=p.stride), x, timeless)
             case GlobalPool():
@@ -181,7 +189,7 @@ def _run(
             case Activation() if twin == "ann":
                 y = layers.relu(x)
             case Activation():
-                y, u = _fire(
+                y, fired, u = _fire(
                     x,
                     steps=method.time_steps,
                     constant=timeless,
@@ -189,7 +197,10 @@ def _run(
                     decay=params.get(f"{layer.name}.decay"),
                     threshold=params.get(f"{layer.name}.threshold"),
                     potentials=trace,
+                    booleans=thrifty,
                 )
+                if fired is not None:
+                    run.fired[layer.name] = fired
                 run.rates[layer.name] = lax.stop_gradient(y).mean(dtype=casts.storage)
                 if u is not None:
                     run.potentials[layer.name] = u

@@ -56,8 +56,8 @@ inline P reset(P u, P threshold, P v_reset) {
 }
 
 // One step of n neurons: v before it becomes v after it. Spikes and potentials are left out where their pointer is null.
-template <bool kSoft, class Q, class S, class P>
-void step(const Q& q, P v_reset, int64_t n, const S* __restrict x, P* __restrict v, S* __restrict s, P* __restrict u) {
+template <bool kSoft, class Q, class S, class P, class O>
+void step(const Q& q, P v_reset, int64_t n, const S* __restrict x, P* __restrict v, O* __restrict s, P* __restrict u) {
   if (s && u) {
     TWINSPIKE_INDEPENDENT
     for (int64_t i = 0; i < n; ++i) {
@@ -123,6 +123,7 @@ struct Arrays {
   const S* x;
   const P *v, *decay, *threshold;
   S* s;
+  Boolean* booleans;  // in place of s
   P *u, *after;
   const S* g;
   const P* e;
@@ -137,7 +138,7 @@ struct Arrays {
     };
     const int64_t sequence = steps * neurons, currents = constant ? neurons : sequence;
     move(one.x, currents), move(one.d_x, currents);
-    move(one.s, sequence), move(one.u, sequence), move(one.g, sequence);
+    move(one.s, sequence), move(one.booleans, sequence), move(one.u, sequence), move(one.g, sequence);
     move(one.v, neurons), move(one.after, neurons), move(one.e, neurons), move(one.d_v, neurons);
     move(one.d_decay, neurons), move(one.d_threshold, neurons);
     move(one.decay, decays), move(one.threshold, thresholds);
@@ -199,7 +200,13 @@ void forward_block(const Arrays<S, P>& a, const Options& o, const Q& q, int64_t 
   copy_or_zero(v, a.v ? a.v + first : nullptr, n);
   for (int64_t t = 0; t < a.steps; ++t) {
     const int64_t row = t * a.neurons + first;
-    step<kSoft>(q, P(o.v_reset), n, a.x + (a.constant ? first : row), v, a.s + row, a.u ? a.u + row : nullptr);
+    const S* x = a.x + (a.constant ? first : row);
+    P* u = a.u ? a.u + row : nullptr;
+    if (a.booleans) {
+      step<kSoft>(q, P(o.v_reset), n, x, v, a.booleans + row, u);
+    } else {
+      step<kSoft>(q, P(o.v_reset), n, x, v, a.s + row, u);
+    }
   }
   if (a.after) std::copy_n(v, n, a.after + first);
 }
@@ -212,7 +219,7 @@ void backward_block(const Arrays<S, P>& a, const Options& o, const Q& q, const H
   copy_or_zero(v, a.v ? a.v + first : nullptr, n);
   copy_or_zero(e, a.e ? a.e + first : nullptr, n);
   const auto current = [&](int64_t t) { return a.x + first + (a.constant ? 0 : t * a.neurons); };
-  for (int64_t t = 0; t < a.steps; ++t) step<kSoft, Q, S, P>(q, v_reset, n, current(t), v, nullptr, u + t * n);
+  for (int64_t t = 0; t < a.steps; ++t) step<kSoft, Q, S, P, S>(q, v_reset, n, current(t), v, nullptr, u + t * n);
   if constexpr (!Q::kLearned) {
     for (int64_t t = a.steps; t-- > 0;) {
       const int64_t row = t * a.neurons + first;

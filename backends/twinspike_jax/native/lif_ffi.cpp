@@ -80,7 +80,9 @@ ffi::Error forward(ffi::ThreadPool pool, Argument x, Argument v, Argument decay,
     a.x = given<S>(x), a.v = given<P>(v);
     a.decay = given<P>(decay), a.threshold = given<P>(threshold);
     a.decays = last(decay), a.thresholds = last(threshold);
-    a.s = given<S>(*s), a.u = given<P>(*u), a.after = given<P>(*after);
+    const bool booleans = s->element_type() == ffi::PRED;
+    a.s = booleans ? nullptr : given<S>(*s), a.booleans = booleans ? given<Boolean>(*s) : nullptr;
+    a.u = given<P>(*u), a.after = given<P>(*after);
     const Options o{decay_constant, threshold_constant, v_reset, soft, false, decay_input, 0, 1.0};
     if (size(*s)) run(pool, a, o, size(*s) / (a.steps * a.neurons));
   });

@@ -26,6 +26,14 @@ inline float load(Bfloat16 a) {
   return value;
 }
 
+struct Boolean {
+  std::uint8_t byte;
+};
+
+template <class P>
+inline void store(Boolean& to, P value) {
+  to.byte = value != 0;
+}
 inline void store(float& to, float value) { to = value; }
 inline void store(double& to, double value) { to = value; }
 inline void store(Bfloat16& to, float value) {  // to nearest, ties to even
