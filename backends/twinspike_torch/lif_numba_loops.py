@@ -123,7 +123,7 @@ def _step_back(surrogate: int, learned: int, *rest: Any) -> None:
     """One step back: d = (g + e r) h + e k, then e = alpha d (clauses LIF-6 to LIF-8).
 
     `learned` says by `DECAY` and `THRESHOLD` whose gradients are summed (clauses LIF-9 and LIF-10), and by `FIRST` that
-    the state before the step is the initial one, in its row, and not that after the potentials `block` entries earlier.
+    the state before the step is the initial one, in its row, and not that after the potentials at `w`.
     """
     raise NotImplementedError
 
@@ -131,13 +131,14 @@ def _step_back(surrogate: int, learned: int, *rest: Any) -> None:
 DECAY, THRESHOLD, FIRST = 1, 2, 4
 
 
-@overload(_step_back, prefer_literal=True)  # type: ignore[untyped-decorator]  # as above
+# Called rather than inlined, a process that compiles it runs it as it was compiled alone, without vectors.
+@overload(_step_back, prefer_literal=True, jit_options={"forceinline": True})  # type: ignore[untyped-decorator]  # as above
 def _(
     surrogate: Any,
     learned: Any,
     potentials: Any,
     k: Any,
-    block: Any,
+    w: Any,
     x: Any,
     j: Any,
     g: Any,
@@ -157,7 +158,7 @@ def _(
         learned: Any,
         potentials: Any,
         k: Any,
-        block: Any,
+        w: Any,
         x: Any,
         j: Any,
         g: Any,
@@ -183,7 +184,7 @@ def _(
                 if first:
                     before = rows[V + i]
                 else:
-                    earlier = potentials[k - block + i]
+                    earlier = potentials[w + i]
                     before = (v_reset if hard else earlier - theta) if earlier >= theta else earlier
                 rows[D_DECAY + i] += d * (before - (loaded(x[j + i]) if weighted else zero))
             rows[E + i] = rows[ALPHA + i] * d
@@ -353,9 +354,10 @@ def backward(stored: Format, number: Format, surrogate: int, learned: int) -> Ca
             for t in range(steps - 1, -1, -1):
                 k, p, q, j = U64(t * block), U64(t * g_apart + start), U64(t * neurons + start), U64(t * apart + start)
                 if t > 0:
-                    _step_back(surrogate, learned, potentials, k, U64(block), x, j, g, p, m, rows, options, numbers, d_x, q)
+                    w = U64((t - 1) * block)
+                    _step_back(surrogate, learned, potentials, k, w, x, j, g, p, m, rows, options, numbers, d_x, q)
                 else:
-                    _step_back(surrogate, at_first, potentials, k, U64(block), x, j, g, p, m, rows, options, numbers, d_x, q)
+                    _step_back(surrogate, at_first, potentials, k, k, x, j, g, p, m, rows, options, numbers, d_x, q)
             if states > 0:
                 _copy(rows, E, m, d_v, U64(start))
             if learned & DECAY:
