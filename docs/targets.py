@@ -164,10 +164,8 @@ TARGETS: tuple[Target, ...] = (
 
 REASONS: dict[str, str] = {
     "LIF, torch, T = 4, two threads": "Python and autograd take about as long as the kernel",
-    **{
-        f"LIF, {backend}, slowest option over the default": "a quantity learned per channel: its sums take memory of their own, "
-        "and a default that is fast makes the ratio large"
-        for backend in ("torch", "jax")
-    },
+    "LIF, torch, slowest option over the default": "a quantity learned per channel: its rows and sums are memory of their own",
+    "LIF, jax, slowest option over the default": "a quantity learned per channel: its rows and its gradient per neuron are "
+    "memory of their own, XLA sums the latter, and a default that is fast makes the ratio large",
 }
 """Target -> why it is missed, as far as known; printed only while it is."""
