@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kept_maps import EVENTS, LEARNED, RESNET, VGG, bytes_of_layers
 
 import twinspike as ts
-from twinspike.network import Activation, Conv, GlobalPool, Network, infer_shapes, inputs_of
+from twinspike.network import GlobalPool, Network, infer_shapes, inputs_of
 
 jax = pytest.importorskip("jax")
 
@@ -23,16 +24,6 @@ from twinspike_jax.convolution import _tiles  # noqa: E402
 from twinspike_jax.layers import channels_first, channels_last  # noqa: E402
 from twinspike_jax.precision import formats  # noqa: E402
 from twinspike_jax.segments import segments  # noqa: E402
-
-RESNET = ts.network("resnet18", width=2, input_shape=(3, 16, 16), classes=4)
-VGG = ts.network("vgg16", width=2, input_shape=(3, 32, 32), classes=4)
-EVENTS = ts.network("digits_cnn", width=3, input_shape=(2, 9, 8), classes=4, event=True)
-LEARNED = ts.Method(
-    time_steps=3,
-    neuron=ts.Neuron(decay_scope="channel", threshold_scope="layer"),
-    batch_norm=ts.BatchNorm(time="folded"),
-    loss=ts.Loss(isolate_ann=True),
-)
 
 
 def maps_kept(network: Network, method: ts.Method, precision: str, recompute: bool, size: int) -> int:
@@ -72,16 +63,8 @@ def test_recomputation_keeps_what_joins_blocks_and_less_than_half(network: Netwo
 
 def test_a_step_keeps_convolutions_outputs_once_and_spikes_as_bytes() -> None:
     """Where activations have 16 bits: in float32 such a policy costs time, so that only `recompute` asks for less."""
-    method, shapes, size = ts.Method(time_steps=3), infer_shapes(RESNET), 2
-    expected = 2 * math.prod(shapes["input"]) * size
-    first = next(layer for layer in RESNET.layers if isinstance(layer, Conv))
-    read = {name for layer in RESNET.layers if isinstance(layer, Conv) for name in inputs_of(layer)}
-    for layer in RESNET.layers:
-        entries = math.prod(shapes[layer.name])
-        if isinstance(layer, Conv):  # what a static image gives is the same at every step
-            expected += entries * size * (2 if layer is first else 1 + method.time_steps)
-        elif isinstance(layer, Activation):
-            expected += entries * (size + (method.time_steps if layer.name in read else 0))
+    method, size = ts.Method(time_steps=3), 2
+    expected = 2 * math.prod(RESNET.input_shape) * size + bytes_of_layers(RESNET, method.time_steps, size)
     more, less = (maps_kept(RESNET, method, "bf16-mixed", False, n) for n in (4, 2))
     assert (more - less) // 2 == expected
 

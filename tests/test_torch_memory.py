@@ -9,22 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from kept_maps import EVENTS, LEARNED, RESNET, VGG, bytes_of_layers
 from torch.autograd.graph import saved_tensors_hooks
 
 import twinspike as ts
 import twinspike_torch as tt
-from twinspike.network import Activation, Conv, Network, infer_shapes, inputs_of
+from twinspike.network import Network, infer_shapes
 from twinspike_torch.plan import plan
-
-RESNET = ts.network("resnet18", width=2, input_shape=(3, 16, 16), classes=4)
-VGG = ts.network("vgg16", width=2, input_shape=(3, 32, 32), classes=4)
-EVENTS = ts.network("digits_cnn", width=3, input_shape=(2, 9, 8), classes=4, event=True)
-LEARNED = ts.Method(
-    time_steps=3,
-    neuron=ts.Neuron(decay_scope="channel", threshold_scope="layer"),
-    batch_norm=ts.BatchNorm(time="folded"),
-    loss=ts.Loss(isolate_ann=True),
-)
 
 
 def batch(network: Network, method: ts.Method, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -93,16 +84,8 @@ def maps_per_image(network: Network, method: ts.Method, precision: str, recomput
 
 @pytest.mark.parametrize(("precision", "size"), [("f32-ieee", 4), ("bf16-mixed", 2)])
 def test_a_step_keeps_convolutions_outputs_once_and_spikes_as_bytes(precision: str, size: int) -> None:
-    method, shapes = ts.Method(time_steps=3), infer_shapes(RESNET)
-    expected = math.prod(shapes["input"]) * size
-    first = next(layer for layer in RESNET.layers if isinstance(layer, Conv))
-    read = {name for layer in RESNET.layers if isinstance(layer, Conv) for name in inputs_of(layer)}
-    for layer in RESNET.layers:
-        entries = math.prod(shapes[layer.name])
-        if isinstance(layer, Conv):  # what a static image gives is the same at every step
-            expected += entries * size * (2 if layer is first else 1 + method.time_steps)
-        elif isinstance(layer, Activation):
-            expected += entries * (size + (method.time_steps if layer.name in read else 0))
+    method = ts.Method(time_steps=3)
+    expected = math.prod(RESNET.input_shape) * size + bytes_of_layers(RESNET, method.time_steps, size)
     assert maps_per_image(RESNET, method, precision, False) == expected
 
 
