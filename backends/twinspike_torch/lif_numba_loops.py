@@ -344,13 +344,13 @@ def backward(stored: Format, number: Format, surrogate: int, learned: int) -> Ca
             _start(rows, n, start, run, quantities, v, done == 0)
             done += 1
             _copy_or_zero(e, start, n, rows, E)
-            if learned:
-                _fill(zero, m, rows, D_DECAY)
-                _fill(zero, m, rows, D_THRESHOLD)
             for t in range(steps):
                 _charge(x, U64(t * apart + start), m, rows, hard != 0, v_reset, potentials, U64(t * block))
             if learned & DECAY:
                 _copy_or_zero(v, start, n, rows, V)
+                _fill(zero, m, rows, D_DECAY)
+            if learned & THRESHOLD:
+                _fill(zero, m, rows, D_THRESHOLD)
             for t in range(steps - 1, -1, -1):
                 k, p, q, j = U64(t * block), U64(t * g_apart + start), U64(t * neurons + start), U64(t * apart + start)
                 if t > 0:
