@@ -19,7 +19,7 @@ from twinspike_torch.factorization import Factors
 WORTH = 1 << 22
 """Multiply-adds of a tap below which calls cost more than products."""
 NARROW = 16
-"""Channels to a block of oneDNN's: fewer, last in memory, overrun its workspace under a strided kernel of one tap."""
+"""Channels to a block of oneDNN's: its gradient of a strided kernel of one tap over fewer writes past its workspace."""
 
 
 def convolve(
@@ -42,13 +42,16 @@ def convolve(
     """
     if operands is None and torch.is_autocast_enabled(x.device.type):
         operands = torch.get_autocast_dtype(x.device.type)
-    maps = fold(x)
+    maps, kept = fold(x), None if spikes is None else fold(spikes)
+    if _overruns(maps, kernel, stride, padding):
+        maps, kept = maps[..., ::stride, ::stride], None if kept is None else kept[..., ::stride, ::stride]
+        stride = 1
     maps = maps.to(dtype=operands or maps.dtype)
-    kernel = kernel.to(dtype=operands or kernel.dtype, memory_format=_layout(maps, kernel, stride))
+    kernel = kernel.to(dtype=operands or kernel.dtype, memory_format=_layout(maps, kernel))
     if torch.compiler.is_compiling():  # a compiler plans for itself what to keep
-        y = functional.conv2d(maps.to(memory_format=_layout(maps, kernel, stride)), kernel, stride=stride, padding=padding)
+        y = functional.conv2d(maps.to(memory_format=_layout(maps, kernel)), kernel, stride=stride, padding=padding)
     else:
-        y = _Convolution.apply(maps, kernel, stride, padding, None if spikes is None else fold(spikes))  # type: ignore[no-untyped-call]  # torch types no apply
+        y = _Convolution.apply(maps, kernel, stride, padding, kept)  # type: ignore[no-untyped-call]  # torch types no apply
     return unfold(y, x.shape[:-3])
 
 
@@ -89,7 +92,7 @@ class _Convolution(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, kernel: Tensor, stride: int, padding: int, spikes: Tensor | None) -> Tensor:
         ctx.save_for_backward(x if spikes is None else spikes, kernel)
         ctx.stride, ctx.padding = stride, padding
-        return functional.conv2d(x.to(memory_format=_layout(x, kernel, stride)), kernel, stride=stride, padding=padding)
+        return functional.conv2d(x.to(memory_format=_layout(x, kernel)), kernel, stride=stride, padding=padding)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
@@ -103,7 +106,7 @@ class _Convolution(torch.autograd.Function):
             if exact or not needs[0]:
                 return d_x, by_taps, None, None, None
             needs = True, False
-        layout = _layout(x, kernel, ctx.stride)
+        layout = _layout(x, kernel)
         x, g = x.to(dtype=kernel.dtype, memory_format=layout), g.contiguous(memory_format=layout)
         stride, padding = [ctx.stride] * 2, [ctx.padding] * 2
         d_x, d_kernel, _ = torch.ops.aten.convolution_backward(
@@ -117,12 +120,16 @@ def _outgrows(kernel: Tensor, x: Tensor) -> bool:
     return x.device.type == "cpu" and kernel.numel() > 2 * x.numel()
 
 
-def _layout(x: Tensor, kernel: Tensor, stride: int) -> torch.memory_format:
-    """Channels last on the CPU, but where reordering a large kernel would cost more than it saves; elsewhere as it is.
+def _overruns(x: Tensor, kernel: Tensor, stride: int, padding: int) -> bool:
+    """Whether oneDNN would write past its memory, whatever layout a compiler then chooses.
 
-    Nor where oneDNN would write past its memory (https://github.com/uxlfoundation/oneDNN/issues/6035).
+    Source: https://github.com/uxlfoundation/oneDNN/issues/6035.
     """
+    return x.device.type == "cpu" and stride > 1 and padding == 0 and kernel.shape[1] < NARROW and kernel.shape[2:] == (1, 1)
+
+
+def _layout(x: Tensor, kernel: Tensor) -> torch.memory_format:
+    """Channels last on the CPU, but where reordering a large kernel would cost more than it saves; elsewhere as it is."""
     if x.device.type != "cpu":
         return torch.preserve_format
-    overruns = stride > 1 and kernel.shape[1] < NARROW and kernel.shape[2:] == (1, 1)
-    return torch.contiguous_format if overruns or _outgrows(kernel, x) else torch.channels_last
+    return torch.contiguous_format if _outgrows(kernel, x) else torch.channels_last
