@@ -46,23 +46,10 @@ def _lif_forward(form: Form, inputs: Inputs) -> tuple[_Fired, Inputs]:
 
 def _lif_backward(form: Form, inputs: Inputs, cotangents: _Fired) -> tuple[Inputs]:
     found = neuron_kernels.backward(form, inputs, cotangents.outputs.s, cotangents.outputs.v)
-    return (
-        Inputs(
-            found.x, found.v, _shared_by(form, inputs.decay, found.decay), _shared_by(form, inputs.threshold, found.threshold)
-        ),
-    )
+    return (Inputs(*found),)
 
 
 _lif.defvjp(_lif_forward, _lif_backward)
-
-
-def _shared_by(form: Form, quantity: Array | None, gradient: Array | None) -> Array | None:
-    """Sum of a gradient per neuron over the neurons that share the quantity."""
-    if quantity is None or gradient is None:
-        return None
-    channel = gradient.ndim - 1 if form.last else 1
-    axes = tuple(i for i in range(gradient.ndim) if quantity.ndim == 0 or i != channel)
-    return gradient.sum(axis=axes)
 
 
 def _run(form: Form, x: Array, v: Array | None, decay: Array | None, threshold: Array | None) -> _Fired:

@@ -68,12 +68,20 @@ class Outputs(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """Gradients of `Inputs`; those of decay and threshold are (B, C, *d), not yet summed over what shares them."""
+    """Gradients of `Inputs`, in their shapes; None: not given."""
 
     x: Array
     v: Array | None
     decay: Array | None
     threshold: Array | None
+
+
+def shared(form: Form, quantity: Array | None, gradient: Array) -> Array | None:
+    """Sum of a gradient per neuron, (B, C, *d), over the neurons that share a learned quantity; None: nothing is learned."""
+    if quantity is None:
+        return None
+    channel = gradient.ndim - 1 if form.last else 1
+    return gradient.sum(axis=tuple(i for i in range(gradient.ndim) if quantity.ndim == 0 or i != channel))
 
 
 def shaped(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:

@@ -35,12 +35,11 @@ def forward(library: Library, form: Form, inputs: Inputs) -> Outputs:
 
 
 def backward(library: Library, form: Form, inputs: Inputs, g: Array, e: Array | None) -> Gradients:
-    """Gradients of what was given; those of decay and threshold per neuron, to be summed by who knows their shapes."""
+    """Gradients of what was given; the kernel sums over the neurons that share a quantity."""
     neuron, given = form.neuron, _given(inputs)
     x = given[0]
-    step, dtype = form.step(x), wide(x.dtype)
-    asked = [inputs.v is not None, inputs.decay is not None, inputs.threshold is not None]
-    results = [shaped(x.shape, x.dtype)] + [shaped(step if a else (0,), dtype) for a in asked]
+    dtype = wide(x.dtype)
+    results = [shaped(x.shape, x.dtype), *(shaped(a.shape, dtype) for a in given[1:])]
     scale = neuron.surrogate.width if isinstance(neuron.surrogate, Rectangle | Triangle) else neuron.surrogate.slope
     attributes = _attributes(form, x) | {
         "detach": np.bool_(neuron.detach_reset),
@@ -49,7 +48,7 @@ def backward(library: Library, form: Form, inputs: Inputs, g: Array, e: Array | 
     }
     arrays = (*given, g.astype(x.dtype), _or_nothing(e, dtype))
     d_x, *others = _call(library.targets["twinspike_lif_backward"], results, arrays, attributes)
-    d_v, d_decay, d_threshold = (d if a else None for d, a in zip(others, asked, strict=True))
+    d_v, d_decay, d_threshold = (None if a is None else d.reshape(a.shape) for a, d in zip(inputs[1:], others, strict=True))
     return Gradients(d_x.astype(inputs.x.dtype), d_v, d_decay, d_threshold)
 
 

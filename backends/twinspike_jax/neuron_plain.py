@@ -14,7 +14,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array, lax
 
-from twinspike_jax.neuron_form import Form, Gradients, Inputs, Outputs
+from twinspike_jax.neuron_form import Form, Gradients, Inputs, Outputs, shared
 from twinspike_jax.precision import wide
 from twinspike_jax.surrogate import derivative
 
@@ -31,7 +31,7 @@ def forward(form: Form, inputs: Inputs, *, unroll: bool) -> Outputs:
 
 
 def backward(form: Form, inputs: Inputs, g: Array, e: Array | None, *, unroll: bool) -> Gradients:
-    """Gradients of what was given; those of decay and threshold per neuron, to be summed by who knows their shapes."""
+    """Gradients of what was given."""
     neuron, x = form.neuron, inputs.x
     hard, dtype, zeros = neuron.reset == "hard", wide(x.dtype), _zeros(form, inputs)
     decay, threshold = _quantities(form, inputs)
@@ -65,8 +65,8 @@ def backward(form: Form, inputs: Inputs, g: Array, e: Array | None, *, unroll: b
     return Gradients(
         d_constant.astype(x.dtype) if d_x is None else d_x,
         None if inputs.v is None else e,
-        None if inputs.decay is None else d_decay,
-        None if inputs.threshold is None else d_threshold,
+        shared(form, inputs.decay, d_decay),
+        shared(form, inputs.threshold, d_threshold),
     )
 
 

@@ -21,7 +21,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
 from twinspike.config import Neuron
-from twinspike_jax.neuron_form import Form, Gradients, Inputs, Outputs, shaped
+from twinspike_jax.neuron_form import Form, Gradients, Inputs, Outputs, shaped, shared
 from twinspike_jax.precision import wide
 from twinspike_jax.surrogate import derivative
 
@@ -92,7 +92,7 @@ def forward(form: Form, inputs: Inputs, *, interpret: bool = False) -> Outputs:
 
 
 def backward(form: Form, inputs: Inputs, g: Array, e: Array | None, *, interpret: bool = False) -> Gradients:
-    """Gradients of what was given; those of decay and threshold per neuron, to be summed by who knows their shapes."""
+    """Gradients of what was given; XLA sums over the neurons that share a quantity."""
     x, dtype = inputs.x, wide(inputs.x.dtype)
     step, steps = form.step(x), form.steps(x)
     n, chunks = math.prod(step), -(-steps // CHUNK)
@@ -152,7 +152,12 @@ def backward(form: Form, inputs: Inputs, g: Array, e: Array | None, *, interpret
     d_v, d_decay, d_threshold = (
         found[f"d_{name}"].reshape(step) if name in asked else None for name in ("v", "decay", "threshold")
     )
-    return Gradients(found["d_x"].reshape(x.shape), d_v, d_decay, d_threshold)
+    return Gradients(
+        found["d_x"].reshape(x.shape),
+        d_v,
+        shared(form, inputs.decay, d_decay),
+        shared(form, inputs.threshold, d_threshold),
+    )
 
 
 class _Rows(NamedTuple):

@@ -6,8 +6,9 @@
 
 #include <functional>
 #include <memory>
+#include <vector>
 
-#include "lif.h"
+#include "lif_sequence.h"
 #include "threads.h"
 
 namespace twinspike {
@@ -17,10 +18,6 @@ namespace ffi = xla::ffi;
 using Argument = ffi::AnyBuffer;
 using Result = ffi::Result<ffi::AnyBuffer>;
 
-// Bytes of a block's potentials, which must stay in the second-level cache between the two passes of backward.
-constexpr int64_t kBytes = 1 << 18;
-// Neurons of a block; fewer where each has quantities of its own, which are more rows in the first-level cache.
-constexpr int64_t kLeast = 64, kMost = 1024, kMostOwn = 256;
 constexpr int64_t kWorthAThread = 1 << 16;  // steps of neurons
 
 // --- arrays ---------------------------------------------------------------------------------------------
@@ -28,12 +25,6 @@ constexpr int64_t kWorthAThread = 1 << 16;  // steps of neurons
 template <class T>
 T* given(const Argument& a) {
   return a.element_count() ? static_cast<T*>(a.untyped_data()) : nullptr;
-}
-
-// Part `number` of `parts` equal ones; null stays null.
-template <class T>
-T* part(T* whole, int64_t total, int64_t parts, int64_t number) {
-  return whole ? whole + total / parts * number : nullptr;
 }
 
 int64_t size(const Argument& a) { return static_cast<int64_t>(a.element_count()); }
@@ -52,19 +43,18 @@ ffi::Error by_format(const Argument& x, const Use& use) {
 }
 
 template <class S, class P>
-void run(ffi::ThreadPool& pool, const Arrays<S, P>& whole, const Options& o, int64_t sequences) {
-  const int64_t most = kBytes / static_cast<int64_t>(sizeof(P)) / std::max<int64_t>(whole.steps, 1);
-  const bool own = whole.decay || whole.threshold;
-  const int64_t n = std::clamp(most / kLeast * kLeast, kLeast, own ? kMostOwn : kMost);
-  const int64_t blocks = (whole.neurons + n - 1) / n;
+void run(ffi::ThreadPool& pool, const Arrays<S, P>& whole, const Options& o, int64_t count) {
+  std::vector<Sequence<S, P>> sequences;
+  for (int64_t i = 0; i < count; ++i) sequences.emplace_back(whole.at(i), o);
   const auto work = std::make_shared<Work>();
-  work->count = sequences * blocks;
-  work->bytes = static_cast<int64_t>(sizeof(P)) * n * (10 + (whole.g ? whole.steps : 0));
+  const int64_t blocks = sequences[0].cut.blocks();
+  work->count = count * blocks;
+  work->bytes = static_cast<int64_t>(sizeof(P)) * sequences[0].room();
   work->run = [&](int64_t number, void* memory) {
-    const int64_t sequence = number / blocks, first = number % blocks * n;
-    block(whole.at(sequence), o, first, std::min(n, whole.neurons - first), static_cast<P*>(memory));
+    sequences[number / blocks].block(number % blocks, static_cast<P*>(memory));
   };
-  share(pool, work, sequences * whole.steps * whole.neurons / kWorthAThread);
+  share(pool, work, count * whole.steps * whole.neurons / kWorthAThread);
+  for (const auto& sequence : sequences) sequence.finish();
 }
 
 // --- handlers -------------------------------------------------------------------------------------------
@@ -80,6 +70,7 @@ ffi::Error forward(ffi::ThreadPool pool, Argument x, Argument v, Argument decay,
     a.x = given<S>(x), a.v = given<P>(v);
     a.decay = given<P>(decay), a.threshold = given<P>(threshold);
     a.decays = last(decay), a.thresholds = last(threshold);
+    a.channels = std::max({a.decays, a.thresholds, int64_t{1}});
     const bool booleans = s->element_type() == ffi::PRED;
     a.s = booleans ? nullptr : given<S>(*s), a.booleans = booleans ? given<Boolean>(*s) : nullptr;
     a.u = given<P>(*u), a.after = given<P>(*after);
@@ -100,6 +91,7 @@ ffi::Error backward(ffi::ThreadPool pool, Argument x, Argument v, Argument decay
     a.x = given<S>(x), a.v = given<P>(v);
     a.decay = given<P>(decay), a.threshold = given<P>(threshold);
     a.decays = last(decay), a.thresholds = last(threshold);
+    a.channels = std::max({a.decays, a.thresholds, int64_t{1}});
     a.g = given<S>(g), a.e = given<P>(e);
     a.d_x = given<S>(*d_x), a.d_v = given<P>(*d_v);
     a.d_decay = given<P>(*d_decay), a.d_threshold = given<P>(*d_threshold);
