@@ -76,9 +76,9 @@ class Gradients(NamedTuple):
     threshold: Array | None
 
 
-def shared(form: Form, quantity: Array | None, gradient: Array) -> Array | None:
+def shared(form: Form, quantity: Array | None, gradient: Array | None) -> Array | None:
     """Sum of a gradient per neuron, (B, C, *d), over the neurons that share a learned quantity; None: nothing is learned."""
-    if quantity is None:
+    if quantity is None or gradient is None:
         return None
     channel = gradient.ndim - 1 if form.last else 1
     return gradient.sum(axis=tuple(i for i in range(gradient.ndim) if quantity.ndim == 0 or i != channel))

@@ -149,14 +149,12 @@ def backward(form: Form, inputs: Inputs, g: Array, e: Array | None, *, interpret
 
     given = _flat(form, inputs) | {"g": g.reshape(steps, n)} | ({} if e is None else {"e": e.reshape(n)})
     found = _call(kernel, given, shapes, n, BLOCK if steps <= 4 else BLOCK // 2, interpret)
-    d_v, d_decay, d_threshold = (
-        found[f"d_{name}"].reshape(step) if name in asked else None for name in ("v", "decay", "threshold")
-    )
+    each = {name: found[f"d_{name}"].reshape(step) for name in asked}
     return Gradients(
         found["d_x"].reshape(x.shape),
-        d_v,
-        shared(form, inputs.decay, d_decay),
-        shared(form, inputs.threshold, d_threshold),
+        each.get("v"),
+        shared(form, inputs.decay, each.get("decay")),
+        shared(form, inputs.threshold, each.get("threshold")),
     )
 
 
