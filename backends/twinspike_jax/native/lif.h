@@ -181,7 +181,7 @@ void copy_or_zero(P* to, const P* from, int64_t n) {
 }
 
 template <bool kSoft, class Q, class S, class P>
-void forward_block(const Arrays<S, P>& a, const Options& o, const Q& q, int64_t first, int64_t n, Room<P>& room) {
+void forward_block(const Arrays<S, P>& a, const Options& o, const Q& q, int64_t first, int64_t n, Room<P> room) {
   P* v = room.take(n);
   copy_or_zero(v, a.v ? a.v + first : nullptr, n);
   for (int64_t t = 0; t < a.steps; ++t) {
@@ -200,7 +200,7 @@ void forward_block(const Arrays<S, P>& a, const Options& o, const Q& q, int64_t 
 // Gradients of what is learned go to `d_decay` and `d_threshold`, one for each of n neurons.
 template <bool kSoft, bool kLearned, class Q, class H, class S, class P>
 void backward_block(const Arrays<S, P>& a, const Options& o, const Q& q, const H& h, int64_t first, int64_t n,
-                    Room<P>& room, P* d_decay, P* d_threshold) {
+                    Room<P> room, P* d_decay, P* d_threshold) {
   P *v = room.take(n * std::max<int64_t>(a.steps, 1)), *e = room.take(n);
   const Back<P> fixed{P(o.v_reset), o.detach ? P(0) : P(1), o.decay_input ? -1 : 0};
   copy_or_zero(v, a.v ? a.v + first : nullptr, n);

@@ -47,11 +47,11 @@ void run(ffi::ThreadPool& pool, const Arrays<S, P>& whole, const Options& o, int
   std::vector<Sequence<S, P>> sequences;
   for (int64_t i = 0; i < count; ++i) sequences.emplace_back(whole.at(i), o);
   const auto work = std::make_shared<Work>();
-  const int64_t blocks = sequences[0].cut.blocks();
-  work->count = count * blocks;
+  const int64_t tasks = sequences[0].cut.tasks();
+  work->count = count * tasks;
   work->bytes = static_cast<int64_t>(sizeof(P)) * sequences[0].room();
   work->run = [&](int64_t number, void* memory) {
-    sequences[number / blocks].block(number % blocks, static_cast<P*>(memory));
+    sequences[number / tasks].task(number % tasks, static_cast<P*>(memory));
   };
   share(pool, work, count * whole.steps * whole.neurons / kWorthAThread);
   for (const auto& sequence : sequences) sequence.finish();

@@ -17,15 +17,18 @@ namespace twinspike {
 constexpr int64_t kBytes = 1 << 18;
 constexpr int64_t kLeast = 64, kMost = 1024;  // neurons of a block
 constexpr int64_t kMostLearned = 512;         // fewer where there are more rows, for the first-level cache
+constexpr int64_t kMostRows = 16;             // whose gradients one sum in the format of potentials takes
+constexpr int64_t kLeastTasks = 8;            // fewer rows are taken at a time rather than fewer tasks made
 constexpr int64_t kLeastCommon = 256;         // entries of a channel that are worth blocks of their own
 
 inline int64_t parts(int64_t whole, int64_t part) { return (whole + part - 1) / part; }
 
-// Neurons are cut into units, and each of these into blocks: the run of a channel, which has its quantities in common;
-// or all channels' runs, once or many times, with rows of quantities; or everything where no channel has its own.
+// Neurons are cut into rows of `width`, and these into columns of `block`. A row is the run of a channel, which has its
+// quantities in common; or all channels' runs, once or many times, with quantities for each; or everything where no
+// channel has its own. A task takes a column of `group` rows.
 struct Cut {
-  int64_t unit, block, per_unit, units;
-  bool rows;
+  int64_t width, block, columns, rows, group, groups;
+  bool each;
 
   template <class S, class P>
   explicit Cut(const Arrays<S, P>& a) {
@@ -33,14 +36,16 @@ struct Cut {
     const int64_t fitting = kBytes / static_cast<int64_t>(sizeof(P)) / std::max<int64_t>(a.steps, 1);
     const int64_t most = std::clamp(fitting / kLeast * kLeast, kLeast, learned ? kMostLearned : kMost);
     const int64_t all_channels = a.channels * a.space;
-    rows = a.channels > 1 && a.space < kLeastCommon;
-    unit = a.channels == 1 ? a.neurons : !rows ? a.space : all_channels * std::max<int64_t>(most / all_channels, 1);
-    block = parts(parts(unit, parts(unit, most)), kLeast) * kLeast;
-    per_unit = parts(unit, block);
-    units = parts(a.neurons, unit);
+    each = a.channels > 1 && a.space < kLeastCommon;
+    width = a.channels == 1 ? a.neurons : !each ? a.space : all_channels * std::max<int64_t>(most / all_channels, 1);
+    block = parts(parts(width, parts(width, most)), kLeast) * kLeast;
+    columns = parts(width, block);
+    rows = parts(a.neurons, width);
+    group = each ? std::clamp<int64_t>(rows * columns / kLeastTasks, 1, kMostRows) : 1;
+    groups = parts(rows, group);
   }
 
-  int64_t blocks() const { return units * per_unit; }
+  int64_t tasks() const { return columns * groups; }
 };
 
 // Quantities of a channel, or those of all neurons.
@@ -51,16 +56,40 @@ Common<P> common(const Arrays<S, P>& a, const Options& o, int64_t channel) {
   return {decay, gain, a.threshold ? a.threshold[a.thresholds > 1 ? channel : 0] : P(o.threshold)};
 }
 
-// The three rows of a unit's quantities.
-template <class S, class P>
-std::vector<P> rows(const Arrays<S, P>& a, const Options& o, int64_t unit) {
-  std::vector<P> made(3 * unit);
-  P* to = made.data();
-  for (int64_t first = 0, channel = 0; first < unit; first += a.space, channel = channel + 1 < a.channels ? channel + 1 : 0) {
-    const Common<P> q = common(a, o, channel);
-    for (int64_t i = first; i < first + a.space; ++i) to[i] = q.decay_, to[unit + i] = q.gain_, to[2 * unit + i] = q.threshold_;
+// A value for each of n neurons from `first` on, of what is learned for each of `count` channels or for all; or a constant.
+template <class P>
+void spread(const P* learned, int64_t count, int64_t space, double constant, int64_t first, int64_t n, P* to) {
+  if (!learned || count == 1) {
+    std::fill_n(to, n, learned ? *learned : P(constant));
+    return;
   }
-  return made;
+  int64_t channel = first / space % count;
+  if (space == 1) {
+    for (int64_t i = 0, run; i < n; i += run, channel = 0) {
+      run = std::min(count - channel, n - i);
+      std::copy_n(learned + channel, run, to + i);
+    }
+  } else {
+    int64_t run = space - first % space;
+    for (int64_t i = 0; i < n; i += run, run = space, channel = channel + 1 < count ? channel + 1 : 0) {
+      run = std::min(run, n - i);
+      std::fill_n(to + i, run, learned[channel]);
+    }
+  }
+}
+
+template <class S, class P>
+Rows<P> each_own(const Arrays<S, P>& a, const Options& o, int64_t first, int64_t n, Room<P>& room) {
+  P *decay = room.take(n), *gain = room.take(n), *threshold = room.take(n);
+  spread(a.decay, a.decays, a.space, o.decay, first, n, decay);
+  spread(a.threshold, a.thresholds, a.space, o.threshold, first, n, threshold);
+  if (o.decay_input && a.decay) {
+    TWINSPIKE_INDEPENDENT
+    for (int64_t i = 0; i < n; ++i) gain[i] = 1 - decay[i];
+  } else {
+    std::fill_n(gain, n, o.decay_input ? P(1 - o.decay) : P(1));
+  }
+  return {decay, gain, threshold};
 }
 
 // Sum of n entries, in an order that n alone decides.
@@ -91,39 +120,48 @@ void sum_shared(const P* from, int64_t entries, int64_t channels, int64_t inner,
   for (int64_t c = 0; c < channels; ++c) to[c] = static_cast<P>(sums[c]);
 }
 
-// What the blocks of a sequence need, and leave.
+// What the tasks of a sequence need, and leave.
 template <class S, class P>
 struct Sequence {
   Arrays<S, P> a;
   Options o;
   Cut cut;
   bool learned;
-  int64_t entries;            // of gradients of what is learned: one for each neuron of rows, else for each block
-  std::vector<P> quantities;  // rows
+  int64_t entries;  // of gradients of what is learned: where each neuron of a row has its own, a row for each group; else one of each task
   std::unique_ptr<P[]> d_decay, d_threshold;
 
   Sequence(const Arrays<S, P>& arrays, const Options& options)
-      : a(arrays), o(options), cut(a), learned(a.d_decay || a.d_threshold), entries(cut.rows ? a.neurons : cut.blocks()) {
-    if (cut.rows) quantities = rows(a, o, cut.unit);
+      : a(arrays), o(options), cut(a), learned(a.d_decay || a.d_threshold), entries(cut.each ? cut.groups * cut.width : cut.tasks()) {
     if (learned) d_decay.reset(new P[entries]), d_threshold.reset(new P[entries]);
   }
 
-  // Entries of memory that a block takes at most.
-  int64_t room() const { return cut.block * ((a.g ? std::max<int64_t>(a.steps, 1) : 0) + 6); }
+  // Entries of memory that a task takes at most.
+  int64_t room() const { return cut.block * ((a.g ? std::max<int64_t>(a.steps, 1) : 1) + 6); }
 
-  void block(int64_t number, P* memory) const {
-    const int64_t inside = number % cut.per_unit * cut.block, first = number / cut.per_unit * cut.unit + inside;
-    const int64_t n = std::min({cut.block, cut.unit - inside, a.neurons - first});
+  void task(int64_t number, P* memory) const {
+    const int64_t inside = number % cut.columns * cut.block, group = number / cut.columns, n = std::min(cut.block, cut.width - inside);
     Room<P> room{memory};
-    if (cut.rows) {
-      const P* row = quantities.data() + inside;
-      run(Rows<P>{row, row + cut.unit, row + 2 * cut.unit}, number, first, n, room);
+    if (cut.each) {
+      const Rows<P> q = each_own(a, o, inside, n, room);
+      P *decays = nullptr, *thresholds = nullptr;
+      if (learned) {
+        decays = d_decay.get() + group * cut.width + inside, thresholds = d_threshold.get() + group * cut.width + inside;
+        std::fill_n(decays, n, P(0)), std::fill_n(thresholds, n, P(0));
+      }
+      for (int64_t row = group * cut.group; row < std::min((group + 1) * cut.group, cut.rows); ++row) {
+        const int64_t first = row * cut.width + inside;
+        if (first < a.neurons) run(q, first, std::min(n, a.neurons - first), room, decays, thresholds);
+      }
     } else {
-      run(common(a, o, first / a.space % a.channels), number, first, n, room);
+      const int64_t first = group * cut.width + inside;
+      P *decays = room.take(n), *thresholds = room.take(n);
+      if (learned) std::fill_n(decays, n, P(0)), std::fill_n(thresholds, n, P(0));
+      run(common(a, o, first / a.space % a.channels), first, n, room, decays, thresholds);
+      if (learned) d_decay[number] = P(total(decays, n)), d_threshold[number] = P(total(thresholds, n));
     }
   }
 
-  // After all blocks.
+  // After all tasks.
   void finish() const {
     if (a.d_decay) sum(d_decay.get(), a.decays, a.d_decay);
     if (a.d_threshold) sum(d_threshold.get(), a.thresholds, a.d_threshold);
@@ -131,31 +169,24 @@ struct Sequence {
 
  private:
   void sum(const P* from, int64_t count, P* to) const {
-    sum_shared(from, entries, count, count == 1 ? entries : cut.rows ? a.space : cut.per_unit, to);
+    sum_shared(from, entries, count, count == 1 ? entries : cut.each ? a.space : cut.columns, to);
   }
 
   template <class Q>
-  void run(const Q& q, int64_t number, int64_t first, int64_t n, Room<P>& room) const {
-    if (a.g) {
-      o.soft ? backward<true>(q, number, first, n, room) : backward<false>(q, number, first, n, room);
-    } else {
-      o.soft ? forward_block<true>(a, o, q, first, n, room) : forward_block<false>(a, o, q, first, n, room);
-    }
-  }
-
-  template <bool kSoft, class Q>
-  void backward(const Q& q, int64_t number, int64_t first, int64_t n, Room<P>& room) const {
-    const auto with = [&](auto any, P* decays, P* thresholds) {
+  void run(const Q& q, int64_t first, int64_t n, Room<P> room, P* decays, P* thresholds) const {
+    const auto with = [&](auto soft) {
+      constexpr bool kSoft = decltype(soft)::value;
+      if (!a.g) return forward_block<kSoft>(a, o, q, first, n, room);
       with_surrogate<P>(o, [&](const auto& h) {
-        backward_block<kSoft, decltype(any)::value>(a, o, q, h, first, n, room, decays, thresholds);
+        if constexpr (std::is_same_v<Q, Rows<P>>) {
+          backward_block<kSoft, true>(a, o, q, h, first, n, room, decays, thresholds);
+        } else {
+          learned ? backward_block<kSoft, true>(a, o, q, h, first, n, room, decays, thresholds)
+                  : backward_block<kSoft, false>(a, o, q, h, first, n, room, decays, thresholds);
+        }
       });
     };
-    if (!learned) return with(std::false_type{}, nullptr, nullptr);
-    P* decays = cut.rows ? d_decay.get() + first : room.take(n);
-    P* thresholds = cut.rows ? d_threshold.get() + first : room.take(n);
-    std::fill_n(decays, n, P(0)), std::fill_n(thresholds, n, P(0));
-    with(std::true_type{}, decays, thresholds);
-    if (!cut.rows) d_decay[number] = P(total(decays, n)), d_threshold[number] = P(total(thresholds, n));
+    o.soft ? with(std::true_type{}) : with(std::false_type{});
   }
 };
 
