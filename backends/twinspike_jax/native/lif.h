@@ -98,8 +98,8 @@ inline P masked(P a, typename Format<P>::Bits mask) {
 }
 
 // One step of n neurons back, from v before it: e, the gradient of v after it, becomes that of v before it; d_x is that
-// of the current. What is learned also has its gradients added up, neuron by neuron.
-template <bool kSoft, bool kLearned, class Q, class H, class S, class P, class D>
+// of the current. Gradients of decay and threshold that are asked for are added up, neuron by neuron.
+template <bool kSoft, bool kDecay, bool kThreshold, class Q, class H, class S, class P, class D>
 void step_back(const Q& q, const H& h, Back<P> o, int64_t n, const S* __restrict x, const P* __restrict v,
                const S* __restrict g, P* __restrict e, D* __restrict d_x, P* __restrict d_decay, P* __restrict d_threshold) {
   TWINSPIKE_INDEPENDENT
@@ -111,10 +111,8 @@ void step_back(const Q& q, const H& h, Back<P> o, int64_t n, const S* __restrict
     const P where_fired = fired ? after : P(0), elsewhere = fired ? P(0) : after;
     const P d = through_spike + (kSoft ? after : elsewhere);
     store(d_x[i], q.gain(i) * d);
-    if constexpr (kLearned) {
-      d_decay[i] += d * (before - masked(current, o.input));
-      d_threshold[i] -= kSoft ? through_spike + where_fired : through_spike;
-    }
+    if constexpr (kDecay) d_decay[i] += d * (before - masked(current, o.input));
+    if constexpr (kThreshold) d_threshold[i] -= kSoft ? through_spike + where_fired : through_spike;
     e[i] = q.decay(i) * d;
   }
 }
@@ -198,7 +196,7 @@ void forward_block(const Arrays<S, P>& a, const Options& o, const Q& q, int64_t 
 }
 
 // Gradients of what is learned go to `d_decay` and `d_threshold`, one for each of n neurons.
-template <bool kSoft, bool kLearned, class Q, class H, class S, class P>
+template <bool kSoft, bool kDecay, bool kThreshold, class Q, class H, class S, class P>
 void backward_block(const Arrays<S, P>& a, const Options& o, const Q& q, const H& h, int64_t first, int64_t n,
                     Room<P> room, P* d_decay, P* d_threshold) {
   P *v = room.take(n * std::max<int64_t>(a.steps, 1)), *e = room.take(n);
@@ -209,7 +207,7 @@ void backward_block(const Arrays<S, P>& a, const Options& o, const Q& q, const H
   for (int64_t t = 0; t + 1 < a.steps; ++t) advance<kSoft>(q, fixed.v_reset, n, current(t), v + t * n, v + (t + 1) * n);
   const auto back = [&](int64_t t, auto* d_x) {
     const S* g = a.g + t * a.neurons + first;
-    step_back<kSoft, kLearned>(q, h, fixed, n, current(t), v + t * n, g, e, d_x, d_decay, d_threshold);
+    step_back<kSoft, kDecay, kThreshold>(q, h, fixed, n, current(t), v + t * n, g, e, d_x, d_decay, d_threshold);
   };
   if (a.constant) {
     P *d_x = room.take(n), *sum = room.take(n);

@@ -16,10 +16,9 @@ namespace twinspike {
 // Bytes of a block's potentials, which must stay in the second-level cache between the two passes of backward.
 constexpr int64_t kBytes = 1 << 18;
 constexpr int64_t kLeast = 64, kMost = 1024;  // neurons of a block
-constexpr int64_t kMostLearned = 512;         // fewer where there are more rows, for the first-level cache
 constexpr int64_t kMostRows = 16;             // whose gradients one sum in the format of potentials takes
 constexpr int64_t kLeastTasks = 8;            // fewer rows are taken at a time rather than fewer tasks made
-constexpr int64_t kLeastCommon = 256;         // entries of a channel that are worth blocks of their own
+constexpr int64_t kLeastCommon = kMost;  // entries of a channel that are worth blocks of their own
 
 inline int64_t parts(int64_t whole, int64_t part) { return (whole + part - 1) / part; }
 
@@ -32,9 +31,8 @@ struct Cut {
 
   template <class S, class P>
   explicit Cut(const Arrays<S, P>& a) {
-    const bool learned = a.decay || a.threshold;
     const int64_t fitting = kBytes / static_cast<int64_t>(sizeof(P)) / std::max<int64_t>(a.steps, 1);
-    const int64_t most = std::clamp(fitting / kLeast * kLeast, kLeast, learned ? kMostLearned : kMost);
+    const int64_t most = std::clamp(fitting / kLeast * kLeast, kLeast, kMost);
     const int64_t all_channels = a.channels * a.space;
     each = a.channels > 1 && a.space < kLeastCommon;
     width = a.channels == 1 ? a.neurons : !each ? a.space : all_channels * std::max<int64_t>(most / all_channels, 1);
@@ -174,19 +172,24 @@ struct Sequence {
 
   template <class Q>
   void run(const Q& q, int64_t first, int64_t n, Room<P> room, P* decays, P* thresholds) const {
-    const auto with = [&](auto soft) {
-      constexpr bool kSoft = decltype(soft)::value;
-      if (!a.g) return forward_block<kSoft>(a, o, q, first, n, room);
+    const auto with = [&](auto soft, auto decay, auto threshold) {
       with_surrogate<P>(o, [&](const auto& h) {
-        if constexpr (std::is_same_v<Q, Rows<P>>) {
-          backward_block<kSoft, true>(a, o, q, h, first, n, room, decays, thresholds);
-        } else {
-          learned ? backward_block<kSoft, true>(a, o, q, h, first, n, room, decays, thresholds)
-                  : backward_block<kSoft, false>(a, o, q, h, first, n, room, decays, thresholds);
-        }
+        backward_block<decltype(soft)::value, decltype(decay)::value, decltype(threshold)::value>(a, o, q, h, first, n, room,
+                                                                                                  decays, thresholds);
       });
     };
-    o.soft ? with(std::true_type{}) : with(std::false_type{});
+    const auto asked = [&](auto soft) {
+      const std::true_type yes;
+      const std::false_type no;
+      if (!a.g) {
+        forward_block<decltype(soft)::value>(a, o, q, first, n, room);
+      } else if constexpr (std::is_same_v<Q, Rows<P>>) {
+        a.d_decay && a.d_threshold ? with(soft, yes, yes) : a.d_decay ? with(soft, yes, no) : with(soft, no, yes);
+      } else {
+        learned ? with(soft, yes, yes) : with(soft, no, no);
+      }
+    };
+    o.soft ? asked(std::true_type{}) : asked(std::false_type{});
   }
 };
 
