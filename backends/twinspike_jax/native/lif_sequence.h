@@ -15,10 +15,10 @@ namespace twinspike {
 
 // Bytes of a block's potentials, which must stay in the second-level cache between the two passes of backward.
 constexpr int64_t kBytes = 1 << 18;
-constexpr int64_t kLeast = 64, kMost = 1024;  // neurons of a block
+constexpr int64_t kLeast = 64, kMost = 2048;  // neurons of a block
 constexpr int64_t kMostRows = 16;             // whose gradients one sum in the format of potentials takes
 constexpr int64_t kLeastTasks = 8;            // fewer rows are taken at a time rather than fewer tasks made
-constexpr int64_t kLeastCommon = kMost;  // entries of a channel that are worth blocks of their own
+constexpr int64_t kLeastCommon = kMost;          // entries of a channel that are worth blocks of their own
 
 inline int64_t parts(int64_t whole, int64_t part) { return (whole + part - 1) / part; }
 
