@@ -25,7 +25,17 @@ namespace twinspike {
 
 // --- one block of neurons -------------------------------------------------------------------------------
 
-// Decay, 1 - decay (or 1 where the current is not weighted) and threshold of a block: one for all its neurons, or a row.
+// A choice by ?: that is the same for all neurons would be a branch, with which compilers don't vectorise.
+template <class P>
+inline P masked(P a, typename Format<P>::Bits mask) {
+  typename Format<P>::Bits bits;
+  std::memcpy(&bits, &a, sizeof bits);
+  bits &= mask;
+  std::memcpy(&a, &bits, sizeof bits);
+  return a;
+}
+
+// Decay, 1 - decay (or 1 where the current is not weighted) and threshold that all neurons of a block have in common.
 template <class P>
 struct Common {
   P decay_, gain_, threshold_;
@@ -34,12 +44,16 @@ struct Common {
   P threshold(int64_t) const { return threshold_; }
 };
 
-template <class P>
+// The same, with a row of decays, of thresholds or of both; `input` masks the decay's part in 1 - decay.
+template <class P, bool kOwnDecay, bool kOwnThreshold>
 struct Rows {
-  const P *decay_, *gain_, *threshold_;
-  P decay(int64_t i) const { return decay_[i]; }
-  P gain(int64_t i) const { return gain_[i]; }
-  P threshold(int64_t i) const { return threshold_[i]; }
+  static constexpr bool kDecay = kOwnDecay, kThreshold = kOwnThreshold;
+  Common<P> all;
+  const P *decay_, *threshold_;
+  typename Format<P>::Bits input;
+  P decay(int64_t i) const { return kOwnDecay ? decay_[i] : all.decay_; }
+  P gain(int64_t i) const { return kOwnDecay ? 1 - masked(decay_[i], input) : all.gain_; }
+  P threshold(int64_t i) const { return kOwnThreshold ? threshold_[i] : all.threshold_; }
 };
 
 template <class Q, class S, class P>
@@ -86,16 +100,6 @@ struct Back {
   P v_reset, through_reset;
   typename Format<P>::Bits input;  // mask of the current in the derivative by decay: all bits if weighted, else none
 };
-
-// A choice by ?: that is the same for all neurons would be a branch, with which compilers don't vectorise.
-template <class P>
-inline P masked(P a, typename Format<P>::Bits mask) {
-  typename Format<P>::Bits bits;
-  std::memcpy(&bits, &a, sizeof bits);
-  bits &= mask;
-  std::memcpy(&a, &bits, sizeof bits);
-  return a;
-}
 
 // One step of n neurons back, from v before it: e, the gradient of v after it, becomes that of v before it; d_x is that
 // of the current. Gradients of decay and threshold that are asked for are added up, neuron by neuron.

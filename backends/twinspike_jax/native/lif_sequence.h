@@ -76,20 +76,6 @@ void spread(const P* learned, int64_t count, int64_t space, double constant, int
   }
 }
 
-template <class S, class P>
-Rows<P> each_own(const Arrays<S, P>& a, const Options& o, int64_t first, int64_t n, Room<P>& room) {
-  P *decay = room.take(n), *gain = room.take(n), *threshold = room.take(n);
-  spread(a.decay, a.decays, a.space, o.decay, first, n, decay);
-  spread(a.threshold, a.thresholds, a.space, o.threshold, first, n, threshold);
-  if (o.decay_input && a.decay) {
-    TWINSPIKE_INDEPENDENT
-    for (int64_t i = 0; i < n; ++i) gain[i] = 1 - decay[i];
-  } else {
-    std::fill_n(gain, n, o.decay_input ? P(1 - o.decay) : P(1));
-  }
-  return {decay, gain, threshold};
-}
-
 // Sum of n entries, in an order that n alone decides.
 template <class P>
 double total(const P* from, int64_t n) {
@@ -140,16 +126,25 @@ struct Sequence {
     const int64_t inside = number % cut.columns * cut.block, group = number / cut.columns, n = std::min(cut.block, cut.width - inside);
     Room<P> room{memory};
     if (cut.each) {
-      const Rows<P> q = each_own(a, o, inside, n, room);
       P *decays = nullptr, *thresholds = nullptr;
       if (learned) {
         decays = d_decay.get() + group * cut.width + inside, thresholds = d_threshold.get() + group * cut.width + inside;
         std::fill_n(decays, n, P(0)), std::fill_n(thresholds, n, P(0));
       }
-      for (int64_t row = group * cut.group; row < std::min((group + 1) * cut.group, cut.rows); ++row) {
-        const int64_t first = row * cut.width + inside;
-        if (first < a.neurons) run(q, first, std::min(n, a.neurons - first), room, decays, thresholds);
-      }
+      P *decay = room.take(n), *threshold = room.take(n);
+      spread(a.decay, a.decays, a.space, o.decay, inside, n, decay);
+      spread(a.threshold, a.thresholds, a.space, o.threshold, inside, n, threshold);
+      const auto with = [&](auto own_decay, auto own_threshold) {
+        const Rows<P, decltype(own_decay)::value, decltype(own_threshold)::value> q{common(a, o, 0), decay, threshold,
+                                                                                  o.decay_input ? -1 : 0};
+        for (int64_t row = group * cut.group; row < std::min((group + 1) * cut.group, cut.rows); ++row) {
+          const int64_t first = row * cut.width + inside;
+          if (first < a.neurons) run(q, first, std::min(n, a.neurons - first), room, decays, thresholds);
+        }
+      };
+      const std::true_type own;
+      const std::false_type in_common;
+      a.decay && a.threshold ? with(own, own) : a.decay ? with(own, in_common) : with(in_common, own);
     } else {
       const int64_t first = group * cut.width + inside;
       P *decays = room.take(n), *thresholds = room.take(n);
@@ -172,24 +167,21 @@ struct Sequence {
 
   template <class Q>
   void run(const Q& q, int64_t first, int64_t n, Room<P> room, P* decays, P* thresholds) const {
-    const auto with = [&](auto soft, auto decay, auto threshold) {
-      with_surrogate<P>(o, [&](const auto& h) {
-        backward_block<decltype(soft)::value, decltype(decay)::value, decltype(threshold)::value>(a, o, q, h, first, n, room,
-                                                                                                  decays, thresholds);
-      });
-    };
-    const auto asked = [&](auto soft) {
-      const std::true_type yes;
-      const std::false_type no;
-      if (!a.g) {
-        forward_block<decltype(soft)::value>(a, o, q, first, n, room);
-      } else if constexpr (std::is_same_v<Q, Rows<P>>) {
-        a.d_decay && a.d_threshold ? with(soft, yes, yes) : a.d_decay ? with(soft, yes, no) : with(soft, no, yes);
+    o.soft ? run<true>(q, first, n, room, decays, thresholds) : run<false>(q, first, n, room, decays, thresholds);
+  }
+
+  template <bool kSoft, class Q>
+  void run(const Q& q, int64_t first, int64_t n, Room<P> room, P* decays, P* thresholds) const {
+    if (!a.g) return forward_block<kSoft>(a, o, q, first, n, room);
+    with_surrogate<P>(o, [&](const auto& h) {
+      if constexpr (!std::is_same_v<Q, Common<P>>) {
+        backward_block<kSoft, Q::kDecay, Q::kThreshold>(a, o, q, h, first, n, room, decays, thresholds);
+      } else if (learned) {
+        backward_block<kSoft, true, true>(a, o, q, h, first, n, room, decays, thresholds);
       } else {
-        learned ? with(soft, yes, yes) : with(soft, no, no);
+        backward_block<kSoft, false, false>(a, o, q, h, first, n, room, decays, thresholds);
       }
-    };
-    o.soft ? asked(std::true_type{}) : asked(std::false_type{});
+    });
   }
 };
 
