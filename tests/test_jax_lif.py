@@ -7,6 +7,9 @@ import functools
 import inspect
 import itertools
 import math
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +27,7 @@ from twinspike_jax.neuron_form import Form, Inputs
 from twinspike_jax.precision import formats
 
 STEP = (3, 7, 49)
-"""(B, C, space): 1029 neurons, a few more than the largest block of any kernel."""
+"""(B, C, space): 1029 neurons, a few more than a block of most kernels."""
 KERNELS = ("native", "plain", "plain written out", "triton")
 
 
@@ -266,6 +269,45 @@ def test_many_blocks_on_many_threads_give_the_same_again(name):
     fired = first[0]["u"] >= inputs["threshold"].astype(np.float32).reshape(7, 1)
     np.testing.assert_array_equal(first[0]["s"], fired)
     assert math.isclose(fired.mean(), 0.3, abs_tol=0.2)
+
+
+@pytest.mark.parametrize("step", [(3, 5, 700), (400, 7, 3), (2, 3, 2500), (64, 512, 1), (1, 2100, 1)])
+@pytest.mark.parametrize("learned", [("decay",), ("threshold",), ("v", "decay", "threshold")], ids="-".join)
+def test_every_cut_of_channels_is_the_reference(learned, step):
+    """Channels that fill many blocks, parts of one, or one many times: dyadic data, of which no sum rounds."""
+    neuron = ts.Neuron(decay=0.5, surrogate=ts.Rectangle(width=2.0), decay_input="v" in learned)
+    rng = np.random.default_rng(7)
+    inputs, g, e = arrays(rng, learned, 3, False, step)
+    if "v" not in learned and "threshold" in learned:
+        inputs["threshold"] = rng.choice([0.5, 0.75], step[1])
+    form = Form(neuron, 0, True, True)
+    wanted, found = expected(form, inputs, g, e), run("native", form, inputs, g, e)
+    jax.tree.map(np.testing.assert_array_equal, wanted, tuple(found))
+
+
+SUMS = """
+import os, sys
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(sys.argv[1])])
+import hashlib, jax, numpy as np, twinspike as ts, twinspike_jax
+rng = np.random.default_rng(0)
+for step in ((16, 4096, 1), (3, 7, 3121), (16, 16, 256)):
+    for shape in ((), step[1:2]):
+        x, g = rng.normal(size=(2, 4, *step)).astype(np.float32)
+        decay, threshold = rng.uniform(0.3, 0.7, (2, *shape)).astype(np.float32)
+        lif = lambda *inputs: twinspike_jax.lif(inputs[0], neuron=ts.Neuron(), decay=inputs[1], threshold=inputs[2])[0]
+        found = jax.vjp(lif, x, decay, threshold)[1](g)
+        print(step, shape, hashlib.sha256(b"".join(np.asarray(a).tobytes() for a in found)).hexdigest())
+"""
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_sums_of_gradients_do_not_depend_on_threads():
+    """Bit for bit on one core and on two, of which XLA has as many threads."""
+    one, two = (
+        subprocess.run([sys.executable, "-c", SUMS, cores], capture_output=True, text=True, check=True).stdout for cores in "12"
+    )
+    assert one == two
+    assert one.count("\n") == 6
 
 
 @pytest.mark.parametrize("name", ["native", "plain"])
