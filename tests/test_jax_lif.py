@@ -300,7 +300,7 @@ for step in ((16, 4096, 1), (3, 7, 3121), (16, 16, 256)):
 """
 
 
-@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity") or (os.cpu_count() or 1) < 2, reason="needs two cores to choose among")
 def test_sums_of_gradients_do_not_depend_on_threads():
     """Bit for bit on one core and on two, of which XLA has as many threads."""
     one, two = (
