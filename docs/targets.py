@@ -164,8 +164,5 @@ TARGETS: tuple[Target, ...] = (
 
 REASONS: dict[str, str] = {
     "LIF, torch, T = 4, two threads": "Python and autograd take about as long as the kernel",
-    "LIF, torch, slowest option over the default": "a quantity learned per channel: its rows and sums are memory of their own",
-    "LIF, jax, slowest option over the default": "a quantity learned per channel: its rows and its gradient per neuron are "
-    "memory of their own, XLA sums the latter, and a default that is fast makes the ratio large",
 }
 """Target -> why it is missed, as far as known; printed only while it is."""

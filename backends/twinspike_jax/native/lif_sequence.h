@@ -111,26 +111,30 @@ struct Sequence {
   Options o;
   Cut cut;
   bool learned;
-  int64_t entries;  // of gradients of what is learned: where each neuron of a row has its own, a row for each group; else one of each task
+  int64_t entries;  // gradients of what is learned: a row for each group, or one for each task of a channel's own blocks
   std::unique_ptr<P[]> d_decay, d_threshold;
 
   Sequence(const Arrays<S, P>& arrays, const Options& options)
-      : a(arrays), o(options), cut(a), learned(a.d_decay || a.d_threshold), entries(cut.each ? cut.groups * cut.width : cut.tasks()) {
-    if (learned) d_decay.reset(new P[entries]), d_threshold.reset(new P[entries]);
+      : a(arrays),
+        o(options),
+        cut(a),
+        learned(a.d_decay || a.d_threshold),
+        entries(cut.each ? cut.groups * cut.width : cut.tasks()) {
+    const bool both = learned && !cut.each;  // a block that has its quantities in common adds up both gradients
+    if (both || a.d_decay) d_decay.reset(new P[entries]);
+    if (both || a.d_threshold) d_threshold.reset(new P[entries]);
   }
 
   // Entries of memory that a task takes at most.
   int64_t room() const { return cut.block * ((a.g ? std::max<int64_t>(a.steps, 1) : 1) + 6); }
 
   void task(int64_t number, P* memory) const {
-    const int64_t inside = number % cut.columns * cut.block, group = number / cut.columns, n = std::min(cut.block, cut.width - inside);
+    const int64_t inside = number % cut.columns * cut.block, group = number / cut.columns;
+    const int64_t n = std::min(cut.block, cut.width - inside);
     Room<P> room{memory};
     if (cut.each) {
-      P *decays = nullptr, *thresholds = nullptr;
-      if (learned) {
-        decays = d_decay.get() + group * cut.width + inside, thresholds = d_threshold.get() + group * cut.width + inside;
-        std::fill_n(decays, n, P(0)), std::fill_n(thresholds, n, P(0));
-      }
+      P *const decays = zeroed(d_decay.get(), group * cut.width + inside, n);
+      P *const thresholds = zeroed(d_threshold.get(), group * cut.width + inside, n);
       P *decay = room.take(n), *threshold = room.take(n);
       spread(a.decay, a.decays, a.space, o.decay, inside, n, decay);
       spread(a.threshold, a.thresholds, a.space, o.threshold, inside, n, threshold);
@@ -147,8 +151,8 @@ struct Sequence {
       a.decay && a.threshold ? with(own, own) : a.decay ? with(own, in_common) : with(in_common, own);
     } else {
       const int64_t first = group * cut.width + inside;
-      P *decays = room.take(n), *thresholds = room.take(n);
-      if (learned) std::fill_n(decays, n, P(0)), std::fill_n(thresholds, n, P(0));
+      P *const decays = zeroed(learned ? room.take(n) : nullptr, 0, n);
+      P *const thresholds = zeroed(learned ? room.take(n) : nullptr, 0, n);
       run(common(a, o, first / a.space % a.channels), first, n, room, decays, thresholds);
       if (learned) d_decay[number] = P(total(decays, n)), d_threshold[number] = P(total(thresholds, n));
     }
@@ -161,6 +165,8 @@ struct Sequence {
   }
 
  private:
+  static P* zeroed(P* of, int64_t first, int64_t n) { return of ? std::fill_n(of + first, n, P(0)) - n : nullptr; }
+
   void sum(const P* from, int64_t count, P* to) const {
     sum_shared(from, entries, count, count == 1 ? entries : cut.each ? a.space : cut.columns, to);
   }
