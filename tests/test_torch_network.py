@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ import twinspike as ts
 import twinspike_torch as tt
 from twinspike.operations import Convolution
 from twinspike.parameters import initial_state
+from twinspike_torch.compiling import compiler_warnings_ignored
 
 
 @pytest.mark.parametrize("case", STEPS.values(), ids=STEPS)
@@ -115,8 +115,7 @@ def test_the_module_traces_as_one_graph(case: str) -> None:
     module = tt.build(network, method, dtype=torch.float64)
     images, labels = (torch.from_numpy(a) for a in batch(network, method))
     other = copy.deepcopy(module)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # torch's own, inside its tracer
+    with compiler_warnings_ignored():
         traced = torch.compile(other, backend="aot_eager", fullgraph=True)
         tt.joint_loss(method.loss, traced(images), labels).backward()
     tt.joint_loss(method.loss, module(images), labels).backward()
@@ -124,6 +123,34 @@ def test_the_module_traces_as_one_graph(case: str) -> None:
         assert p.grad is not None
         assert q.grad is not None
         assert (p.grad - q.grad).norm() <= 1e-12 * p.grad.norm(), name
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("case", ["per-step loss, adam", "folded, learned neurons, adamw", "isolated, low rank, penalty"])
+def test_the_module_traces_as_one_graph_without_gradients(case: str, training: bool) -> None:
+    """As an evaluation does; outputs within 1e-12 of their size."""
+    full, method, _ = STEPS[case]
+    network = tiny(full.event)
+    module = tt.build(network, method, dtype=torch.float64).train(training)
+    images = torch.from_numpy(batch(network, method)[0])
+    torch.compiler.reset()  # it counts how often one function is compiled, whoever asks
+    traced = torch.compile(copy.deepcopy(module), backend="aot_eager", fullgraph=True)
+    with torch.no_grad(), compiler_warnings_ignored():
+        for found, expected in zip(traced(images), module(images), strict=True):
+            if expected is not None:
+                assert (found - expected).norm() <= 1e-12 * expected.norm()
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("activations", [None, torch.bfloat16])
+def test_off_the_cpu_a_training_step_goes_through(layout: torch.memory_format, activations: torch.dtype | None) -> None:
+    """Every operation of an eager step on a GPU, on the device that computes nothing."""
+    network, method = DIGITS, ts.Method(time_steps=2)
+    module = tt.TwinNetwork(network, method, activations=activations, kernel="plain", device="meta", dtype=torch.float32)
+    images = torch.empty(3, *network.input_shape, device="meta").contiguous(memory_format=layout)
+    loss = tt.joint_loss(method.loss, module(images), torch.zeros(3, dtype=torch.int64, device="meta"))
+    found = torch.autograd.grad(loss, list(module.parameters()))
+    assert [g.shape for g in found] == [p.shape for p in module.parameters()]
 
 
 @pytest.mark.slow

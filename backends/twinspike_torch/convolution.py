@@ -3,6 +3,9 @@
 A map of spikes is kept as booleans, a byte each, instead of in the format of activations. On the CPU
 gradients are taken tap by tap where the kernel is much larger than the maps: oneDNN then spends most of
 its time on reordering the kernel. A factored kernel need not be composed where `factors_pay`. All are exact.
+
+Where the processor has no instructions for a 16-bit format, torch falls back on convolutions of its own, whose gradients
+are added up in that format, sample by sample. There the sums are taken in float32, of the same operands.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from torch.nn import functional
 
 from twinspike_torch import taps
 from twinspike_torch.factorization import Factors
+from twinspike_torch.precision import autocast_dtype
 
 WORTH = 1 << 22
 """Multiply-adds of a tap below which calls cost more than products."""
@@ -40,8 +44,7 @@ def convolve(
         operands: dtype that both are cast to; None leaves them, or takes autocast's.
         spikes: x as booleans, where it is nothing but 0 and 1, to be kept in its stead.
     """
-    if operands is None and torch.is_autocast_enabled(x.device.type):
-        operands = torch.get_autocast_dtype(x.device.type)
+    operands = autocast_dtype(x.device.type) if operands is None else operands
     maps, kept = fold(x), None if spikes is None else fold(spikes)
     if _overruns(maps, kernel, stride, padding):
         maps, kept = maps[..., ::stride, ::stride], None if kept is None else kept[..., ::stride, ::stride]
@@ -49,7 +52,9 @@ def convolve(
     maps = maps.to(dtype=operands or maps.dtype)
     kernel = kernel.to(dtype=operands or kernel.dtype, memory_format=_layout(maps, kernel))
     if torch.compiler.is_compiling():  # a compiler plans for itself what to keep
-        y = functional.conv2d(maps.to(memory_format=_layout(maps, kernel)), kernel, stride=stride, padding=padding)
+        sums = _sums(kernel.device.type, kernel.dtype)
+        maps, kernel = maps.to(dtype=sums, memory_format=_layout(maps, kernel)), kernel.to(sums)
+        y = functional.conv2d(maps, kernel, stride=stride, padding=padding).to(operands or x.dtype)
     else:
         y = _Convolution.apply(maps, kernel, stride, padding, kept)  # type: ignore[no-untyped-call]  # torch types no apply
     return unfold(y, x.shape[:-3])
@@ -106,12 +111,12 @@ class _Convolution(torch.autograd.Function):
             if exact or not needs[0]:
                 return d_x, by_taps, None, None, None
             needs = True, False
-        layout = _layout(x, kernel)
-        x, g = x.to(dtype=kernel.dtype, memory_format=layout), g.contiguous(memory_format=layout)
+        layout, sums = _layout(x, kernel), _sums(kernel.device.type, kernel.dtype)
+        wide = (value.to(dtype=sums, memory_format=layout) for value in (g, x))
         stride, padding = [ctx.stride] * 2, [ctx.padding] * 2
-        d_x, d_kernel, _ = torch.ops.aten.convolution_backward(
-            g, x, kernel, None, stride, padding, [1, 1], False, [0, 0], 1, [*needs, False]
-        )
+        given = *wide, kernel.to(sums), None, stride, padding, [1, 1], False, [0, 0], 1, [*needs, False]
+        found = torch.ops.aten.convolution_backward(*given)
+        d_x, d_kernel = (None if d is None else d.to(kernel.dtype) for d in found[:2])
         return d_x, d_kernel if by_taps is None else by_taps, None, None, None
 
 
@@ -126,6 +131,16 @@ def _overruns(x: Tensor, kernel: Tensor, stride: int, padding: int) -> bool:
     Source: https://github.com/uxlfoundation/oneDNN/issues/6035.
     """
     return x.device.type == "cpu" and stride > 1 and padding == 0 and kernel.shape[1] < NARROW and kernel.shape[2:] == (1, 1)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # untyped in torch
+def _sums(device: str, dtype: torch.dtype) -> torch.dtype:
+    """Format in which a convolution of operands of a format is to be taken, so that it is added up in no less than float32."""
+    supports = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
+    if device != "cpu" or dtype not in supports:
+        return dtype
+    available = torch._C._has_mkldnn and torch._C._get_mkldnn_enabled()
+    return dtype if available and getattr(torch.ops.mkldnn, supports[dtype])() else torch.float32
 
 
 def _layout(x: Tensor, kernel: Tensor) -> torch.memory_format:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from twinspike.config import Factorization
 from twinspike.errors import require
+from twinspike_torch.precision import without_autocast
 
 
 class Factors(NamedTuple):
@@ -89,7 +90,7 @@ def compose(f: Factorization, U: Tensor, sigma: Tensor, V: Tensor, kernel_shape:
         V: (*p, r, n).
         kernel_shape: (out, in, kh, kw) or (out, in).
     """
-    with torch.autocast(U.device.type, enabled=False):  # clause PRE-2: composed kernels are float32
+    with without_autocast(U.device.type):  # clause PRE-2: composed kernels are float32
         return unmatricize(f, (U * sigma.unsqueeze(-2)) @ V, kernel_shape)
 
 
@@ -102,7 +103,7 @@ def compose_each(
     *,
     isolated: Sequence[bool] = (),
 ) -> tuple[Tensor, ...]:
-    """Kernels of several twins, keeping nothing for the backward pass but the factors.
+    """Kernels of one twin or of both, keeping nothing for the backward pass but the factors.
 
     Args:
         f: decides how matrices become a kernel.
@@ -113,11 +114,12 @@ def compose_each(
         isolated: whether no gradient of a kernel reaches U and V (clause DIS-7), for each; none is where not given.
     """
     lead = U.shape[:-2]
-    with torch.autocast(U.device.type, enabled=False):  # clause PRE-2: composed kernels are float32
+    with without_autocast(U.device.type):  # clause PRE-2: composed kernels are float32
         flat = (factor.reshape(-1, *factor.shape[-2:]) for factor in (U, V))
         rows = (sigma.reshape(-1, sigma.shape[-1]) for sigma in sigmas)
-        found = _Compose.apply(tuple(isolated) or (False,) * len(sigmas), *flat, *rows)  # type: ignore[no-untyped-call]  # torch types no apply
-        return tuple(unmatricize(f, w.reshape(*lead, *w.shape[-2:]), kernel_shape) for w in found)
+        first, second = (*rows, None)[:2]
+        found = _Compose.apply(*flat, first, second, tuple(isolated) or (False,) * len(sigmas))  # type: ignore[no-untyped-call]  # torch types no apply
+        return tuple(unmatricize(f, w.reshape(*lead, *w.shape[-2:]), kernel_shape) for w in found if w is not None)
 
 
 LARGE = 1 << 16
@@ -125,32 +127,41 @@ LARGE = 1 << 16
 
 
 class _Compose(torch.autograd.Function):
-    """W = U diag(sigma) V per position, for the sigma of each twin; U is (p, m, r), V (p, r, n)."""
+    """W = U diag(sigma) V per position, for one sigma or two; U is (p, m, r), V (p, r, n).
+
+    The arguments are as many for one as for two: torch's compiler can't trace a variadic `forward` without gradients.
+    """
 
     @staticmethod
-    def forward(ctx: Any, isolated: tuple[bool, ...], U: Tensor, V: Tensor, *sigmas: Tensor) -> tuple[Tensor, ...]:
-        ctx.save_for_backward(U, V, *sigmas)
+    def forward(
+        ctx: Any, U: Tensor, V: Tensor, sigma: Tensor, other: Tensor | None, isolated: tuple[bool, ...]
+    ) -> tuple[Tensor, Tensor | None]:
+        ctx.save_for_backward(U, V, sigma, other)
         ctx.isolated = isolated
+        sigmas = [s for s in (sigma, other) if s is not None]
         if not _by_position(U, V):
-            return tuple((U * sigma.unsqueeze(-2)) @ V for sigma in sigmas)
-        kernels = tuple(U.new_empty(len(U), U.shape[1], V.shape[2]) for _ in sigmas)
-        for p, (u, v) in enumerate(zip(U, V, strict=True)):
-            for kernel, sigma in zip(kernels, sigmas, strict=True):
-                torch.mm(u * sigma[p], v, out=kernel[p])
-        return kernels
+            kernels = [(U * s.unsqueeze(-2)) @ V for s in sigmas]
+        else:
+            kernels = [U.new_empty(len(U), U.shape[1], V.shape[2]) for _ in sigmas]
+            for p, (u, v) in enumerate(zip(U, V, strict=True)):
+                for kernel, s in zip(kernels, sigmas, strict=True):
+                    torch.mm(u * s[p], v, out=kernel[p])
+        return kernels[0], None if other is None else kernels[1]
 
     @staticmethod
-    def backward(ctx: Any, *gs: Tensor) -> tuple[Tensor | None, ...]:
-        U, V, *sigmas = ctx.saved_tensors
-        with torch.autocast(U.device.type, enabled=False):  # of those who call `backward` under it
+    def backward(ctx: Any, *both: Tensor | None) -> tuple[Tensor | None, ...]:
+        U, V, *given = ctx.saved_tensors
+        sigmas, gs = [s for s in given if s is not None], [g for g in both if g is not None]
+        missing = (None,) * (len(given) - len(sigmas))
+        with without_autocast(U.device.type):  # of those who call `backward` under it
             if not _by_position(U, V):
-                return None, *_gradients(U, V, sigmas, gs, ctx.isolated)
+                return *_gradients(U, V, sigmas, gs, ctx.isolated), *missing, None
             found = [torch.empty_like(value) for value in (U, V, *sigmas)]
             for p in range(len(U)):
-                given = U[p], V[p], [sigma[p] for sigma in sigmas], [g[p] for g in gs]
-                for whole, part in zip(found, _gradients(*given, ctx.isolated), strict=True):
-                    whole[p] = part
-            return None, *found
+                part = _gradients(U[p], V[p], [s[p] for s in sigmas], [g[p] for g in gs], ctx.isolated)
+                for whole, row in zip(found, part, strict=True):
+                    whole[p] = row
+            return *found, *missing, None
 
 
 def _by_position(U: Tensor, V: Tensor) -> bool:
@@ -187,7 +198,7 @@ def _gradients(
 def penalty(U: Tensor, V: Tensor) -> Tensor:
     """Sum over positions of |U'U - I|^2 + |VV' - I|^2, Frobenius (clause ORT-2)."""
     eye = torch.eye(U.shape[-1], dtype=U.dtype, device=U.device)
-    with torch.autocast(U.device.type, enabled=False):
+    with without_autocast(U.device.type):
         return (U.mT @ U - eye).square().sum() + (V @ V.mT - eye).square().sum()
 
 

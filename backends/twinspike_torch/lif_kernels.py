@@ -28,14 +28,14 @@ UNROLLED = 32
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # untyped in torch
-def choose(kernel: Kernel, device: str, compiling: bool, steps: int) -> Kernel:
+def choose(kernel: Kernel, device: str, compiling: bool, length: Literal["short", "long"]) -> Kernel:
     """The kernel that serves a device, never `auto`.
 
     Args:
         kernel: what was asked for.
         device: type of the device, such as `cpu`.
         compiling: whether torch's compiler asks.
-        steps: T.
+        length: of sequences, short up to `UNROLLED` steps. No number: to a compiler T may be a symbol.
 
     Raises:
         SpecError: a kernel asked for by name is not there, or does not work on the device.
@@ -43,7 +43,7 @@ def choose(kernel: Kernel, device: str, compiling: bool, steps: int) -> Kernel:
     require(kernel in get_args(Kernel), "lif.kernel", expected=f"one of {', '.join(get_args(Kernel))}", got=kernel)
     if kernel == "auto":
         fused = FUSED.get(device, "plain")
-        generated = compiling and device == "cpu" and steps <= UNROLLED
+        generated = compiling and device == "cpu" and length == "short"
         return "plain" if generated or _obstacle(fused, device) else fused
     obstacle = _obstacle(kernel, device)
     if obstacle is not None:
@@ -55,7 +55,7 @@ def served_devices(devices: tuple[str, ...], kernel: Kernel) -> tuple[str, ...]:
     """Those of a machine's devices on which a kernel works; SpecError if there is none."""
     found = tuple(device for device in devices if kernel == "auto" or _obstacle(kernel, device) is None)
     if not found:
-        choose(kernel, devices[0], False, 1)  # refuses
+        choose(kernel, devices[0], False, "short")  # refuses
     return found
 
 
@@ -65,7 +65,7 @@ def served(devices: tuple[str, ...], kernel: Kernel = "auto") -> dict[str, str]:
     for device in devices:
         fused = FUSED[device]
         for mode, compiling in (("", False), (", compiled", True)):
-            chosen = choose(kernel, device, compiling, 1)
+            chosen = choose(kernel, device, compiling, "short")
             text = "plain torch" if chosen == "plain" else f"{chosen} {importlib.import_module(chosen).__version__}"
             if chosen != fused:
                 reason = _obstacle(fused, device) if kernel == "auto" else "asked for"

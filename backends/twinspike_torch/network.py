@@ -24,6 +24,7 @@ from twinspike_torch.lif_kernels import Kernel
 from twinspike_torch.neuron import LIF
 from twinspike_torch.norm import TwinBatchNorm
 from twinspike_torch.plan import Node, Segment, plan
+from twinspike_torch.precision import autocast_dtype
 from twinspike_torch.weights import FactorizedConv2d, FactorizedLinear, TwinConv2d, TwinLinear
 
 Kernels = tuple[Tensor | Factors, Tensor | Factors]
@@ -173,7 +174,7 @@ class TwinNetwork(nn.Module):
         layer = self._of(node)
         if not isinstance(layer, FactorizedConv2d) or not self.training or not torch.is_grad_enabled():
             return {}
-        reduced = self._activations is not None or torch.is_autocast_enabled(layer.U.device.type)
+        reduced = self._activations is not None or autocast_dtype(layer.U.device.type) is not None
         f = layer.factorization
         per_tap = f.matricize == "per_position" and f.view != "authors_reshape"
         if layer.U.device.type != "cpu" or torch.compiler.is_compiling() or reduced or not per_tap:

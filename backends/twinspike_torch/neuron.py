@@ -166,7 +166,8 @@ def _run(
         if value is not None and value.shape not in ((), shape[2:3]):
             raise refuse(f"lif.{name}", expected=f"shape () or {tuple(shape[2:3])}", got=value)
     out: tuple[Tensor, Tensor, Tensor | None]
-    chosen = lif_kernels.choose(kernel, x.device.type, torch.compiler.is_compiling(), shape[0])
+    length = "short" if shape[0] <= lif_kernels.UNROLLED else "long"
+    chosen = lif_kernels.choose(kernel, x.device.type, torch.compiler.is_compiling(), length)
     out = _LIF.apply(x, v, decay, threshold, neuron, chosen, traced)  # type: ignore[no-untyped-call]  # torch types no apply
     return out
 

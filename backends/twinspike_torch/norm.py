@@ -2,7 +2,7 @@
 
 Arrays are (T, B, C, ...). Per step the statistics are (T, C), computed over the time slices without a
 loop; the hand-written backward keeps the input and the statistics alone. Statistics and parameters
-stay float32 for inputs of lower precision. On the CPU each step goes through torch's own fused kernel.
+stay float32 for inputs of lower precision. On the CPU each step goes through torch's own fused kernels, by `norm_cpu`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from twinspike.config import TWINS, BatchNorm, Twin
 from twinspike.errors import require
+from twinspike_torch import norm_cpu
 
 
 class Normalized(NamedTuple):
@@ -163,13 +164,8 @@ class _Normalize(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x, gamma, mean, inverse = ctx.saved_tensors
-        if _has_kernel(x):
-            d_x, d_gamma, d_beta = torch.empty_like(x), torch.empty_like(mean), torch.empty_like(mean)
-            # in mixed layouts the kernel sums in the input's format, and is wrong for a batch of one
-            g = g if g.stride() == x.stride() else torch.empty_like(x).copy_(g)
-            for t in range(x.shape[0]):
-                given = (g[t], x[t], gamma, None, None, mean[t], inverse[t], True, ctx.eps, [True, True, True])
-                torch.ops.aten.native_batch_norm_backward.out(*given, out0=d_x[t], out1=d_gamma[t], out2=d_beta[t])
+        if norm_cpu.serves(x):
+            d_x, d_gamma, d_beta = norm_cpu.gradients(g, x, gamma, mean, inverse, ctx.eps)
             return d_x, d_gamma.sum(0), d_beta.sum(0), None
         axes = _axes(x)
         wide_g, wide_mean, wide_inverse = g.to(inverse.dtype), _over_steps(mean, x), _over_steps(inverse, x)
@@ -184,28 +180,14 @@ class _Normalize(torch.autograd.Function):
 
 def _normalize(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """y, and for each first index of x the mean, the biased variance and 1/sqrt(variance + eps), (S, C)."""
-    n = x[0].numel() // x.shape[2]
-    if _has_kernel(x):
-        y = torch.empty_like(x)
-        mean, inverse, var, moved = (gamma.new_zeros(x.shape[0], x.shape[2]) for _ in range(4))
-        for t in range(x.shape[0]):
-            # with momentum 1 the running variance becomes this batch's unbiased one
-            given = (x[t], gamma, beta, moved[t], var[t], True, 1.0, eps)
-            torch.ops.aten.native_batch_norm.out(*given, out=y[t], save_mean=mean[t], save_invstd=inverse[t])
-        return y, mean, var * ((n - 1) / n), inverse
+    if norm_cpu.serves(x):
+        return norm_cpu.normalize(x, gamma, beta, eps)
     wide, axes = x.to(torch.promote_types(x.dtype, gamma.dtype)), _axes(x)
     var, mean = torch.var_mean(wide, axes, correction=0, keepdim=True)
     inverse = torch.rsqrt(var + eps)
     y = torch.addcmul(_wide(beta, x), wide - mean, inverse * _wide(gamma, x)).to(x.dtype)
     mean, var, inverse = (q.reshape(x.shape[0], x.shape[2]) for q in (mean, var, inverse))
     return y, mean, var, inverse
-
-
-def _has_kernel(x: Tensor) -> bool:
-    """Whether torch's fused kernel serves: on the CPU its passes are a tenth of what separate operations take."""
-    if x.device.type != "cpu" or torch.compiler.is_compiling() or x[0].numel() <= x.shape[2]:
-        return False
-    return x[0].is_contiguous() or (x.ndim == 5 and x[0].is_contiguous(memory_format=torch.channels_last))
 
 
 def _over_steps(statistic: Tensor, x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ time of its own computation and puts back what it found.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -27,6 +27,18 @@ def activations(precision: str) -> torch.dtype | None:
     """Of what layers hand on, where that differs from the storage format."""
     dtype = _DTYPES[PRECISIONS[precision].activations]
     return None if dtype == storage(precision) else dtype
+
+
+def autocast_dtype(device: str) -> torch.dtype | None:
+    """Format that an autocast around asks for on a type of device; None where there is none."""
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return None
+
+
+def without_autocast(device: str) -> AbstractContextManager[object]:
+    """Within it, operations on a type of device compute in their operands' formats, whatever is around, or around `backward`."""
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
 def _switches() -> list[tuple[Any, str, Any, Any]]:

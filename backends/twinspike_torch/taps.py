@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from twinspike_torch.precision import without_autocast
+
 Span = tuple[slice, slice, slice]
 
 
@@ -53,7 +55,7 @@ def gradients(
     d_x = torch.zeros_like(maps) if needs[0] else None
     d_kernel = kernel.new_empty(kh * kw, out, into) if needs[1] else None
     matrices = kernel.permute(2, 3, 0, 1).reshape(-1, out, into)
-    with torch.autocast(x.device.type, enabled=False):  # of those who call `backward` under it
+    with without_autocast(x.device.type):  # of those who call `backward` under it
         for tap in _taps(maps, g_maps, (kh, kw), stride, padding):
             rows = _rows(g_maps, tap.outputs)
             if d_kernel is not None:
@@ -110,7 +112,7 @@ class FactoredConvolution(torch.autograd.Function):
         d_factors = [factor.new_empty(*size, *factor.shape[1:]) for factor in (u, s, v)]
         d_u, d_s, d_v = (d.flatten(0, 1) for d in d_factors)
         d_x = torch.zeros_like(maps) if ctx.needs_input_grad[0] else None
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device.type):
             for p, inputs, outputs in _taps(maps, g_maps, size, stride, padding):
                 rows, g_rows = _rows(maps, inputs), _rows(g_maps, outputs)
                 z, h = rows @ v[p].T, g_rows @ u[p]
