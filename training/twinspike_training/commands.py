@@ -21,7 +21,7 @@ from twinspike.errors import refuse, require
 from twinspike.network import Network
 from twinspike_training import agreement, checkpoint, tables
 from twinspike_training import compare as comparison
-from twinspike_training.config import RunConfig, build, embedded, load_config, override, read_network
+from twinspike_training.config import embedded, load_config, read_network
 from twinspike_training.evaluation import evaluate as evaluate_run
 from twinspike_training.loop import resume as resume_run
 from twinspike_training.loop import start
@@ -101,7 +101,7 @@ def train(
         if resume is not None:
             require(config is None, "CONFIG", expected="none with --resume, which keeps the run's own", got=config)
             folder = open_run(resume)
-            outcome = resume_run(folder, _changed(read_config(folder), changes), progress)
+            outcome = resume_run(folder, read_config(folder, changes), progress)
         else:
             outcome = start(load_config(config, changes), progress)
     finally:
@@ -117,13 +117,6 @@ def train(
         )
 
 
-def _changed(config: RunConfig, changes: list[str]) -> RunConfig:
-    data = encode(config)
-    for change in changes:
-        override(data, change)
-    return build(data, "config")
-
-
 @_command
 def evaluate(
     run: RunPath,
@@ -135,8 +128,8 @@ def evaluate(
 ) -> None:
     """Test both twins of a checkpoint, with the run's backend or another."""
     folder = open_run(run)
+    config = read_config(folder, _changes(backend=backend, device=device, precision=precision))
     found = checkpoint.load(folder.checkpoint(which))
-    config = _changed(read_config(folder), _changes(backend=backend, device=device, precision=precision))
     ready = prepare(config, found.header.network)
     same_data(found.header, ready.dataset, str(folder.checkpoint(which)))
     result = evaluate_run(ready, ready.program.load(found.state))
@@ -199,12 +192,16 @@ def plot(
     run: RunPath,
     out: Annotated[str | None, typer.Option(help="Folder for the pictures; default: plots in the run's folder.")] = None,
     index: Annotated[int, typer.Option(help="Number of the test image whose spikes are drawn.")] = 0,
+    backend: BackendName = None,
+    device: Device = None,
+    precision: PrecisionOption = None,
 ) -> None:
-    """Draw learning curves, spikes, singular values and orthogonality of a run as PNG files."""
+    """Draw learning curves, spikes, singular values and orthogonality of a run as PNG files, with its backend or another."""
     from twinspike_training.plots import plot_run  # noqa: PLC0415 - matplotlib takes half a second to import
 
     folder = open_run(run)
-    for path in plot_run(folder, Path(out) if out else folder.path / "plots", index):
+    changes = _changes(backend=backend, device=device, precision=precision)
+    for path in plot_run(folder, Path(out) if out else folder.path / "plots", index, changes):
         typer.echo(path)
 
 

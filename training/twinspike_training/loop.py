@@ -25,7 +25,7 @@ from twinspike_training.config import RunConfig
 from twinspike_training.evaluation import deviations, evaluate
 from twinspike_training.metrics import Board, MetricsLog, NotFiniteError, Pending
 from twinspike_training.progress import Progress
-from twinspike_training.run import Ready, RunFolder, create, prepare, read_config, reconcile, same_data
+from twinspike_training.run import Ready, RunFolder, create, prepare, read_config, reconcile, same_data, stored_config
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,8 +90,8 @@ def resume(folder: RunFolder, wanted: RunConfig | None, progress: Progress) -> O
     Raises:
         SpecError: no run or a broken checkpoint, a forbidden change, other data, or a loss that is not finite.
     """
-    stored = read_config(folder)
-    config = stored if wanted is None else reconcile(stored, wanted)
+    stored = stored_config(folder)
+    config = read_config(folder) if wanted is None else reconcile(stored, wanted)
     path = folder.checkpoint("last")
     found = None
     if path.exists():

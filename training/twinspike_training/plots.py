@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +31,20 @@ TRACES_SHOWN = 3
 """Potentials drawn per layer."""
 
 
-def plot_run(folder: RunFolder, out: Path, index: int = 0) -> list[Path]:
+def plot_run(folder: RunFolder, out: Path, index: int = 0, changes: Sequence[str] = ()) -> list[Path]:
     """Draw everything about a run.
 
     Args:
         folder: of the run.
         out: folder for the PNG files.
         index: number of the test image whose spikes are drawn, from 0.
+        changes: of the run's config, `key.sub=value`.
 
     Returns:
         The files written.
     """
+    config = read_config(folder, changes)
     lines = metrics.read(folder.metrics)
-    config = read_config(folder)
     title = f"{folder.path.name}: {config.network} on {config.data.name}, T = {config.method.time_steps}, {config.backend}"
     done = []
     if any(line["kind"] == "step" for line in lines):
