@@ -88,7 +88,8 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Of initial values, order and augmentation.")] = None,
     out: Annotated[str | None, typer.Option(help="Folder for the folders of runs.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of this run's folder.")] = None,
-    resume: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with a run from its last checkpoint.")] = None,
+    resume: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with a run from a checkpoint.")] = None,
+    from_: Annotated[str, typer.Option("--from", help="With --resume: last, or best, which then takes its place.")] = "last",
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key, such as method.time_steps=6.")
     ] = None,
@@ -98,10 +99,11 @@ def train(
     changes += set_ or []
     progress = Progress(_console())
     try:
+        require(resume is not None or from_ == "last", "--from", expected="--resume with it", got=from_)
         if resume is not None:
             require(config is None, "CONFIG", expected="none with --resume, which keeps the run's own", got=config)
             folder = open_run(resume)
-            outcome = resume_run(folder, read_config(folder, changes), progress)
+            outcome = resume_run(folder, read_config(folder, changes), progress, from_)
         else:
             outcome = start(load_config(config, changes), progress)
     finally:
