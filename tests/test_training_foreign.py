@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
 
+import matplotlib
 import msgspec
 import pytest
+from matplotlib.figure import Figure
 from training_runs import TINY, quiet, train
 from typer.testing import CliRunner, Result
 
@@ -119,6 +122,20 @@ def test_runs_are_compared_without_their_backends(folder: RunFolder, trained: Ru
     assert result.exit_code == 0, result.output
     assert f"({FOREIGN})" in result.stdout
     assert not planted.exists()
+
+
+def test_settings_of_matplotlib_start_no_program(trained: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a `matplotlibrc` in the working folder would set them."""
+    program, trace = tmp_path / "bin" / "latex", tmp_path / "started"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\necho >> {trace}\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    with matplotlib.rc_context({"text.usetex": True}):
+        assert run("plot", str(trained.path), "--out", str(tmp_path / "p")).exit_code == 0
+        assert run("compare", str(trained.path), str(trained.path), "--out", str(tmp_path / "c.png")).exit_code == 0
+        assert Figure().text(0, 0, "a").get_usetex()  # so the setting reaches what is drawn otherwise
+    assert not trace.exists()
 
 
 def test_python_is_as_careful(folder: RunFolder, planted: Path) -> None:

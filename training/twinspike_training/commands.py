@@ -26,7 +26,7 @@ from twinspike_training.evaluation import evaluate as evaluate_run
 from twinspike_training.loop import resume as resume_run
 from twinspike_training.loop import start
 from twinspike_training.progress import Progress
-from twinspike_training.run import open_run, prepare, read_config, same_data
+from twinspike_training.run import open_run, prepare, read_config, same_config, same_data
 
 app = typer.Typer(
     name="twinspike",
@@ -132,6 +132,7 @@ def evaluate(
     folder = open_run(run)
     config = read_config(folder, _changes(backend=backend, device=device, precision=precision))
     found = checkpoint.load(folder.checkpoint(which))
+    same_config(found.header, config, str(folder.checkpoint(which)))
     ready = prepare(config, found.header.network)
     same_data(found.header, ready.dataset, str(folder.checkpoint(which)))
     result = evaluate_run(ready, ready.program.load(found.state))

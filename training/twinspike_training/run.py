@@ -6,7 +6,7 @@ so that a run killed at any moment can be resumed from it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -175,14 +175,24 @@ def reconcile(stored: RunConfig, wanted: RunConfig) -> RunConfig:
     Raises:
         SpecError: naming the first key that may not change.
     """
+    for key, before, after in _differences(stored, wanted):
+        raise SpecError(f"{key}: a resumed run keeps {before!r}, got {after!r}; start a new run to change it")
+    return wanted
+
+
+def same_config(header: checkpoint.Header, config: RunConfig, what: str) -> None:
+    """Refuse to look at a checkpoint by another config than it was trained with, but for what `MAY_CHANGE` allows."""
+    for key, before, after in _differences(header.config, config):
+        raise refuse(what, expected=f"the config that it was trained with, {key} = {before!r}", got=repr(after))
+
+
+def _differences(stored: RunConfig, wanted: RunConfig) -> Iterator[tuple[str, Any, Any]]:
+    """Keys that may not change and do, with both values; a key that one config has not is None there."""
     before, after = _flat(encode(stored)), _flat(encode(wanted))
     for key in sorted(before.keys() | after.keys()):
         free = (key in MAY_CHANGE or key.partition(".")[0] in MAY_CHANGE) and key != "training.batch_size"
         if not free and before.get(key) != after.get(key):
-            raise SpecError(
-                f"{key}: a resumed run keeps {before.get(key)!r}, got {after.get(key)!r}; start a new run to change it"
-            )
-    return wanted
+            yield key, before.get(key), after.get(key)
 
 
 def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
