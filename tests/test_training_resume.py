@@ -188,6 +188,13 @@ def test_without_any_checkpoint_a_run_that_took_steps_is_not_started_over(
     assert refused(folder, "best") == f"{folder.checkpoint('best')}: {WAYS[lose]}"
 
 
+def test_a_best_checkpoint_alone_shows_that_there_was_a_run(folder: RunFolder) -> None:
+    delete(folder.checkpoint("last"))
+    delete(folder.metrics)
+    assert "got no such file; --from best goes on from epoch 1" in refused(folder)
+    assert ": 0 bytes in whole lines are left of " in resumed(folder, "best")
+
+
 def test_which_checkpoint(folder: RunFolder, tmp_path: Path) -> None:
     assert refused(folder, "first") == "checkpoint: expected last or best, got first"
     result = run("train", "--from", "best", "--out", str(tmp_path / "out"))
