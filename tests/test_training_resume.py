@@ -275,7 +275,8 @@ def test_a_record_that_is_no_plain_file_is_one_line(folder: RunFolder, how: Call
     file = folder.path / name
     file.touch()
     how(file)
-    assert refused(folder) == f"{file}: expected a plain file, got something else; move it away"
+    for which in ("last", "best"):
+        assert refused(folder, which) == f"{file}: expected a plain file, got something else; move it away"
 
 
 def test_a_record_that_can_not_be_opened_is_one_line(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from twinspike_training.evaluation import deviations, evaluate
 from twinspike_training.files import write_atomic
 from twinspike_training.metrics import Board, MetricsLog, NotFiniteError, Pending
 from twinspike_training.progress import Progress
-from twinspike_training.record import rewind, tells_of_steps
+from twinspike_training.record import require_plain, rewind, tells_of_steps
 from twinspike_training.run import Ready, RunFolder, create, prepare, read_config, reconcile, same_data, stored_config
 
 
@@ -101,6 +101,7 @@ def resume(folder: RunFolder, wanted: RunConfig | None, progress: Progress, whic
     """
     stored = stored_config(folder)
     config = read_config(folder) if wanted is None else reconcile(stored, wanted)
+    require_plain(folder.metrics)  # before anything is altered
     found = _checkpoint(folder, which)
     if found is not None:
         reconcile(found.header.config, config)
@@ -126,8 +127,8 @@ def resume(folder: RunFolder, wanted: RunConfig | None, progress: Progress, whic
 def _checkpoint(folder: RunFolder, which: str) -> Checkpoint | None:
     """The checkpoint to go on from; None of a run that was killed before it had one, and so lost nothing."""
     path, best = folder.checkpoint(which), folder.checkpoint("best")
-    lost = os.path.lexists(path) or os.path.lexists(best) or tells_of_steps(folder.metrics)
-    if which == "last" and not lost:
+    began = os.path.lexists(path) or os.path.lexists(best) or tells_of_steps(folder.metrics)
+    if which == "last" and not began:
         return None
     try:
         return checkpoint.load(path)

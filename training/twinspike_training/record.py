@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from twinspike.errors import refuse
+from twinspike.errors import refuse, require
 from twinspike_training import metrics
 
 TAKEN_BACK = "taken-back.jsonl"
@@ -15,6 +15,13 @@ TAKEN_BACK = "taken-back.jsonl"
 def tells_of_steps(path: Path) -> bool:
     """Whether a record has lines of more than the beginnings of sessions; SpecError if it is none."""
     return os.path.lexists(path) and any(line["kind"] != "session" for line in metrics.read(path))
+
+
+def require_plain(path: Path) -> None:
+    """Refuse a record, or what gets its end, that is there and no plain file: a pipe would be waited for, for ever."""
+    for file in (path, path.with_name(TAKEN_BACK)):
+        plain = file.is_file() or not os.path.lexists(file)
+        require(plain, str(file), expected="a plain file", got="something else", do="move it away")
 
 
 def rewind(path: Path, length: int, step: int) -> list[str]:
@@ -31,11 +38,8 @@ def rewind(path: Path, length: int, step: int) -> list[str]:
     Raises:
         SpecError: the record, or what gets its end, is no plain file or can't be read and written.
     """
+    require_plain(path)
     beside = path.with_name(TAKEN_BACK)
-    for file in (path, beside):
-        if os.path.lexists(file) and not file.is_file():
-            # A pipe would be waited for, for ever.
-            raise refuse(str(file), expected="a plain file", got="something else", do="move it away")
     try:
         content = path.read_bytes() if path.exists() else b""
         kept = content.rfind(b"\n", 0, length) + 1
