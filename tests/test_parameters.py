@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import twinspike as ts
-from twinspike.parameters import STEP, Entry, check_state, decays, initial_state, is_factored, layout
+from twinspike.parameters import STEP, Entry, check_state, check_values, decays, initial_state, is_factored, layout
 from twinspike.random import Stream
 from twinspike.reference.factorization import compose, deviation
 
@@ -230,3 +230,62 @@ def test_states_that_do_not_fit_are_refused(how: str, line: str) -> None:
     with pytest.raises(ts.SpecError) as refused:
         check_state(state, entries)
     assert str(refused.value) == line
+
+
+LEARNED = ts.Method(neuron=ts.Neuron(v_reset=0.1, decay_scope="layer", threshold_scope="channel"))
+
+
+def stored(dtype: type) -> tuple[tuple[Entry, ...], ts.State]:
+    state = initial_state(DIGITS, LEARNED, ts.Adam())
+    return layout(DIGITS, LEARNED, ts.Adam()), {n: v.astype(dtype) if v.dtype.kind == "f" else v for n, v in state.items()}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_a_run_can_come_to_is_accepted(dtype: type) -> None:
+    entries, state = stored(dtype)
+    check_values(state, entries, LEARNED, np.dtype(dtype).name)
+    state["stem.act.decay"][...] = 1
+    state["stem.conv.U"][...] = -3
+    state["optimizer/m/stem.conv.U"][...] = -3
+    state["stem.norm.mean_ann"][...] = -3
+    check_values(state, entries, LEARNED, np.dtype(dtype).name)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        ("stem.norm.var_snn", -1.0, "expected values >= 0, got -1.0"),
+        ("optimizer/v/stem.conv.U", -0.5, "expected values >= 0, got -0.5"),
+        ("optimizer/step", -1, "expected values >= 0, got -1"),
+        ("stem.act.decay", 1.5, "neuron.decay: expected a finite number in [0, 1], got 1.5"),
+        ("stem.act.decay", -0.5, "neuron.decay: expected a finite number in [0, 1], got -0.5"),
+        ("stem.act.threshold", 0.0, "neuron.threshold: expected a finite number in (0, inf), got 0.0"),
+        ("stem.act.threshold", 0.0625, "neuron.v_reset: expected a finite number in (-inf, 0.0625), got 0.1"),
+    ],
+)
+def test_what_no_run_can_come_to_or_go_on_from_is_refused(name: str, value: float, line: str) -> None:
+    entries, state = stored(np.float64)
+    state[name] = np.array(state[name])
+    state[name].reshape(-1)[-1] = value
+    check_state(state, entries)
+    with pytest.raises(ts.SpecError) as refused:
+        check_values(state, entries, LEARNED, "float64", "file")
+    assert str(refused.value) == f"file[{name}]: {line}"
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "line"),
+    [
+        ("stem.conv.V", np.float32, "expected float64, got float32"),
+        ("stem.act.decay", np.float16, "expected float64, got float16"),
+        ("optimizer/m/stem.conv.V", np.int64, "expected float64, got int64"),
+        ("optimizer/step", np.int32, "expected int64, got int32"),
+        ("optimizer/step", np.float64, "expected int64, got float64"),
+    ],
+)
+def test_values_in_another_format_are_refused(name: str, dtype: type, line: str) -> None:
+    entries, state = stored(np.float64)
+    state[name] = state[name].astype(dtype)
+    with pytest.raises(ts.SpecError) as refused:
+        check_values(state, entries, LEARNED, "float64")
+    assert str(refused.value) == f"state[{name}]: {line}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,24 @@ def test_evaluate_finds_what_training_found(trained: Path) -> None:
     assert "main.head" in result.stdout
     result = run("evaluate", str(trained), "--checkpoint", "first")
     assert (result.exit_code, result.stderr) == (2, "error: checkpoint: expected last or best, got first\n")
+
+
+@pytest.mark.parametrize(
+    ("table", "key", "value"), [("method", "time_steps", 3), ("training", "batch_size", 12), ("", "seed", 1), ("", "width", 3)]
+)
+@pytest.mark.parametrize("command", ["evaluate", "plot", "train --resume"])
+def test_a_config_altered_after_training_is_refused(
+    trained: Path, tmp_path: Path, command: str, table: str, key: str, value: int
+) -> None:
+    folder = tmp_path / "a"
+    shutil.copytree(trained, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (config[table] if table else config)[key] = value
+    (folder / "config.json").write_text(json.dumps(config))
+    result = run(*command.split(), str(folder), *(["--out", str(tmp_path / "p")] if command == "plot" else []))
+    assert result.exit_code == 2
+    assert f"{table}.{key}".removeprefix(".") in result.stderr
+    assert result.stderr.rstrip("\n").endswith(f"got {value}" + ("; start a new run to change it" if "train" in command else ""))
 
 
 def test_describe_shows_layers_and_totals(tmp_path: Path) -> None:

@@ -53,4 +53,4 @@ def assert_equal_runs(one: RunFolder, other: RunFolder) -> None:
         a, b = checkpoint.load(one.checkpoint(which)), checkpoint.load(other.checkpoint(which))
         position = ("epoch", "step", "steps", "best", "network", "fingerprint")
         assert [getattr(a.header, key) for key in position] == [getattr(b.header, key) for key in position]
-        assert a.header.checksum == b.header.checksum, which
+        assert a.header.arrays == b.header.arrays, which

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinspike.config import SGD, TWINS, Factorization, Method, Optimizer
-from twinspike.errors import require
+from twinspike.errors import SpecError, require
 from twinspike.network import Activation, Conv, Layer, Linear, Network, Norm, infer_shapes
 from twinspike.random import Stream
 from twinspike.reference.factorization import factorize, rank_for_energy, singular_values
@@ -215,3 +215,37 @@ def check_state(state: Mapping[str, NDArray[np.generic]], entries: tuple[Entry, 
         value = state[entry.name]
         require(value.shape == entry.shape, f"{what}[{entry.name}]", expected=f"shape {entry.shape}", got=value.shape)
         require(bool(np.isfinite(value).all()), f"{what}[{entry.name}]", expected="finite values", got="NaN or infinity")
+
+
+_VARIANCES = tuple(f"var_{twin}" for twin in TWINS)
+
+
+def check_values(
+    state: Mapping[str, NDArray[np.generic]], entries: tuple[Entry, ...], method: Method, storage: str, what: str = "state"
+) -> None:
+    """Refuse a state that no training could have come to, or can go on from.
+
+    Args:
+        state: that `check_state` accepts.
+        entries: of the layout.
+        method: whose config says what a learned quantity of the neuron may be.
+        storage: NumPy's name of the format that floats are stored in (`Precision.storage`).
+        what: the name under which errors speak of it.
+
+    Raises:
+        SpecError: naming the first array of another dtype than the counter's int64 and `storage` elsewhere, with a negative
+            variance, second moment or counter, or with a learned quantity that the config would refuse.
+    """
+    for entry in entries:
+        where, value = f"{what}[{entry.name}]", state[entry.name]
+        dtype = "int64" if entry.kind == "counter" else storage
+        require(str(value.dtype) == dtype, where, expected=dtype, got=str(value.dtype))
+        quantity = entry.name.rpartition(".")[2]
+        if entry.kind == "counter" or entry.name.startswith("optimizer/v/") or quantity in _VARIANCES:
+            require(bool(value.min() >= 0), where, expected="values >= 0", got=f"{value.min()}")
+        if entry.kind == "neuron":
+            for extreme in (value.min(), value.max()):
+                try:
+                    msgspec.structs.replace(method.neuron, **{quantity: float(extreme)})
+                except SpecError as error:
+                    raise SpecError(f"{where}: {error}") from None

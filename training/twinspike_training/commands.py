@@ -21,12 +21,12 @@ from twinspike.errors import refuse, require
 from twinspike.network import Network
 from twinspike_training import agreement, checkpoint, tables
 from twinspike_training import compare as comparison
-from twinspike_training.config import RunConfig, build, embedded, load_config, override, read_network
+from twinspike_training.config import embedded, load_config, read_network
 from twinspike_training.evaluation import evaluate as evaluate_run
 from twinspike_training.loop import resume as resume_run
 from twinspike_training.loop import start
 from twinspike_training.progress import Progress
-from twinspike_training.run import open_run, prepare, read_config, same_data
+from twinspike_training.run import open_run, prepare, read_config, same_config, same_data
 
 app = typer.Typer(
     name="twinspike",
@@ -88,7 +88,8 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Of initial values, order and augmentation.")] = None,
     out: Annotated[str | None, typer.Option(help="Folder for the folders of runs.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of this run's folder.")] = None,
-    resume: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with a run from its last checkpoint.")] = None,
+    resume: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with a run from a checkpoint.")] = None,
+    from_: Annotated[str, typer.Option("--from", help="With --resume: last, or best, which then takes its place.")] = "last",
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key, such as method.time_steps=6.")
     ] = None,
@@ -98,10 +99,11 @@ def train(
     changes += set_ or []
     progress = Progress(_console())
     try:
+        require(resume is not None or from_ == "last", "--from", expected="--resume with it", got=from_)
         if resume is not None:
             require(config is None, "CONFIG", expected="none with --resume, which keeps the run's own", got=config)
             folder = open_run(resume)
-            outcome = resume_run(folder, _changed(read_config(folder), changes), progress)
+            outcome = resume_run(folder, read_config(folder, changes), progress, from_)
         else:
             outcome = start(load_config(config, changes), progress)
     finally:
@@ -117,13 +119,6 @@ def train(
         )
 
 
-def _changed(config: RunConfig, changes: list[str]) -> RunConfig:
-    data = encode(config)
-    for change in changes:
-        override(data, change)
-    return build(data, "config")
-
-
 @_command
 def evaluate(
     run: RunPath,
@@ -135,8 +130,9 @@ def evaluate(
 ) -> None:
     """Test both twins of a checkpoint, with the run's backend or another."""
     folder = open_run(run)
+    config = read_config(folder, _changes(backend=backend, device=device, precision=precision))
     found = checkpoint.load(folder.checkpoint(which))
-    config = _changed(read_config(folder), _changes(backend=backend, device=device, precision=precision))
+    same_config(found.header, config, str(folder.checkpoint(which)))
     ready = prepare(config, found.header.network)
     same_data(found.header, ready.dataset, str(folder.checkpoint(which)))
     result = evaluate_run(ready, ready.program.load(found.state))
@@ -199,12 +195,16 @@ def plot(
     run: RunPath,
     out: Annotated[str | None, typer.Option(help="Folder for the pictures; default: plots in the run's folder.")] = None,
     index: Annotated[int, typer.Option(help="Number of the test image whose spikes are drawn.")] = 0,
+    backend: BackendName = None,
+    device: Device = None,
+    precision: PrecisionOption = None,
 ) -> None:
-    """Draw learning curves, spikes, singular values and orthogonality of a run as PNG files."""
+    """Draw learning curves, spikes, singular values and orthogonality of a run as PNG files, with its backend or another."""
     from twinspike_training.plots import plot_run  # noqa: PLC0415 - matplotlib takes half a second to import
 
     folder = open_run(run)
-    for path in plot_run(folder, Path(out) if out else folder.path / "plots", index):
+    changes = _changes(backend=backend, device=device, precision=precision)
+    for path in plot_run(folder, Path(out) if out else folder.path / "plots", index, changes):
         typer.echo(path)
 
 

@@ -10,7 +10,7 @@ import msgspec
 from twinspike.errors import require
 from twinspike_training import metrics
 from twinspike_training.metrics import LOSS_PARTS
-from twinspike_training.run import open_run, read_config
+from twinspike_training.run import open_run, stored_config
 
 
 class Curves(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +50,7 @@ def read_runs(paths: list[str]) -> list[Curves]:
     found = []
     for path in paths:
         folder = open_run(path)
-        curves = Curves(label=f"{Path(path).name} ({read_config(folder).backend})", lines=metrics.read(folder.metrics))
+        curves = Curves(label=f"{Path(path).name} ({stored_config(folder).backend})", lines=metrics.read(folder.metrics))
         require(bool(curves.of_kind("step")), "run", expected="at least one logged step", got=path)
         found.append(curves)
     return found

@@ -67,7 +67,7 @@ class RunConfig(Config, frozen=True, kw_only=True):
     """Everything that decides a run."""
 
     backend: str = "torch"
-    """A registered backend or `module:object`."""
+    """A registered backend or `module:object`; when a run is gone on with or looked at, its folder may name the former alone."""
     device: str = "cpu"
     precision: PrecisionName = "f32-ieee"
     compile: bool | None = None
@@ -159,12 +159,13 @@ def embedded() -> tuple[str, ...]:
 
 
 def find_config(source: str) -> Path:
-    """The file that a path or an embedded config's name means."""
+    """The file that an embedded config's name or a path means; a file called like an embedded config is `./NAME`."""
+    # First: a file of that name, in a folder from elsewhere, is not what `twinspike train` alone means.
+    if source in embedded():
+        return CONFIGS / f"{source}.toml"
     path = Path(source)
     if path.is_file():
         return path
-    if source in embedded():
-        return CONFIGS / f"{source}.toml"
     raise refuse("config", expected=f"a file, or one of {', '.join(embedded())}", got=source, do=_nearest(source, embedded()))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -22,6 +23,11 @@ TWIN_NAMES = {"snn": "spiking twin (SNN)", "ann": "artificial twin (ANN)"}
 
 PALETTE = ("#1d4ed8", "#c2410c", "#047857", "#7c3aed", "#b45309", "#be185d", "#0e7490", "#4d7c0f")
 """Colours of several runs; they repeat after the last."""
+
+
+plain = style.context("default")
+"""Decorates what draws: Matplotlib's own settings, not those of a `matplotlibrc` in the folder where the command is called,
+which may have texts set by LaTeX, another program."""
 
 
 def figure(rows: int, columns: int, size: tuple[float, float], title: str) -> tuple[Figure, Any]:
@@ -125,6 +131,7 @@ def _label(ax: Axes, title: str, y: str) -> None:
         ax.legend(fontsize=8, framealpha=0.85)
 
 
+@plain
 def plot_comparison(runs: Sequence[Curves], path: Path) -> Path:
     """Loss, difference from the first run, and test accuracy of several runs in one figure."""
     made, axes = figure(1, 3, (16, 5), "Runs beside each other")

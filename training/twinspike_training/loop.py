@@ -7,10 +7,13 @@ order of samples and augmentation all follow from the checkpoint. Nothing waits 
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import threading
 import time
 from contextlib import closing
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -23,9 +26,11 @@ from twinspike_training import checkpoint
 from twinspike_training.checkpoint import Best, Checkpoint, Header
 from twinspike_training.config import RunConfig
 from twinspike_training.evaluation import deviations, evaluate
+from twinspike_training.files import write_atomic
 from twinspike_training.metrics import Board, MetricsLog, NotFiniteError, Pending
 from twinspike_training.progress import Progress
-from twinspike_training.run import Ready, RunFolder, create, prepare, read_config, reconcile, same_data
+from twinspike_training.record import require_plain, rewind, tells_of_steps
+from twinspike_training.run import Ready, RunFolder, create, prepare, read_config, reconcile, same_data, stored_config
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,30 +84,69 @@ def start(config: RunConfig, progress: Progress) -> Outcome:
     return _Loop(create(config), ready, None, progress).run()
 
 
-def resume(folder: RunFolder, wanted: RunConfig | None, progress: Progress) -> Outcome:
-    """Go on with a run from its last checkpoint.
+def resume(folder: RunFolder, wanted: RunConfig | None, progress: Progress, which: str = "last") -> Outcome:
+    """Go on with a run from a checkpoint.
+
+    A run that was killed before its first one starts from the beginning. What the record tells of later steps is taken
+    back (`record.rewind`).
 
     Args:
         folder: of the run.
         wanted: its config with changes that `run.MAY_CHANGE` allows; None changes nothing.
         progress: told about what happens.
+        which: `last`, or `best`, which then takes the place of the last.
 
     Raises:
-        SpecError: no run or a broken checkpoint, a forbidden change, other data, or a loss that is not finite.
+        SpecError: no run, a broken or a lost checkpoint, a forbidden change, other data, or a loss that is not finite.
     """
-    stored = read_config(folder)
-    config = stored if wanted is None else reconcile(stored, wanted)
-    path = folder.checkpoint("last")
-    found = None
-    if path.exists():
-        found = checkpoint.load(path)
+    stored = stored_config(folder)
+    config = read_config(folder) if wanted is None else reconcile(stored, wanted)
+    require_plain(folder.metrics)  # before anything is altered
+    found = _checkpoint(folder, which)
+    if found is not None:
         reconcile(found.header.config, config)
     ready = prepare(config, found.header.network if found else None)
-    if found is not None:
-        same_data(found.header, ready.dataset, str(path))
+    if found is None:
+        progress.note(f"{folder.path} has no checkpoint and took no steps: starts from the beginning")
+        said = rewind(folder.metrics, 0, 0)
+    else:
+        header, path = found.header, folder.checkpoint(which)
+        same_data(header, ready.dataset, str(path))
+        if which != "last":
+            # Before the record is cut: whatever is killed after this is resumed from here.
+            _take_the_place_of_last(folder, path)
+            progress.note(f"goes on from {path}, after epoch {header.epoch}; it took the place of {folder.checkpoint('last')}")
+        said = rewind(folder.metrics, header.metrics_bytes, header.steps)
+    for line in said:
+        progress.note(line)
     if config != stored:
         folder.write_config(config)
     return _Loop(folder, ready, found, progress).run()
+
+
+def _checkpoint(folder: RunFolder, which: str) -> Checkpoint | None:
+    """The checkpoint to go on from; None of a run that was killed before it had one, and so lost nothing."""
+    path, best = folder.checkpoint(which), folder.checkpoint("best")
+    began = os.path.lexists(path) or os.path.lexists(best) or tells_of_steps(folder.metrics)
+    if which == "last" and not began:
+        return None
+    try:
+        return checkpoint.load(path)
+    except SpecError as error:
+        if which != "last":
+            raise
+        try:
+            way = f"--from best goes on from epoch {checkpoint.load(best).header.epoch} and takes back what came after it"
+        except SpecError:
+            way = "no best.safetensors can be read either; start a new run"
+        raise SpecError(f"{error}; {way}") from None
+
+
+def _take_the_place_of_last(folder: RunFolder, path: Path) -> None:
+    try:
+        write_atomic(folder.checkpoint("last"), lambda part: shutil.copyfile(path, part))
+    except OSError as error:
+        raise refuse("checkpoint", expected="room and permission to write it", got=f"{folder.path} ({error})") from None
 
 
 class _Loop:
@@ -115,17 +159,15 @@ class _Loop:
         self.compiled = not ready.session.compiled
         self.best: Best | None = None
         self.last: dict[str, Any] | None = None
-        start = 0
         if found is None:
             values = initial_state(ready.network, config.method, config.optimizer, seed=config.seed)
         else:
             header = found.header
             values = found.state
             self.epoch, self.step, self.steps, self.best = header.epoch, header.step, header.steps, header.best
-            start = header.metrics_bytes
         self.state = ready.program.load(values)
         board = Board(folder.path, self.steps) if config.training.tensorboard else None
-        self.log = MetricsLog(folder.metrics, ready.session.to_numpy, start, board)
+        self.log = MetricsLog(folder.metrics, ready.session.to_numpy, board)
         self.saved_at = time.monotonic()
 
     def run(self) -> Outcome:
@@ -213,10 +255,12 @@ class _Loop:
         try:
             lines = self.log.flush()
         except NotFiniteError as error:
-            path = self.folder.checkpoint("last")
-            kept = f"{path} keeps step {checkpoint.load_header(path).steps}" if path.exists() else "no checkpoint yet"
-            raise SpecError(f"{error}; {kept}; lower learning_rate, or raise schedule.warmup_epochs") from None
+            raise SpecError(f"{error}; {self._kept()}; lower learning_rate, or raise schedule.warmup_epochs") from None
         self.progress.steps(lines)
+
+    def _kept(self) -> str:
+        path = self.folder.checkpoint("last")
+        return f"{path} keeps step {checkpoint.load_header(path).steps}" if path.exists() else "no checkpoint yet"
 
     def _due(self) -> bool:
         training = self.config.training
@@ -242,6 +286,8 @@ class _Loop:
         )
         try:
             checkpoint.save(self.folder.checkpoint(which), header, values)
+        except SpecError as error:  # the state is one that nothing can go on from
+            raise SpecError(f"{error}; {self._kept()}") from None
         except OSError as error:
             raise refuse("checkpoint", expected="room and permission to write it", got=f"{self.folder.path} ({error})") from None
         self.saved_at = time.monotonic()

@@ -56,17 +56,18 @@ class Pending(msgspec.Struct, frozen=True):
 class MetricsLog:
     """Appends lines to a file; steps are kept back until `flush`."""
 
-    def __init__(self, path: Path, to_numpy: Callable[[Any], Values], start: int = 0, board: Board | None = None) -> None:
+    def __init__(self, path: Path, to_numpy: Callable[[Any], Values], board: Board | None = None) -> None:
         """Open the file.
 
         Args:
-            path: created if it is not there.
+            path: created if it is not there; a resumed run's is first brought back to its checkpoint (`record.rewind`).
             to_numpy: waits for a value of the backend (`Session.to_numpy`).
-            start: length in bytes to which the file is cut, so that a resumed run doubles no line.
             board: also gets every line.
         """
-        self._file = path.open("ab")
-        self._file.truncate(min(start, self._file.tell()))
+        try:
+            self._file = path.open("ab")
+        except OSError as error:
+            raise refuse("metrics", expected="a file that can be written", got=f"{path} ({error.strerror})") from None
         self._to_numpy = to_numpy
         self._board = board
         self._pending: list[Pending] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ from twinspike.errors import require
 from twinspike.network import Network, inputs_of
 from twinspike.parameters import State
 from twinspike_training import checkpoint, metrics
-from twinspike_training.curves import TWIN_COLOURS, TWIN_NAMES, epochs_of, figure, plot_learning, write
+from twinspike_training.curves import TWIN_COLOURS, TWIN_NAMES, epochs_of, figure, plain, plot_learning, write
 from twinspike_training.metrics import Series
-from twinspike_training.run import Ready, RunFolder, prepare, read_config
+from twinspike_training.run import Ready, RunFolder, prepare, read_config, same_config
 
 LAYERS_SHOWN = 4
 """Activation layers in the picture of spikes."""
@@ -30,19 +31,21 @@ TRACES_SHOWN = 3
 """Potentials drawn per layer."""
 
 
-def plot_run(folder: RunFolder, out: Path, index: int = 0) -> list[Path]:
+@plain
+def plot_run(folder: RunFolder, out: Path, index: int = 0, changes: Sequence[str] = ()) -> list[Path]:
     """Draw everything about a run.
 
     Args:
         folder: of the run.
         out: folder for the PNG files.
         index: number of the test image whose spikes are drawn, from 0.
+        changes: of the run's config, `key.sub=value`.
 
     Returns:
         The files written.
     """
+    config = read_config(folder, changes)
     lines = metrics.read(folder.metrics)
-    config = read_config(folder)
     title = f"{folder.path.name}: {config.network} on {config.data.name}, T = {config.method.time_steps}, {config.backend}"
     done = []
     if any(line["kind"] == "step" for line in lines):
@@ -60,6 +63,7 @@ def plot_run(folder: RunFolder, out: Path, index: int = 0) -> list[Path]:
     path = folder.checkpoint("last")
     if path.is_file():
         found = checkpoint.load(path)
+        same_config(found.header, config, str(path))
         factored = [layer.name for layer in found.header.network.layers if f"{layer.name}.sigma_snn" in found.state]
         if factored:
             done.append(_plot_spectra(factored, found.state, f"Singular values, {title}", out / "singular_values.png"))

@@ -59,6 +59,10 @@ class Progress:
             self._task = self._bars.add_task("", total=self._total, completed=done, head="", text="")
             self._bars.start()
 
+    def note(self, text: str) -> None:
+        """Something that the user should know."""
+        self._say(text)
+
     def compiling(self) -> None:
         """The first step of a compiled session begins."""
         self._say("compiling the training step; a large network takes minutes, less where a cache has it")

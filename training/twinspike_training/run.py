@@ -6,18 +6,20 @@ so that a run killed at any moment can be resumed from it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from twinspike import load as load_backend
+from twinspike import names as backend_names
 from twinspike.backend import Capabilities, Program, Session
 from twinspike.config import encode
 from twinspike.errors import SpecError, refuse, require
 from twinspike.network import Network
 from twinspike_training import checkpoint
-from twinspike_training.config import RunConfig, build_network, load_config, to_json
+from twinspike_training.config import RunConfig, build, build_network, load_config, override, to_json
 from twinspike_training.data import Dataset, open_dataset
 from twinspike_training.files import is_part, write_atomic
 from twinspike_training.metrics import tensorboard_modules
@@ -92,9 +94,38 @@ def open_run(path: str | Path) -> RunFolder:
     return folder
 
 
-def read_config(folder: RunFolder) -> RunConfig:
-    """The config that a run was started, or last resumed, with."""
+def stored_config(folder: RunFolder) -> RunConfig:
+    """The config that a run was started, or last resumed, with: to be looked at, not to be loaded from (see `read_config`)."""
     return load_config(str(folder.config))
+
+
+def read_config(folder: RunFolder, changes: Sequence[str] = ()) -> RunConfig:
+    """The config to go on with or to look at a run with: the folder's, with the user's changes.
+
+    A folder may come from elsewhere, so it chooses no code: a backend that it alone names must be a registered one.
+
+    Args:
+        folder: of the run.
+        changes: `key.sub=value`, as for `load_config`.
+
+    Raises:
+        SpecError: the folder names a backend as `module:object` and no change names one, or a change is not possible.
+    """
+    stored = stored_config(folder)
+    data = encode(stored)
+    del data["backend"]
+    for change in changes:
+        override(data, change)
+    if "backend" not in data:
+        require(
+            stored.backend in backend_names(),
+            f"backend in {folder.config}",
+            expected=f"a registered one ({', '.join(backend_names())}), since a folder may come from elsewhere",
+            got=repr(stored.backend),
+            do="name one yourself with --backend, which also takes module:object",
+        )
+        data["backend"] = stored.backend
+    return build(data, "config")
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,14 +175,24 @@ def reconcile(stored: RunConfig, wanted: RunConfig) -> RunConfig:
     Raises:
         SpecError: naming the first key that may not change.
     """
+    for key, before, after in _differences(stored, wanted):
+        raise SpecError(f"{key}: a resumed run keeps {before!r}, got {after!r}; start a new run to change it")
+    return wanted
+
+
+def same_config(header: checkpoint.Header, config: RunConfig, what: str) -> None:
+    """Refuse to look at a checkpoint by another config than it was trained with, but for what `MAY_CHANGE` allows."""
+    for key, before, after in _differences(header.config, config):
+        raise refuse(what, expected=f"the config that it was trained with, {key} = {before!r}", got=repr(after))
+
+
+def _differences(stored: RunConfig, wanted: RunConfig) -> Iterator[tuple[str, Any, Any]]:
+    """Keys that may not change and do, with both values; a key that one config has not is None there."""
     before, after = _flat(encode(stored)), _flat(encode(wanted))
     for key in sorted(before.keys() | after.keys()):
         free = (key in MAY_CHANGE or key.partition(".")[0] in MAY_CHANGE) and key != "training.batch_size"
         if not free and before.get(key) != after.get(key):
-            raise SpecError(
-                f"{key}: a resumed run keeps {before.get(key)!r}, got {after.get(key)!r}; start a new run to change it"
-            )
-    return wanted
+            yield key, before.get(key), after.get(key)
 
 
 def _flat(data: Any, prefix: str = "") -> dict[str, Any]:

@@ -21,6 +21,10 @@ from twinspike_training.data.source import Raw, Source, Update
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 
+FORMATS = ("PNG", "JPEG")
+"""The only decoders that a file may ask for, whatever it is called. Pillow would take any by the content, and for
+PostScript start another program."""
+
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of RGB in [0, 1]: those of ImageNet, the usual choice for photographs."""
 
@@ -85,20 +89,20 @@ def decode(file: Path, side: tuple[int, int] | None = None) -> NDArray[np.uint8]
     """One image as (H, W, 3) RGB.
 
     Args:
-        file: PNG or JPEG.
+        file: PNG or JPEG; of several pictures in one JPEG file (MPO, as phones write), the first.
         side: (H, W) to which it is resized, bilinear, if it has another size.
 
     Raises:
         SpecError: it can't be decoded; the line names it.
     """
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=FORMATS) as image:
             rgb = image.convert("RGB")
             if side is not None and rgb.size != (side[1], side[0]):
                 rgb = rgb.resize((side[1], side[0]), Image.Resampling.BILINEAR)
             return np.asarray(rgb)
     except UnidentifiedImageError as error:
-        raise SpecError(f"{file}: can't be decoded: not an image; replace or remove it") from error
+        raise SpecError(f"{file}: can't be decoded: neither PNG nor JPEG; replace or remove it") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise SpecError(f"{file}: can't be decoded: {' '.join(str(error).split())}; replace or remove it") from error
 
