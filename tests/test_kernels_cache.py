@@ -1,4 +1,4 @@
-"""Compiled loops of torch's CPU neuron are kept by the content of their sources, and run only whole, from a folder of the user's."""
+"""Compiled loops of torch's CPU neuron are kept by the content of their sources, and run only whole, from the user's folder."""
 
 from __future__ import annotations
 
