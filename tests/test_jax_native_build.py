@@ -53,6 +53,11 @@ def loads():
     assert (process.returncode, out.startswith("Library(")) == (0, True), out + err
 
 
+def loaded_here():
+    """The library and why it is not kept; XLA isn't told of it, since it takes no second one of a name."""
+    return native_build._loaded(LIF, os.environ["CXX"], (), "key")
+
+
 def libraries(folder):
     return sorted((folder / "twinspike").glob("*.so"))
 
@@ -83,11 +88,13 @@ def test_a_damaged_library_is_built_again(log, tmp_path, left):
 def test_a_library_that_others_could_have_planted_is_not_loaded(log, tmp_path):
     loads()
     (tmp_path / "twinspike").chmod(0o777)
-    loaded, alone = native_build._loaded(LIF, os.environ["CXX"], (), "other")
+    loaded, alone = loaded_here()
     assert not loaded._name.startswith(f"{tmp_path}/twinspike/")
     assert alone == f"{tmp_path}/twinspike can be written by others (mode 777; chmod go-w)"
     assert log.read_text().count("run") == 2
-    told = kernel_choice.told(native_build._library.__wrapped__(LIF), "X")
+    out, err = start().communicate(timeout=300)
+    assert f"alone='{alone}'" in out, err
+    told = kernel_choice.told(Library({}, "compiler", alone), "X")
     assert told == f"C++ through XLA's FFI, by compiler, for this process alone: {alone}"
 
 
@@ -95,16 +102,17 @@ def test_a_library_of_another_user_is_not_loaded(log, tmp_path, monkeypatch):
     loads()
     here = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: here + 1)
-    found = native_build._library.__wrapped__(LIF)
-    assert found.alone == f"{tmp_path}/twinspike belongs to another user (number {here})"
+    loaded, alone = loaded_here()
+    assert not loaded._name.startswith(f"{tmp_path}/twinspike/")
+    assert alone == f"{tmp_path}/twinspike belongs to another user (number {here})"
     assert log.read_text().count("run") == 2
 
 
 def test_a_cache_that_can_not_be_written_costs_no_kernel(log, tmp_path):
     (tmp_path / "twinspike").write_text("a file in the folder's place")
-    found = native_build._library.__wrapped__(LIF)
-    assert isinstance(found, Library)
-    assert "File exists" in found.alone
+    loaded, alone = loaded_here()
+    assert loaded.twinspike_lif_forward
+    assert "File exists" in alone
 
 
 def test_a_full_disk_costs_no_kernel(log, tmp_path):
@@ -112,21 +120,21 @@ def test_a_full_disk_costs_no_kernel(log, tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (native_build.ROOM // 2, before[1]))
     try:
-        found = native_build._library.__wrapped__(LIF)
+        loaded, alone = loaded_here()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert isinstance(found, Library)
-    assert "File too large" in found.alone
+    assert loaded.twinspike_lif_forward
+    assert "File too large" in alone
     assert libraries(tmp_path) == []
     assert list((tmp_path / "twinspike").glob(f"{cache.UNFINISHED}*")) == []
 
 
 def test_what_is_kept_but_can_not_be_loaded_here_is_built_for_this_process(log, tmp_path, real):
     """As by a machine with the same home and older system libraries."""
-    compiler, name = os.environ["CXX"], f"{LIF.name}-key"
+    name = f"{LIF.name}-key"
     with cache.alone(cache.own(tmp_path / "twinspike"), 0) as scratch:
         cache.keep(scratch, name, ".so", b"of another system")
-    loaded, alone = native_build._loaded(LIF, compiler, (), "key")
+    loaded, alone = loaded_here()
     assert loaded.twinspike_lif_forward
     assert name in alone
 
