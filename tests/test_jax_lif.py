@@ -13,12 +13,14 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import msgspec
 import numpy as np
 import pytest
 from jax.sharding import AbstractMesh
 from jax_rows import ROUNDOFF, dyadic
 
 import twinspike as ts
+from twinspike.config import _Sloped
 from twinspike.reference import neuron as reference
 from twinspike.reference.surrogate import derivative
 from twinspike_jax import neuron_native, neuron_plain, neuron_triton
@@ -206,6 +208,27 @@ def test_surrogates_keep_their_digits_far_from_the_threshold(surrogate, dtype, n
     grown = 2.0 * np.abs(z) * getattr(surrogate, "slope", 1.0)
     edge = 2 * roundoff * (1 + np.abs(z)) if isinstance(surrogate, ts.Triangle) else 0  # 1 - |z|/width, near its zero
     assert (np.abs(got - want) <= roundoff * (16 + grown) * want + edge).all()
+
+
+class Cubic(_Sloped, tag="cubic", tag_field="kind", frozen=True, kw_only=True):
+    """A surrogate that no kernel knows."""
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_an_unknown_surrogate_is_an_error(name):
+    neuron, x = ts.Neuron(), np.ones((1, 1, 1, 1))
+    msgspec.structs.force_setattr(neuron, "surrogate", Cubic())  # which a config refuses
+    with pytest.raises((AssertionError, KeyError), match="Cubic"):
+        run(name, Form(neuron, 0, False, False), {"x": x}, x, None)
+
+
+@pytest.mark.parametrize("number", [-1, 6])
+def test_the_native_kernel_refuses_a_number_that_is_no_surrogate_s(monkeypatch, number):
+    """It does not compute the last of those that there are."""
+    monkeypatch.setitem(neuron_native._NUMBERS, ts.Tanh, number)
+    x = np.ones((1, 1, 1, 1))
+    with pytest.raises(jax.errors.JaxRuntimeError, match="unknown surrogate"):
+        run("native", Form(ts.Neuron(surrogate=ts.Tanh()), 0, False, False), {"x": x}, x, None)
 
 
 @pytest.mark.parametrize("name", KERNELS)

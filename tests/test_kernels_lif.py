@@ -15,7 +15,7 @@ from torch_examples import SURROGATES, dyadic
 import twinspike as ts
 import twinspike_torch as tt
 from twinspike.operations import OPERATIONS
-from twinspike_torch import lif_kernels, lif_numba, lif_numba_numbers
+from twinspike_torch import lif_kernels, lif_numba, lif_numba_loops, lif_numba_numbers
 from twinspike_torch.lif_form import form
 
 ROUNDOFF = {torch.float64: 2.0**-53, torch.float32: 2.0**-24}
@@ -98,6 +98,15 @@ def test_every_surrogate_s_gradient(kernel: Any, surrogate: Any, dtype: torch.dt
     assert (np.abs(found["x"].cpu().numpy() - wanted) <= 12 * ROUNDOFF[dtype] * wanted).all()
 
 
+def test_an_unknown_surrogate_is_refused(kernel: Any, device: str) -> None:
+    """Not computed as the last of those that there are."""
+    x = torch.ones(1, 1, 1, device=device)
+    for number in (6, -1):
+        unknown = form(ts.Neuron())._replace(surrogate=float(number))
+        with pytest.raises(Exception, match=r"unknown surrogate|surrogate of the numba kernel: expected one of \[0"):
+            lif_kernels.backward(kernel, x, None, None, None, x, None, unknown, (False, False))
+
+
 def layouts() -> dict[str, Any]:
     dense = torch.from_numpy(dyadic(np.random.default_rng(0), 3, 2, 4, 5, 6, top=8))
     return {
@@ -173,6 +182,11 @@ def test_the_operators_say_what_they_return(kernel: Any, memory: torch.memory_fo
 
 
 # --- Numba alone -----------------------------------------------------------------------------------------
+
+
+def test_no_loop_is_compiled_for_an_unknown_surrogate() -> None:
+    with pytest.raises(ts.SpecError, match=r"^surrogate of the numba kernel: expected one of \[0, 1, 2, 3, 4, 5\], got 6$"):
+        lif_numba_loops.backward(np.float32, np.float32, 6, 0)
 
 
 def numba_gradients(neurons: int, threads: int, steps: int = 3) -> list[torch.Tensor]:

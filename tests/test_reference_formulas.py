@@ -54,6 +54,12 @@ def test_surrogates_vanish_far_out_without_overflow(form):
     assert np.array_equal(h, np.zeros(4))
 
 
+def test_an_unknown_surrogate_is_an_error():
+    for function in (surrogate.derivative, surrogate.primitive):
+        with pytest.raises(AssertionError, match="unreachable, but got: Ellipsis"):
+            function(..., np.zeros(1))
+
+
 def test_the_rectangle_ends_where_its_window_ends():
     edge = 0.5
     z = np.array([-edge, edge, np.nextafter(edge, 0), -np.nextafter(edge, 0), 0.0])

@@ -12,7 +12,7 @@ import torch
 
 import twinspike as ts
 import twinspike_torch as tt
-from twinspike_torch import lif_kernels
+from twinspike_torch import lif_form, lif_kernels
 from twinspike_torch.backend import TorchBackend
 
 
@@ -55,6 +55,13 @@ def test_a_kernel_that_is_asked_for_and_missing_is_refused(installed: set[str]) 
         TorchBackend("numba").capabilities()
     with pytest.raises(ts.SpecError, match=r"lif\.kernel: expected one of auto, plain, numba, triton, got fast"):
         tt.lif(torch.zeros(1, 1, 1), neuron=ts.Neuron(), kernel="fast")  # type: ignore[arg-type]
+
+
+def test_an_unknown_surrogate_is_an_error() -> None:
+    unknown: Any = ...
+    for dispatch in (lambda: tt.surrogate.derivative(unknown, torch.zeros(1)), lambda: lif_form._surrogate(unknown)):
+        with pytest.raises(AssertionError, match="unreachable, but got: Ellipsis"):
+            dispatch()
 
 
 def test_the_plain_kernel_can_be_asked_for() -> None:

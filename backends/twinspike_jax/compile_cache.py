@@ -1,32 +1,43 @@
 """What XLA compiled, kept from one process to the next: compiling a joint step takes longer than many steps.
 
 JAX keeps nothing unless it is told a folder. Whoever told it one, or turned the cache off, by JAX's own settings
-or JAX_COMPILATION_CACHE_DIR, is left alone.
+or JAX_COMPILATION_CACHE_DIR, is left alone. What is kept runs as code, so JAX is told no folder that others can write to.
 """
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
+from twinspike import cache
+
 
 def keep_compiled() -> None:
-    """Tell JAX to keep compiled functions in the user's cache folder, if it was told nothing."""
-    settings: Any = jax.config  # declared at run time
-    if settings.jax_compilation_cache_dir is None and settings.jax_enable_compilation_cache:
-        settings.update("jax_compilation_cache_dir", str(user_cache() / "jax"))
+    """Tell JAX to keep compiled functions in the user's cache folder, if it was told nothing and the folder is the user's own."""
+    if _untold() and obstacle() is None:
+        settings: Any = jax.config  # declared at run time
+        settings.update("jax_compilation_cache_dir", str(_folder()))
         compilation_cache.reset_cache()  # had it compiled before, it would not look for a folder again
 
 
-def user_cache() -> Path:
-    """The package's folder among the user's caches, where the platform has them."""
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local", "twinspike", "Cache")
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "twinspike"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "twinspike")
+def obstacle() -> str | None:
+    """Why nothing can be kept in the user's cache folder, in half a line; None: it can, or JAX was told something else."""
+    if not _untold():
+        return None
+    try:
+        _folder()
+    except OSError as error:
+        return " ".join(str(error).split())
+    return None
+
+
+def _untold() -> bool:
+    settings: Any = jax.config
+    return settings.jax_compilation_cache_dir is None and bool(settings.jax_enable_compilation_cache)
+
+
+def _folder() -> Path:
+    return cache.own(cache.own(cache.user_folder()) / "jax")

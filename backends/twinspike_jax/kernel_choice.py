@@ -50,4 +50,6 @@ def told(found: Library | Missing | None, variable: str) -> str:
     """What serves on CPUs, in words."""
     if found is None:
         return f"plain XLA: {variable} asks for it"
-    return f"plain XLA: {found.reason}" if isinstance(found, Missing) else f"C++ through XLA's FFI, by {found.compiler}"
+    if isinstance(found, Missing):
+        return f"plain XLA: {found.reason}"
+    return f"C++ through XLA's FFI, by {found.compiler}" + (f", for this process alone: {found.alone}" if found.alone else "")

@@ -1,8 +1,8 @@
 """Compiles, loads and registers the C++ kernels of this package, at their first use on a machine.
 
 The sources in `native/` are compiled against the headers that jaxlib ships, for the very processor that runs them, and
-kept in the user's cache folder under a name that changes with sources, compiler, processor, options and jaxlib. There may be
-no compiler: then `library` gives the reason, which `Capabilities.kernels` shows.
+kept in the user's cache folder under a name that changes with sources, compiler, processor, options and jaxlib. Where that folder
+can't be used, each process compiles its own. There may be no compiler. `Capabilities.kernels` shows the reason of either.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from twinspike_jax.compile_cache import user_cache
+from twinspike import cache
 
 SOURCES = Path(__file__).parent / "native"
 OPTIONS = (
@@ -33,6 +33,8 @@ OPTIONS = (
 PROCESSOR = ("-march=native",)
 SECONDS = 300
 """Longest time that the compiler gets."""
+ROOM = 1 << 22
+"""Bytes that must be free where a library is kept; the largest has 1.3 MB."""
 
 _lock = threading.Lock()
 
@@ -63,6 +65,8 @@ class Library(NamedTuple):
     """Handler -> the name by which XLA calls it."""
     compiler: str
     """Name of the compiler's program."""
+    alone: str
+    """Why it serves this process alone, in half a line; empty: it is kept for others."""
 
 
 class Missing(NamedTuple):
@@ -86,11 +90,21 @@ def _library(unit: Unit) -> Library | Missing:
     try:
         options = (*_options(compiler), f"-ffp-contract={unit.contract}")
         key = _key(compiler, options)
-        return _register(unit, _built(unit, compiler, options, key), key, compiler)
+        loaded, alone = _loaded(unit, compiler, options, key)
+        return Library(_register(unit, loaded, key), Path(compiler).name, alone)
     except (OSError, subprocess.SubprocessError, AttributeError) as error:
-        said = getattr(error, "stderr", None) or str(error)
-        first = next((line for line in said.splitlines() if "error" in line), said).strip()
-        return Missing(f"{Path(compiler).name} failed: {first[:200]}")
+        return Missing(f"{Path(compiler).name} failed: {_said(error)[:200]}")
+
+
+def _said(error: Exception) -> str:
+    """What a compiler's failure was, in a line."""
+    if isinstance(error, subprocess.TimeoutExpired):
+        return f"it took longer than {SECONDS} s"
+    if isinstance(error, subprocess.CalledProcessError):
+        said = error.stderr if isinstance(error.stderr, str) else ""
+        other = f"signal {-error.returncode}" if error.returncode < 0 else f"exit code {error.returncode}"
+        return next((line for line in said.splitlines() if "error" in line), said.strip() or other).strip()
+    return " ".join(str(error).split())
 
 
 def _compiler() -> str | None:
@@ -116,35 +130,47 @@ def _key(compiler: str, options: tuple[str, ...]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _cache() -> Path:
-    """A folder that can be written to: the user's cache, or one for this process."""
-    folder = user_cache()
+def _loaded(unit: Unit, compiler: str, options: tuple[str, ...], key: str) -> tuple[ctypes.CDLL, str]:
+    """The library, and why it serves this process alone; empty if it is kept for others."""
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError:
-        folder = Path(tempfile.mkdtemp(prefix="twinspike-"))
-    return folder
+        return ctypes.CDLL(str(_kept(unit, compiler, options, key))), ""
+    except OSError as error:  # nothing can be kept; or what was, as on another machine with the same home, can't be loaded
+        alone = " ".join(str(error).split())
+    with tempfile.TemporaryDirectory(prefix="twinspike-", ignore_cleanup_errors=True) as scratch:
+        return ctypes.CDLL(str(_built(unit, compiler, options, Path(scratch)))), alone
 
 
-def _built(unit: Unit, compiler: str, options: tuple[str, ...], key: str) -> Path:
-    """Path of the library; several processes may build it at once, and each replaces it as a whole."""
-    folder = _cache()
-    path = folder / f"{unit.name}-{key}.so"
-    if not path.exists():
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            made = Path(scratch) / path.name
-            command = [compiler, *options, f"-I{jax.ffi.include_dir()}", str(SOURCES / unit.source), "-o", str(made)]
-            subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True)
-            made.replace(path)
-    return path
+def _kept(unit: Unit, compiler: str, options: tuple[str, ...], key: str) -> Path:
+    """The library in the user's cache; one process builds it, and others wait for it.
+
+    Raises:
+        OSError: nothing can be kept there.
+    """
+    folder, name = cache.own(cache.user_folder()), f"{unit.name}-{key}"
+    found = cache.find(folder, name, ".so")
+    if found is None:
+        with cache.alone(folder, SECONDS) as scratch:
+            found = cache.find(folder, name, ".so")  # by the process that was waited for
+            if found is None:
+                # A compiler that finds the disk full only says that it failed.
+                (scratch / "room").write_bytes(bytes(ROOM))
+                (scratch / "room").unlink()
+                found = cache.keep(scratch, name, ".so", _built(unit, compiler, options, scratch).read_bytes())
+    return found
 
 
-def _register(unit: Unit, path: Path, key: str, compiler: str) -> Library:
+def _built(unit: Unit, compiler: str, options: tuple[str, ...], folder: Path) -> Path:
+    """The library, compiled into a folder."""
+    made = folder / f"{unit.name}.so"
+    command = [compiler, *options, f"-I{jax.ffi.include_dir()}", str(SOURCES / unit.source), "-o", str(made)]
+    subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=SECONDS, check=True)
+    return made
+
+
+def _register(unit: Unit, loaded: ctypes.CDLL, key: str) -> dict[str, str]:
     """Make the handlers known to XLA; their names have the key, since XLA may keep compiled programs for later runs."""
-    loaded = ctypes.CDLL(str(path))
     capsule: Any = jax.ffi.pycapsule
     targets = {handler: f"{handler}_{key}" for handler in unit.handlers}
     for handler, name in targets.items():
         jax.ffi.register_ffi_target(name, capsule(getattr(loaded, handler)), platform="cpu")
-    return Library(targets, Path(compiler).name)
+    return targets

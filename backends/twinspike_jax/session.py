@@ -27,7 +27,7 @@ from twinspike.network import Network
 from twinspike.operations import OPERATIONS, operation
 from twinspike.precision import PRECISIONS
 from twinspike_jax import factorization, neuron_kernels, products
-from twinspike_jax.compile_cache import keep_compiled
+from twinspike_jax.compile_cache import keep_compiled, obstacle
 from twinspike_jax.operations import ROWS
 from twinspike_jax.piecewise import Pieces
 from twinspike_jax.precision import Policy, formats, policy
@@ -80,7 +80,8 @@ class JaxBackend:
                 f"{what} on {where}": kernel
                 for what, module in (("lif", neuron_kernels), ("products", products))
                 for where, kernel in module.served().items()
-            },
+            }
+            | ({} if (why := obstacle()) is None else {"compiled sessions": f"XLA, compiled anew by each process: {why}"}),
         )
 
     def session(self, device: str = "cpu", precision: str = "f32-ieee", compiled: bool = False) -> JaxSession:

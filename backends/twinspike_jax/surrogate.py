@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import assert_never
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +38,8 @@ def derivative(surrogate: Surrogate, z: Array) -> Array:
         case Tanh(slope=k):  # 1 - tanh(y)^2 is 4 q/(1 + q)^2 at q = exp(-2|y|): no difference of near-equals
             q = jnp.exp(-2.0 * k * jnp.abs(z))
             return 2.0 * k * q / (1.0 + q) ** 2
+        case _:
+            assert_never(surrogate)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

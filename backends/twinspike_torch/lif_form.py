@@ -6,7 +6,7 @@ memory, such as a channels-last one, is read where it lies, and anything else is
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
 import torch
 from torch import Tensor
@@ -81,6 +81,8 @@ def _surrogate(surrogate: Surrogate) -> tuple[int, float]:
             return FAST_SIGMOID, surrogate.slope
         case Tanh():
             return TANH, surrogate.slope
+        case _:
+            assert_never(surrogate)
 
 
 def potential_dtype(x: Tensor) -> torch.dtype:

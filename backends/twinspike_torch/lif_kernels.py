@@ -66,7 +66,8 @@ def served(devices: tuple[str, ...], kernel: Kernel = "auto") -> dict[str, str]:
         fused = FUSED[device]
         for mode, compiling in (("", False), (", compiled", True)):
             chosen = choose(kernel, device, compiling, "short")
-            text = "plain torch" if chosen == "plain" else f"{chosen} {importlib.import_module(chosen).__version__}"
+            library = "" if chosen == "plain" else f"{chosen} {importlib.import_module(chosen).__version__}"
+            text = f"{library}{_module(chosen).remark()}" if library else "plain torch"
             if chosen != fused:
                 reason = _obstacle(fused, device) if kernel == "auto" else "asked for"
                 text += f": {reason or f'fused by torch, with its neighbours, up to {UNROLLED} steps'}"

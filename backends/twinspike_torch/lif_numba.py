@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from twinspike_torch import lif_memory, lif_numba_blocks, lif_threads
+from twinspike_torch import lif_memory, lif_numba_blocks, lif_numba_cache, lif_threads
 from twinspike_torch import lif_numba_loops as loops
 from twinspike_torch import lif_numba_numbers as numbers
 from twinspike_torch.lif_form import Form, Gradients, Outputs, channel_run, potential_dtype, run, runs, shared_by
@@ -35,6 +35,12 @@ STORED: dict[torch.dtype, Any] = {torch.float32: np.float32, torch.float64: np.f
 def works_on(device: str) -> bool:
     """Whether tensors of a device can be read."""
     return device == "cpu"
+
+
+def remark() -> str:
+    """What is to be said where this kernel serves; empty: nothing."""
+    obstacle = lif_numba_cache.obstacle()
+    return f", compiled anew by each process: {obstacle}" if obstacle else ""
 
 
 def forward(x: Tensor, v: Tensor | None, decay: Tensor | None, threshold: Tensor | None, form: Form, traced: bool) -> Outputs:

@@ -1,4 +1,4 @@
-"""The loops of the neuron on the CPU, compiled by Numba at their first use and kept on disk where possible.
+"""The loops of the neuron on the CPU, compiled by Numba at their first use; `lif_numba_cache` keeps them.
 
 A block of neurons goes through all steps while it stays in cache. The backward pass charges its potentials
 again, by the same operations and thus to the same bits, and goes back through them. A step is one loop over
@@ -20,6 +20,7 @@ from numba import carray
 from numba.extending import overload
 from numpy.typing import NDArray
 
+from twinspike_torch import lif_numba_cache
 from twinspike_torch.lif_numba_blocks import add, take
 from twinspike_torch.lif_numba_numbers import compiled, derivative, loaded, stored_as
 
@@ -150,7 +151,7 @@ def _(
     d_x: Any,
     q: Any,
 ) -> Any:
-    code, asked = surrogate.literal_value, learned.literal_value
+    h, asked = derivative(surrogate.literal_value), learned.literal_value
     decay_sums, threshold_sums, first = bool(asked & DECAY), bool(asked & THRESHOLD), bool(asked & FIRST)
 
     def step_back(
@@ -176,7 +177,7 @@ def _(
             u, e, theta = potentials[k + i], rows[E + i], rows[THETA + i]
             r = v_reset - u if hard else -theta
             through_reset = zero if detached else e * r
-            through_spike = (loaded(g[p + i]) + through_reset) * derivative(code, u - theta, a, b, zero, one)
+            through_spike = (loaded(g[p + i]) + through_reset) * h(u - theta, a, b, zero, one)
             d = through_spike + (zero if hard and u >= theta else e)
             if threshold_sums:
                 rows[D_THRESHOLD + i] -= through_spike + (zero if hard or u < theta else e)
@@ -285,7 +286,12 @@ def forward(stored: Format, number: Format) -> Callable[..., int]:
 
 @cache
 def backward(stored: Format, number: Format, surrogate: int, learned: int) -> Callable[..., int]:
-    """The way back for a surrogate by number; `learned` as of `_step_back`, without `FIRST`."""
+    """The way back for a surrogate by number; `learned` as of `_step_back`, without `FIRST`.
+
+    Raises:
+        SpecError: there is no such surrogate.
+    """
+    derivative(surrogate)  # refuses
     at_first = learned | FIRST
 
     def lif_backward(
@@ -373,11 +379,7 @@ def backward(stored: Format, number: Format, surrogate: int, learned: int) -> Ca
 
 def _entry(signature: Any, function: Callable[..., int]) -> Callable[..., int]:
     """A function as a C function; calls don't hold Python's lock."""
-    options: dict[str, Any] = {"error_model": "numpy"}
-    try:
-        entry = numba.cfunc(signature, cache=True, **options)(function)
-    except RuntimeError:  # no folder can be written
-        entry = numba.cfunc(signature, **options)(function)
+    entry = lif_numba_cache.compiled(signature, function)
     # The function that ctypes makes does not keep the code alive.
     _alive.append(entry)
     return cast(Callable[..., int], entry.ctypes)

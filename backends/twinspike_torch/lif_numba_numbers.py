@@ -14,18 +14,15 @@ import numba
 import numpy as np
 from numba.extending import overload
 
-from twinspike_torch.lif_form import ARCTAN, FAST_SIGMOID, RECTANGLE, SIGMOID, TRIANGLE
+from twinspike.errors import refuse
+from twinspike_torch.lif_form import ARCTAN, FAST_SIGMOID, RECTANGLE, SIGMOID, TANH, TRIANGLE
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def compiled(function: F) -> F:
-    """A function as machine code at its first call, kept on disk where there is a place for it."""
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}  # division without a branch for zero
-    try:
-        return cast(F, numba.njit(cache=True, **options)(function))
-    except RuntimeError:  # no folder can be written
-        return cast(F, numba.njit(**options)(function))
+    """A function as machine code, compiled into the loops that call it."""
+    return cast(F, numba.njit(nogil=True, error_model="numpy")(function))  # division without a branch for zero
 
 
 @compiled
@@ -112,32 +109,64 @@ def _exp_32(y: Any) -> Any:
     return p * np.int32(exponent << np.int32(23)).view(np.float32)
 
 
-def constants(surrogate: int, width: float) -> tuple[float, float]:
-    """The two numbers that `derivative` takes for a surrogate and its width or slope."""
-    if surrogate == RECTANGLE:
-        return 1.0 / width, width / 2
-    if surrogate == TRIANGLE:
-        return width, width
-    if surrogate == ARCTAN:
-        return width / 2, math.pi * width / 2
-    if surrogate == FAST_SIGMOID:
-        return width / 2, width
-    return (width, -width) if surrogate == SIGMOID else (2 * width, -2 * width)
+# --- surrogates: h(z), z = u - threshold (clauses SUR-*) --------------------------------------------------
 
 
 @compiled
-def derivative(surrogate: int, z: Any, a: Any, b: Any, zero: Any, one: Any) -> Any:
-    """h(z) of a surrogate by number, z = u - threshold (clauses SUR-*); `a` and `b` are its `constants`."""
-    if surrogate == RECTANGLE:
-        return a if abs(z) < b else zero
-    if surrogate == TRIANGLE:
-        return max(zero, one - abs(z) / a) / a
-    if surrogate == ARCTAN:
-        y = b * z
-        return a / (one + y * y)
-    if surrogate == FAST_SIGMOID:
-        y = one + b * abs(z)
-        return a / (y * y)
-    # Sigmoid and tanh: q of exponents <= 0 loses no digits and cannot overflow.
+def _rectangle(z: Any, a: Any, b: Any, zero: Any, one: Any) -> Any:
+    return a if abs(z) < b else zero
+
+
+@compiled
+def _triangle(z: Any, a: Any, b: Any, zero: Any, one: Any) -> Any:
+    return max(zero, one - abs(z) / a) / a
+
+
+@compiled
+def _arctan(z: Any, a: Any, b: Any, zero: Any, one: Any) -> Any:
+    y = b * z
+    return a / (one + y * y)
+
+
+@compiled
+def _fast_sigmoid(z: Any, a: Any, b: Any, zero: Any, one: Any) -> Any:
+    y = one + b * abs(z)
+    return a / (y * y)
+
+
+@compiled
+def _exponential(z: Any, a: Any, b: Any, zero: Any, one: Any) -> Any:
+    """Sigmoid and tanh: q of exponents <= 0 loses no digits and cannot overflow."""
     q = _exp(b * abs(z))
     return a * q / ((one + q) * (one + q))
+
+
+_SURROGATES: dict[int, tuple[Callable[..., Any], Callable[[float], tuple[float, float]]]] = {
+    RECTANGLE: (_rectangle, lambda width: (1.0 / width, width / 2)),
+    TRIANGLE: (_triangle, lambda width: (width, width)),
+    SIGMOID: (_exponential, lambda slope: (slope, -slope)),
+    ARCTAN: (_arctan, lambda slope: (slope / 2, math.pi * slope / 2)),
+    FAST_SIGMOID: (_fast_sigmoid, lambda slope: (slope / 2, slope)),
+    TANH: (_exponential, lambda slope: (2 * slope, -2 * slope)),
+}
+"""Number -> the derivative, and the two numbers a and b that it takes for a width or slope."""
+
+
+def derivative(surrogate: int) -> Callable[..., Any]:
+    """h(z, a, b, 0, 1) of a surrogate by number; `a` and `b` are its `constants`.
+
+    Raises:
+        SpecError: there is no such surrogate.
+    """
+    return _surrogate(surrogate)[0]
+
+
+def constants(surrogate: int, width: float) -> tuple[float, float]:
+    """The two numbers that `derivative` takes for a surrogate and its width or slope; SpecError as there."""
+    return _surrogate(surrogate)[1](width)
+
+
+def _surrogate(number: int) -> tuple[Callable[..., Any], Callable[[float], tuple[float, float]]]:
+    if number not in _SURROGATES:
+        raise refuse("surrogate of the numba kernel", expected=f"one of {sorted(_SURROGATES)}", got=number)
+    return _SURROGATES[number]

@@ -42,6 +42,7 @@ TRIANGLE = tl.constexpr(lif_form.TRIANGLE)
 SIGMOID = tl.constexpr(lif_form.SIGMOID)
 ARCTAN = tl.constexpr(lif_form.ARCTAN)
 FAST_SIGMOID = tl.constexpr(lif_form.FAST_SIGMOID)
+TANH = tl.constexpr(lif_form.TANH)
 HALF_PI = tl.constexpr(math.pi / 2)
 
 
@@ -58,6 +59,13 @@ def _exp(y: tl.tensor) -> tl.tensor:
 
 
 @triton.jit
+def _logistic(a: tl.tensor, SLOPE: tl.constexpr) -> tl.tensor:
+    """SLOPE q (1 - q), q = 1/(1 + exp(SLOPE a)), of a = |z|."""
+    q = _exp(a * -SLOPE)
+    return SLOPE * q / ((1.0 + q) * (1.0 + q))
+
+
+@triton.jit
 def _derivative(z: tl.tensor, SURROGATE: tl.constexpr, WIDTH: tl.constexpr) -> tl.tensor:
     """h(z) of a surrogate by number (clauses SUR-*)."""
     a = tl.abs(z)
@@ -71,10 +79,12 @@ def _derivative(z: tl.tensor, SURROGATE: tl.constexpr, WIDTH: tl.constexpr) -> t
     elif SURROGATE == FAST_SIGMOID:
         y = 1.0 + a * WIDTH
         h = (WIDTH / 2) / (y * y)
-    else:  # sigmoid, and tanh at twice the slope
-        slope: tl.constexpr = WIDTH if SURROGATE == SIGMOID else 2 * WIDTH
-        q = _exp(a * -slope)
-        h = slope * q / ((1.0 + q) * (1.0 + q))
+    elif SURROGATE == SIGMOID:
+        h = _logistic(a, WIDTH)
+    elif SURROGATE == TANH:
+        h = _logistic(a, 2 * WIDTH)
+    else:
+        tl.static_assert(False, "unknown surrogate")
     return h
 
 
@@ -255,6 +265,11 @@ def _backward(  # noqa: PLR0915  # one pass
 def works_on(device: str) -> bool:
     """Whether tensors of a device can be read: of CUDA devices, and of the CPU by the interpreter."""
     return device == "cuda" or (device == "cpu" and not isinstance(_forward, triton.JITFunction))
+
+
+def remark() -> str:
+    """What is to be said where this kernel serves: nothing; Triton's cache is Triton's."""
+    return ""
 
 
 def forward(x: Tensor, v: Tensor | None, decay: Tensor | None, threshold: Tensor | None, form: Form, traced: bool) -> Outputs:

@@ -7,6 +7,7 @@ evaluated at -|z|, which is the same by symmetry and loses no digits to 1 - q at
 from __future__ import annotations
 
 import math
+from typing import assert_never
 
 import torch
 from torch import Tensor
@@ -37,6 +38,8 @@ def derivative(surrogate: Surrogate, z: Tensor) -> Tensor:
             return fast_sigmoid(z, surrogate.slope)
         case Tanh():
             return tanh(z, surrogate.slope)
+        case _:
+            assert_never(surrogate)
 
 
 def rectangle(z: Tensor, width: float = 1.0) -> Tensor:

@@ -229,16 +229,17 @@ void backward_block(const Arrays<S, P>& a, const Options& o, const Q& q, const H
   if (a.d_v) std::copy_n(e, n, a.d_v + first);
 }
 
-// Call `use` with the surrogate.
+// Call `use` with the surrogate; whether there is one of its number.
 template <class P, class Use>
-void with_surrogate(const Options& o, const Use& use) {
+bool with_surrogate(const Options& o, const Use& use) {
   switch (o.surrogate) {
-    case 0: return use(Rectangle<P>(o.scale));
-    case 1: return use(Triangle<P>(o.scale));
-    case 2: return use(Sigmoid<P>(o.scale));
-    case 3: return use(Arctan<P>(o.scale));
-    case 4: return use(FastSigmoid<P>(o.scale));
-    default: return use(Tanh<P>(o.scale));
+    case 0: use(Rectangle<P>(o.scale)); return true;
+    case 1: use(Triangle<P>(o.scale)); return true;
+    case 2: use(Sigmoid<P>(o.scale)); return true;
+    case 3: use(Arctan<P>(o.scale)); return true;
+    case 4: use(FastSigmoid<P>(o.scale)); return true;
+    case 5: use(Tanh<P>(o.scale)); return true;
+    default: return false;
   }
 }
 

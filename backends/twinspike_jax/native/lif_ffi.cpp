@@ -83,6 +83,8 @@ ffi::Error backward(ffi::ThreadPool pool, Argument x, Argument v, Argument decay
                     Result d_x, Result d_v, Result d_decay, Result d_threshold, double decay_constant,
                     double threshold_constant, double v_reset, bool soft, bool decay_input, int64_t steps, int64_t neurons,
                     int64_t space, bool constant, bool detach, int64_t surrogate, double scale) {
+  const Options o{decay_constant, threshold_constant, v_reset, soft, detach, decay_input, surrogate, scale};
+  if (!with_surrogate<float>(o, [](const auto&) {})) return ffi::Error::InvalidArgument("unknown surrogate");
   return by_format(x, [&](auto stored, auto potential) {
     using S = decltype(stored);
     using P = decltype(potential);
@@ -95,7 +97,6 @@ ffi::Error backward(ffi::ThreadPool pool, Argument x, Argument v, Argument decay
     a.g = given<S>(g), a.e = given<P>(e);
     a.d_x = given<S>(*d_x), a.d_v = given<P>(*d_v);
     a.d_decay = given<P>(*d_decay), a.d_threshold = given<P>(*d_threshold);
-    const Options o{decay_constant, threshold_constant, v_reset, soft, detach, decay_input, surrogate, scale};
     if (size(g)) run(pool, a, o, size(g) / (a.steps * a.neurons));
   });
 }

@@ -9,6 +9,7 @@ to the bit, and exponentials only of numbers <= 0, so that they don't overflow.
 from __future__ import annotations
 
 import math
+from typing import assert_never
 
 import numpy as np
 
@@ -42,6 +43,8 @@ def derivative(surrogate: Surrogate, z: Array) -> Array:
             case Tanh(slope=k):  # 1 - tanh(y)^2 = 4 q/(1 + q)^2 at q = exp(-2|y|), without the cancellation
                 q = np.exp(-2.0 * np.abs(k * z))
                 return np.asarray(2.0 * k * q / (1.0 + q) ** 2)
+            case _:
+                assert_never(surrogate)
 
 
 def primitive(surrogate: Surrogate, z: Array) -> Array:
@@ -65,6 +68,8 @@ def primitive(surrogate: Surrogate, z: Array) -> Array:
             return np.asarray((1.0 + k * z / (1.0 + k * np.abs(z))) / 2)
         case Tanh(slope=k):  # (1 + tanh(y))/2 is the logistic function of 2 y
             return _logistic(2.0 * k * z)
+        case _:
+            assert_never(surrogate)
 
 
 def _logistic(y: Array) -> Array:
