@@ -49,6 +49,8 @@ class Part(NamedTuple):
     """Whether failing is what it must do."""
     spare: float = 0.0
     """Seconds of the budget that it leaves to parts that measure, as long as there are any."""
+    lacks: str = ""
+    """Why it can't be run here; it is then only told."""
     threads: int | None = None
     """Of OpenMP, for parts that run beside others; None: as many as there are cores."""
 
@@ -101,6 +103,8 @@ class Runner:
         for part in parts:
             if words and not any(word in part.name for word in words):
                 self._not_run(part, "left out by --parts")
+            elif part.lacks:
+                self._not_run(part, part.lacks)
             else:
                 pending.append(part)
         running: list[_Job] = []

@@ -355,6 +355,14 @@ def test_the_parts_of_a_visit_have_names_and_files_of_their_own(visit: ModuleTyp
         assert all(Path(word).is_file() for part in parts for word in part.command if word.endswith(".py"))
 
 
+def test_what_needs_a_gpu_is_told_where_there_is_none(visit: ModuleType, tmp_path: Path, bench: Bench) -> None:
+    bench.parts = [part for part in visit.parts(options(tmp_path, tiny=True, device="cpu")) if part.lacks]
+    parts = bench.run()
+    assert {name for name in parts if name.startswith("conformance")} == {"conformance torch tf32", "conformance jax tf32"}
+    assert {found["reason"] for found in parts.values()} == {"it needs a CUDA device: no CPU rounds to TF32"}
+    assert not any(part.lacks for part in visit.parts(options(tmp_path)))
+
+
 def test_proofs_can_not_take_the_time_of_what_was_compiled(visit: ModuleType, tmp_path: Path) -> None:
     given = options(tmp_path)
     parts = list(visit.parts(given))
