@@ -184,7 +184,8 @@ class Runner:
         code = job.process.poll()
         if code is None and now < job.until:
             if job.noted():
-                self._record(job.part, {"status": "running"} | _read(job.part.result), quiet=True)
+                with contextlib.suppress(Exception):  # it may be writing; what it leaves in the end is judged
+                    self._record(job.part, {"status": "running"} | read(job.part.result), quiet=True)
             return False
         job.end()
         self._note(job, f"stopped after {now - job.began:.0f} s" if code is None else said(code))

@@ -183,6 +183,14 @@ def test_a_part_that_ends_badly_loses_itself_and_keeps_what_it_has_noted(bench: 
     assert parts["next"]["second"] == 2
 
 
+def test_a_file_that_is_being_written_is_left_alone(bench: Bench) -> None:
+    """It is looked at many times meanwhile."""
+    write = "p = pathlib.Path(sys.argv[1]); f = p.open('w'); f.write('{'); f.flush(); time.sleep(1); f.write('\"step\": 1}')"
+    bench.add("slow", write)
+    found = bench.run()["slow"]
+    assert (found["status"], found["step"]) == ("ok", 1)
+
+
 def test_a_part_that_leaves_nothing_has_failed(bench: Bench) -> None:
     bench.add("silent", "")
     (bench.scratch / "silent.json").write_text('{"stale": 1}', encoding="utf-8")
