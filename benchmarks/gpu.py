@@ -1,251 +1,240 @@
-"""What the backends do on a machine with a GPU, within ten minutes and without a network: proofs, then times.
+"""What the backends do on a machine with a GPU, within ten minutes and without a network: does it run, is it right, how fast.
 
-    python benchmarks/gpu.py --out DIR [--authors PATH] [--parts lif joint] [--device cpu --tiny]
+    python benchmarks/gpu.py --out DIR [--wheels DIR] [--authors PATH] [--parts lif joint] [--device cpu --tiny]
 
-The checkout need not be installed. Needed are torch, jax, optax, NumPy, msgspec, safetensors, Pillow, hypothesis
-and pytest; a tiny run also scikit-learn, for its digits. What a machine lacks (msgspec, as a rule) goes onto
-PYTHONPATH: `pip download --no-deps` its wheel elsewhere for the machine's Python, then there
-`pip install --no-index --no-deps --target SITE WHEELS`.
+The checkout need not be installed. Needed are torch, jax, optax, NumPy, msgspec, safetensors, Pillow, hypothesis,
+pytest, jaxtyping and beartype; a tiny run also scikit-learn, for its digits. What a machine lacks (msgspec and
+beartype, as a rule) is carried as wheels: `pip download --no-deps --python-version 3.12 --only-binary :all: msgspec
+beartype`, and their folder named by `--wheels` or on PYTHONPATH; they are unpacked, not installed. An epoch reads
+`--data`, a folder that holds `cifar-10-batches-bin` or `cifar-100-binary`; without it pixels are random, which
+costs as much.
 
-Proofs run first and beside one another: the conformance suite on the device in every precision, TF32 caught
-under the name of f32-ieee, CPU and device equal in the exact lane, this project's own tests, and torch
-against jax. Times follow one after another with the device to themselves: the neuron against the device's own
-copy, the joint step, an epoch with its data, memory, and the authors' code if `--authors` names a checkout.
-Each part is a process of its own with a time limit; what is known so far is always in `DIR/gpu.json`,
-`DIR/gpu.log` has what the parts said, `DIR/reports.tar.gz` the suite's reports. `--parts` takes those whose
-name contains one of the words; what an earlier `DIR/gpu.json` has of other parts is kept. Copied to
-`benchmarks/results/gpu.json`, it fills the GPU rows of `docs/performance.md`.
+Order: what takes seconds and shows that the rest can work, each alone; joint steps compiled on the cores, meanwhile
+measurements, one at a time under a lock: the device's own copy and products, the neuron, the eager step, each
+convolution; then proofs, which share the device: the conformance suite in every precision, TF32 caught under the
+name of f32-ieee, CPU and device equal in the exact lane, this project's own tests, torch against jax; then what was
+compiled: step, epoch with its data, profile. Larger batches, the authors' code (`--authors` names a checkout),
+memory and the suite's profile ci take what time is left. Each part is a process with a limit of its own, and all
+have `--seconds` together; for want of time parts are not run, and that is said.
+
+What comes back: `DIR/gpu.json`, whole after every number, `DIR/gpu.log` with what the parts said, and
+`DIR/reports.tar.gz` with the suite's reports. `--scratch` keeps what was compiled for the next call on the same
+machine. `--parts` takes those whose name contains one of the words; what an earlier `DIR/gpu.json` has of other
+parts is kept. Copied to `benchmarks/results/gpu.json`, it fills the GPU rows of `docs/performance.md`.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
 import os
 import signal
-import subprocess
 import sys
-import tarfile
-import tempfile
-import threading
-import time
 import tomllib
+import zipfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from importlib.machinery import PathFinder
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Any, NamedTuple
-from xml.etree import ElementTree
+from typing import Any
 
-from measure import ROOT, cores, header
+from gpu_runner import Part, Runner, earlier, replace
+from measure import ROOT, header
 
 ROOMS = [str(ROOT / room) for room in ("spec", "backends", "conformance", "training", "benchmarks")]
 BACKENDS = ("torch", "jax")
-PRECISIONS = ("f32-ieee", "tf32", "bf16-mixed")
-LEAST = 10.0
-"""Seconds that must be left for a part to be begun."""
-
-
-class Part(NamedTuple):
-    """One process."""
-
-    name: str
-    command: list[str]
-    result: Path
-    """File that it leaves behind: JSON, the suite's report or JUnit."""
-    limit: float
-    """Seconds after which it is ended."""
-    fails: bool = False
-    """Whether failing is what it must do."""
-    threads: int | None = None
-    """Of OpenMP, for parts that run beside others; None: as many as there are cores."""
+PRECISIONS = ("bf16-mixed", "f32-ieee", "tf32")
+NEEDED = ("numpy", "msgspec", "hypothesis", "pytest", "jaxtyping", "beartype")
+"""Without which no part can run."""
+PREFLIGHT, MEASURE, PROVE, FINISH = range(4)
+SPARE = 0.35
+"""Share of the budget that proofs leave to measurements."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for gpu.json, gpu.log and reports.tar.gz")
+    parser.add_argument("--scratch", type=Path, default=ROOT / "build" / "gpu", help="folder that a later call finds again")
+    parser.add_argument("--wheels", type=Path, help="folder of wheels that the machine lacks")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--authors", type=Path, help="folder of a checkout of the authors' code")
-    parser.add_argument("--data", help="folder of CIFAR-10's binary files; without it pixels are random")
+    parser.add_argument("--data", type=Path, help="folder of CIFAR's binary files; without it pixels are random")
     parser.add_argument("--batch-sizes", nargs="*", type=int, default=[512, 1024])
     parser.add_argument("--profile", default="smoke", help="of the conformance suite")
     parser.add_argument("--parts", nargs="*", default=[], help="words, one of which a part's name must contain")
-    parser.add_argument("--seconds", type=float, default=570.0, help="for everything together")
+    parser.add_argument("--seconds", type=float, default=540.0, help="for everything together")
     parser.add_argument("--tiny", action="store_true", help="sizes that show no more than that all of it runs")
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    given = {key: value for key, value in vars(options).items() if key not in ("out", "authors", "data")}
-    report = header("gpu") | {"options": given, "parts": {}}
-    if (earlier := options.out / "gpu.json").is_file():
-        report["parts"] = json.loads(earlier.read_text(encoding="utf-8"))["parts"]
-    deadline = time.monotonic() + options.seconds
-    with tempfile.TemporaryDirectory() as name, (options.out / "gpu.log").open("w", encoding="utf-8") as log:
-        folder = Path(name)
-        runner = _Runner(options.out, report, log, child_environment(folder), deadline, options.parts)
-        # Proofs are not timed, so that they may share the device and the cores.
-        with ThreadPoolExecutor(max(1, cores() // 2)) as pool:
-            list(pool.map(runner.run, [part._replace(threads=2) for part in proofs(options, folder)]))
-        for part in times(options, folder):
-            runner.run(part)
-        with tarfile.open(options.out / "reports.tar.gz", "w:gz") as archive:
-            for found in sorted(folder.glob("*/report.html")):
-                archive.add(found.parent, found.parent.name)
+    for name in ("out", "scratch", "wheels", "authors", "data"):  # parts run in the checkout's folder
+        if getattr(options, name):
+            setattr(options, name, getattr(options, name).resolve())
+    for folder in (options.out, options.scratch):
+        folder.mkdir(parents=True, exist_ok=True)
+    environment = child_environment(options.scratch, [options.wheels] if options.wheels else [])
+    given = {key: value for key, value in vars(options).items() if key not in ("out", "scratch", "wheels", "authors", "data")}
+    report = header("gpu") | {"options": given, "parts": earlier(options.out)}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("gpu.py was ended by SIGTERM"))
+    Runner(options.out, options.scratch, report, environment, options.seconds).run(list(parts(options)), options.parts)
 
 
-def proofs(options: argparse.Namespace, folder: Path) -> Iterator[Part]:
+def parts(options: argparse.Namespace) -> Iterator[Part]:
+    """All parts, of each stage the worthiest first."""
+    yield from preflight(options)
+    yield from measurements(options)
+    yield from proofs(options)
+    yield from rest(options)
+
+
+def preflight(options: argparse.Namespace) -> Iterator[Part]:
+    """Whether anything works, each question a process: some faults end it."""
+    for what in ("sessions", "step", "lif", "kernels"):
+        for backend in BACKENDS:
+            yield check(f"preflight {what} {backend}", what, options, backend, 90, PREFLIGHT)
+
+
+def measurements(options: argparse.Namespace) -> Iterator[Part]:
+    """What is compiled on the cores, and what the device does meanwhile."""
+    sizes = [8] if options.tiny else options.batch_sizes
+    for size in sizes[:1]:
+        yield joint("jax", True, size, options, 300, FINISH, early=True)
+        yield joint("torch", True, size, options, 420, FINISH, early=True)
+    yield own("ceilings", "ceilings", options, 45, MEASURE)
+    for backend in BACKENDS:
+        yield own(f"lif {backend}", "lif", options, 60, MEASURE, "--backend", backend)
+    for size in sizes[:1]:
+        yield joint("torch", False, size, options, 90, MEASURE)
+    yield own("convolutions torch", "convolutions", options, 60, MEASURE)
+
+
+def proofs(options: argparse.Namespace) -> Iterator[Part]:
     """What must hold before any time means anything."""
-    suite = [sys.executable, "-m", "twinspike_conformance"]
-    some = ["--only", "relu"] if options.tiny else []
-    cuda = options.device != "cpu"
+    spare = SPARE * options.seconds
     for backend in BACKENDS:
-        for precision in PRECISIONS if cuda else ("f32-ieee", "bf16-mixed"):
-            at = folder / f"{backend}-{precision}"
-            where = ["--device", options.device, "--precision", precision, "--profile", options.profile, "--report", str(at)]
-            yield Part(f"conformance {backend} {precision}", [*suite, backend, *where, *some], at / "report.json", 240)
+        yield check(f"exact {backend}", "exact", options, backend, 120, PROVE)._replace(spare=spare, threads=2)
+    for precision in PRECISIONS:
+        for backend in BACKENDS:
+            words = [backend, *_where(options, precision)]
+            yield suite(f"conformance {backend} {precision}", words, options, options.profile, 180, PROVE)
     for backend in BACKENDS:
-        at = folder / f"{backend}-liar"
-        liar = f"liar:{backend}_{'tf32' if cuda else 'bf16'}"
-        where = ["--device", options.device, "--precision", "f32-ieee", "--profile", options.profile, "--report", str(at)]
-        command = [*suite, liar, *where, "--only", "digits["]
-        yield Part(f"sentinel {backend}", command, at / "report.json", 120, fails=True)
-        at = folder / f"exact-{backend}.json"
-        yield Part(f"exact {backend}", own("exact", at, options, "--backend", backend), at, 120)
-    at = folder / "cross-torch-jax"
-    where = ["--device", options.device, "--device-b", options.device, "--profile", options.profile, "--report", str(at)]
-    yield Part("cross torch jax", [*suite, "cross", *BACKENDS, *where, *some], at / "report.json", 240)
-    # Warnings are errors where versions are pinned, and these are the machine's own.
-    pytest = [sys.executable, "-m", "pytest", "-q", "-W", "default", "-p", "no:cacheprovider", "--device", options.device]
+        liar = f"liar:{backend}_{'tf32' if options.device != 'cpu' else 'bf16'}"
+        words = [liar, *_where(options, "f32-ieee"), "--only", "digits["]
+        yield suite(f"sentinel {backend}", words, options, options.profile, 120, PROVE)._replace(fails=True)
     for backend in BACKENDS:
-        files = sorted(str(path) for path in (ROOT / "tests").glob(f"test_*{backend}*.py"))
-        others = [f"--without={other}" for other in BACKENDS if other != backend]
-        at = folder / f"{backend}.xml"
-        few = ["-k", "lif or relu"] if options.tiny else []
-        yield Part(f"tests {backend}", [*pytest, *others, "--without=train", f"--junitxml={at}", *few, *files], at, 200)
+        at = options.scratch / f"tests-{backend}.xml"
+        command = [*_tests(options, backend, at), *(["-k", "(relu or layouts) and not numba"] if options.tiny else [])]
+        yield Part(f"tests {backend}", command, at, 200, PROVE, spare=spare, threads=2)
+    words = ["cross", *BACKENDS, "--device", options.device, "--device-b", options.device]
+    yield suite("cross torch jax", words, options, options.profile, 180, PROVE)
 
 
-def times(options: argparse.Namespace, folder: Path) -> Iterator[Part]:
-    """What is timed, by importance."""
-    for backend in BACKENDS:
-        at = folder / f"lif-{backend}.json"
-        yield Part(f"lif {backend}", own("lif", at, options, "--backend", backend), at, 60)
-    modes = {"torch compiled": ("torch", ["--compiled"]), "jax": ("jax", ["--compiled"]), "torch eager": ("torch", [])}
-    for size in options.batch_sizes if not options.tiny else [8]:
-        for mode, (backend, flags) in modes.items():
-            name = f"joint {mode} bf16-mixed {size}"
-            at = folder / f"{name.replace(' ', '-')}.json"
-            yield Part(name, own("joint", at, options, "--backend", backend, *flags, "--batch-size", str(size)), at, 150)
-        if options.authors:
-            for precision in ("f16-amp", "bf16-mixed") if options.device != "cpu" else ("f32-ieee",):
-                at = folder / f"authors-{precision}-{size}.json"
-                more = ["--authors", str(options.authors), "--precision", precision, "--batch-size", str(size)]
-                yield Part(f"joint authors {precision} {size}", own("authors", at, options, *more), at, 90)
-    sizes = ["2", "4"] if options.tiny else ["32", "64"]
-    at = folder / f"memory_torch_{options.device}.json"
-    command = [sys.executable, str(ROOT / "benchmarks" / "memory.py"), "--device", options.device, "--out", str(folder)]
-    command += ["--batch-sizes", *sizes, *(["--network", "digits_cnn"] if options.tiny else [])]
+def rest(options: argparse.Namespace) -> Iterator[Part]:
+    """What takes the time that is left."""
+    for precision in () if not options.authors else ("f16-amp", "bf16-mixed") if options.device != "cpu" else ("f32-ieee",):
+        for size in [8] if options.tiny else options.batch_sizes[:1]:
+            more = ["--authors", str(options.authors), "--precision", precision, "--batch-size", str(size)]
+            yield own(f"joint authors {precision} {size}", "authors", options, 90, FINISH, *more)
+    for size in () if options.tiny else options.batch_sizes[1:]:
+        yield joint("jax", True, size, options, 240, FINISH)
+        yield joint("torch", True, size, options, 300, FINISH)
+    at = options.scratch / f"memory_torch_{options.device}.json"
+    command = [sys.executable, str(ROOT / "benchmarks" / "memory.py"), "--device", options.device, "--out", str(options.scratch)]
+    command += ["--batch-sizes", "2", "4", "--network", "digits_cnn"] if options.tiny else ["--batch-sizes", "32", "64"]
     command += ["--authors", str(options.authors)] if options.authors and not options.tiny else []
-    yield Part("memory torch", command, at, 90)
+    yield Part("memory torch", command, at, 90, FINISH)
+    for backend in BACKENDS:
+        for precision in PRECISIONS:
+            words = [backend, *_where(options, precision)]
+            yield suite(f"profile ci {backend} {precision}", words, options, "ci", 240, FINISH)
 
 
-def own(part: str, result: Path, options: argparse.Namespace, *more: str) -> list[str]:
-    """Command of a part in `gpu_parts.py`."""
-    command = [sys.executable, str(ROOT / "benchmarks" / "gpu_parts.py"), part, str(result), "--device", options.device]
-    command += ["--data", options.data] if options.data else []
-    return [*command, *more, *(["--tiny"] if options.tiny else [])]
+def joint(backend: str, compiled: bool, size: int, options: argparse.Namespace, limit: float, stage: int, **more: Any) -> Part:
+    """A joint step, its epoch and its profile."""
+    mode = "jax" if backend == "jax" else f"torch {'compiled' if compiled else 'eager'}"
+    words = ["--backend", backend, "--batch-size", str(size), *(["--compiled"] if compiled else [])]
+    words += ["--data", str(options.data)] if options.data else []
+    return own(f"joint {mode} bf16-mixed {size}", "joint", options, limit, stage, *words)._replace(**more)
 
 
-class _Runner:
-    """Runs parts and writes the report after each."""
-
-    def __init__(
-        self, out: Path, report: dict[str, Any], log: Any, environment: dict[str, str], deadline: float, words: list[str]
-    ) -> None:
-        self.out, self.report, self.log = out, report, log
-        self.environment, self.deadline, self.words = environment, deadline, words
-        self.lock = threading.Lock()
-
-    def run(self, part: Part) -> None:
-        """Run one part, if it is wanted and there is time."""
-        left = self.deadline - time.monotonic()
-        if self.words and not any(word in part.name for word in self.words):
-            found = {"status": "not run", "reason": "left out by --parts"}
-        elif left < LEAST:
-            found = {"status": "not run", "reason": "no time left"}
-        else:
-            environment = self.environment | ({"OMP_NUM_THREADS": str(part.threads)} if part.threads else {})
-            found, text = execute(part.command, environment, min(part.limit, left))
-            found |= read(part.result)
-            if part.fails:
-                found["status"] = "ok" if found.get("verdict") == "fail" else f"expected a verdict fail: {found['status']}"
-            if found["status"] != "ok":
-                found["said"] = text.rstrip().rpartition("\n")[2]
-            with self.lock:
-                self.log.write(f"$ {' '.join(part.command)}\n{text}\n{found['status']}\n\n")
-                self.log.flush()
-        with self.lock:
-            if found["status"] != "not run" or part.name not in self.report["parts"]:
-                self.report["parts"][part.name] = found
-            print(f"{part.name}: {json.dumps(found)}", flush=True)
-            text = json.dumps(self.report, indent=1, default=str)
-            (self.out / "gpu.json").write_text(text.replace(str(ROOT), "CHECKOUT") + "\n", encoding="utf-8")
+def own(name: str, part: str, options: argparse.Namespace, limit: float, stage: int, *more: str) -> Part:
+    """A part of `gpu_parts.py`: it takes the device's lock itself."""
+    words = ["--lock", str(options.scratch / "device.lock"), *more]
+    return _script("gpu_parts.py", name, part, options, limit, stage, words)._replace(alone=True)
 
 
-def execute(command: Sequence[str], environment: dict[str, str], seconds: float) -> tuple[dict[str, Any], str]:
-    """(status and seconds, what it said) of one process; a late one is ended with all its children."""
-    began = time.monotonic()
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output, start_new_session=True)
-        try:
-            status = "ok" if process.wait(seconds) == 0 else f"failed with {process.returncode}"
-        except subprocess.TimeoutExpired:
-            status = f"stopped after {seconds:.0f} s"
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        output.seek(0)
-        return {"status": status, "seconds": round(time.monotonic() - began, 1)}, output.read()
+def check(name: str, part: str, options: argparse.Namespace, backend: str, limit: float, stage: int) -> Part:
+    """A part of `gpu_checks.py`."""
+    return _script("gpu_checks.py", name, part, options, limit, stage, ["--backend", backend])
 
 
-def read(result: Path) -> dict[str, Any]:
-    """What a part left behind, whole or not: its JSON, the counts of a report of the suite, or of a JUnit file."""
-    if not result.is_file():
-        return {}
-    if result.name == "report.json":
-        records = json.loads(result.read_text(encoding="utf-8"))["records"]
-        chosen = [record for record in records if record["reason"] != "left out by --only"]
-        counts: dict[str, Any] = {"statuses": {}, "comparisons": sum(record["comparisons"] for record in chosen)}
-        for record in chosen:
-            counts["statuses"][record["status"]] = counts["statuses"].get(record["status"], 0) + 1
-        failed = [record["id"] for record in chosen if record["status"] in ("fail", "error")]
-        return counts | {"failed": failed, "verdict": "fail" if failed else "pass"}
-    if result.suffix == ".json":
-        return dict(json.loads(result.read_text(encoding="utf-8")))
-    (suite,) = ElementTree.parse(result).getroot().iter("testsuite")
-    found: dict[str, Any] = {key: int(suite.get(key, "0")) for key in ("tests", "failures", "errors", "skipped")}
-    bad = [case for case in suite.iter("testcase") if case.find("failure") is not None or case.find("error") is not None]
-    return found | {"failed": [f"{case.get('classname')}::{case.get('name')}" for case in bad]}
+def _script(file: str, name: str, part: str, options: argparse.Namespace, limit: float, stage: int, words: Sequence[str]) -> Part:
+    at = options.scratch / f"{name.replace(' ', '-')}.json"
+    command = [sys.executable, str(ROOT / "benchmarks" / file), part, str(at), "--device", options.device, *words]
+    return Part(name, [*command, *(["--tiny"] if options.tiny else [])], at, limit, stage)
 
 
-def child_environment(folder: Path) -> dict[str, str]:
-    """Environment in which the rooms can be imported and backends be found by name, installed or not."""
-    path = [*ROOMS, os.environ.get("PYTHONPATH", "")]
+def suite(name: str, words: Sequence[str], options: argparse.Namespace, profile: str, limit: float, stage: int) -> Part:
+    """A run of the conformance suite."""
+    at = options.scratch / name.replace(" ", "-")
+    some = ["--only", "relu"] if options.tiny and "--only" not in words else []
+    command = [sys.executable, "-m", "twinspike_conformance", *words, "--profile", profile, "--report", str(at), *some]
+    spare = SPARE * options.seconds if stage == PROVE else 0.0
+    lacks = "it needs a CUDA device: no CPU rounds to TF32" if "tf32" in words and options.device == "cpu" else ""
+    return Part(name, command, at / "report.json", limit, stage, spare=spare, lacks=lacks, threads=2)
+
+
+def _where(options: argparse.Namespace, precision: str) -> list[str]:
+    return ["--device", options.device, "--precision", precision]
+
+
+def _tests(options: argparse.Namespace, backend: str, result: Path) -> list[str]:
+    """pytest, of the backend's tests those that compute on the device that is named."""
+    files = sorted(str(path) for path in (ROOT / "tests").glob(f"test_*{backend}_*.py"))
+    files += [str(ROOT / "tests" / "test_kernels_lif.py")] if backend == "torch" else []
+    # Warnings are errors where versions are pinned, and these are the machine's own.
+    command = [sys.executable, "-m", "pytest", "-q", "-W", "default", "-p", "no:cacheprovider", f"--junitxml={result}"]
+    return [*command, "--device", options.device, "--on-device", *files]
+
+
+def child_environment(scratch: Path, wheels: Sequence[Path]) -> dict[str, str]:
+    """Environment in which the rooms can be imported and backends be found by name, installed or not.
+
+    Code that frameworks compile is kept in `scratch`, unless the environment names other folders.
+    """
+    given = [Path(word) for word in os.environ.get("PYTHONPATH", "").split(os.pathsep) if word]
+    site = scratch / "site"
+    for wheel in sorted(wheel for folder in (*wheels, *given) if folder.is_dir() for wheel in folder.glob("*.whl")):
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(site)
+    there = [str(site), *map(str, given), *sys.path]
+    missing = [name for name in NEEDED if PathFinder.find_spec(name, there) is None]
+    if missing:
+        sys.exit(f"gpu.py: expected the packages {', '.join(NEEDED)}, got no {', '.join(missing)}: name wheels by --wheels")
+    path = [*ROOMS, str(site), *map(str, given)]
     try:
         distribution("twinspike")
     except PackageNotFoundError:
-        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-        info = folder / "metadata" / "twinspike-0.dist-info"
-        info.mkdir(parents=True)
-        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: twinspike\nVersion: 0\n", encoding="utf-8")
-        groups = "".join(
-            f"[{group}]\n" + "".join(f"{name} = {value}\n" for name, value in points.items())
-            for group, points in project["entry-points"].items()
-        )
-        (info / "entry_points.txt").write_text(groups, encoding="utf-8")
-        path.insert(0, str(info.parent))
-    # Proofs of both frameworks share the device's memory.
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path)), "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+        path.insert(0, str(_entry_points(scratch / "metadata" / "twinspike-0.dist-info")))
+    kept = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton", "JAX_COMPILATION_CACHE_DIR": "jax"}
+    return {
+        **{name: str(scratch / folder) for name, folder in kept.items()},
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # parts share the device's memory
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(path),
+    }
+
+
+def _entry_points(info: Path) -> Path:
+    """Write the metadata by which backends are found; the folder to be put on the path."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    groups = "".join(
+        f"[{group}]\n" + "".join(f"{name} = {value}\n" for name, value in points.items())
+        for group, points in project["entry-points"].items()
+    )
+    info.mkdir(parents=True, exist_ok=True)
+    metadata = "Metadata-Version: 2.1\nName: twinspike\nVersion: 0\n"
+    for name, text in (("METADATA", metadata), ("entry_points.txt", groups)):
+        replace(info / name, partial(Path.write_text, data=text, encoding="utf-8"))
+    return info.parent
 
 
 if __name__ == "__main__":

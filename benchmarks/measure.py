@@ -21,8 +21,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from twinspike_training import heap
-
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 SCHEMA = 1
@@ -161,6 +159,8 @@ def restrict(threads: int) -> None:
     To be called before a framework is loaded: jax takes its number of threads from the cores that the process may use,
     OpenMP from the variable.
     """
+    from twinspike_training import heap  # here, since gpu.py imports this file where nothing of the project can be found yet
+
     if threads > cores():
         sys.exit(f"--threads: expected at most {cores()}, the cores of this machine, got {threads}")
     if hasattr(os, "sched_setaffinity"):

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import twinspike as ts
+from twinspike.network import INPUT, Activation, Add, Branch, Conv, GlobalPool, Linear, Network, Norm
 
 LEARNING_RATE = 1e-3
 """Not the paper's 0.1: numbers stay finite over many steps on one batch."""
@@ -24,8 +25,10 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     compiled: bool = False
     recompute: bool = False
     network: str = "resnet18"
+    """One of the zoo, or `small`."""
     width: int | None = None
     """Of the network; None: its usual one."""
+    classes: int = 10
     time_steps: int = 4
     batch_size: int = 8
 
@@ -35,7 +38,7 @@ class JointStep:
 
     def __init__(self, work: Workload) -> None:
         self.session: Any = ts.load(work.backend).session(work.device, work.precision, work.compiled)
-        network = ts.network(work.network, width=work.width)
+        network = small() if work.network == "small" else ts.network(work.network, width=work.width, classes=work.classes)
         method, optimizer = ts.Method(time_steps=work.time_steps), ts.SGD()
         options = {"recompute": True} if work.recompute else {}
         self.program = self.session.program(network, method, optimizer, **options)
@@ -49,6 +52,27 @@ class JointStep:
 
     def __call__(self) -> float:
         return float(self.session.to_numpy(self.start()))
+
+
+def small() -> Network:
+    """For digits: one residual block whose shortcut is a kernel of one tap and stride 2, as in every ResNet."""
+    layers = (
+        Conv(name="stem", input=INPUT, out_channels=4, kernel=3, padding=1, part="stem"),
+        Norm(name="stem.norm", input="stem"),
+        Activation(name="one", input="stem.norm"),
+        Conv(name="body", input="one", out_channels=4, kernel=3, stride=2, padding=1),
+        Norm(name="body.norm", input="body"),
+        Conv(name="short", input="one", out_channels=4, kernel=1, stride=2),
+        Norm(name="short.norm", input="short"),
+        Add(name="sum", input="short.norm", other="body.norm"),
+        Activation(name="two", input="sum"),
+        GlobalPool(name="f1", input="one"),
+        Linear(name="h1", input="f1", out_features=10),
+        GlobalPool(name="f2", input="two"),
+        Linear(name="h2", input="f2", out_features=10),
+    )
+    exits = (Branch(feature="f1", head="h1"), Branch(feature="f2", head="h2"))
+    return Network(name="small", input_shape=(1, 8, 8), event=False, layers=layers, exits=exits)
 
 
 def offers_recompute(backend: str) -> bool:

@@ -262,7 +262,19 @@ def check_plot(svg: str) -> None:
 
 def _gpu(known: dict[str, Result]) -> Iterator[str]:
     result = known.get("gpu")
-    yield from ("## On a GPU\n", f"{_where(result)}\n")
+    yield from (
+        "## On a GPU\n",
+        "A visit takes ten minutes on a machine with torch, jax and a CUDA device, without a network, and nothing is installed",
+        "there. Carried are a checkout, wheels of what the machine lacks for its version of Python (as a rule msgspec and",
+        "beartype), and, for an epoch of real images, CIFAR-10 or CIFAR-100 as its authors' binary files, or packed in any way",
+        "and unpacked there. One command, to be tried on a CPU first, with `--device cpu --tiny`:\n",
+        "```console",
+        "python benchmarks/gpu.py --out DIR --wheels WHEELS --data DATA --seconds 540",
+        "```\n",
+        "Back come `gpu.json`, whole after every number, `gpu.log` and `reports.tar.gz`. What was compiled is kept in",
+        "`build/gpu` for a second call on the same machine, which may ask for some of the parts by `--parts`.\n",
+        f"{_where(result)}\n",
+    )
     if result is None:
         yield "`benchmarks/gpu.py` has not been run on a GPU: every GPU row above is open, and nothing is claimed."
         return

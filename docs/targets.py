@@ -77,7 +77,7 @@ def _suite(backend: str, profile: str) -> Callable[[Result], float]:
 
 
 def _gpu_verdicts(result: Result) -> float:
-    verdicts = [value["verdict"] for name, value in result["parts"].items() if name.startswith("conformance ")]
+    verdicts = [value.get("verdict") for name, value in result["parts"].items() if name.startswith("conformance ")]
     passed: int = sum(verdict == "pass" for verdict in verdicts)
     return 6 - passed
 

@@ -52,6 +52,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--only", choices=words, help="run the test files that need this, and no others")
     group.addoption("--device", default="cpu", help="device on which backends are tested, such as cpu or cuda")
+    group.addoption("--on-device", action="store_true", help="run the tests that compute on that device, and no others")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -64,6 +65,13 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     left_out = bool(needed & set(config.getoption("without")))
     other = only is not None and collection_path.suffix == ".py" and only not in needed
     return True if left_out or other else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("on_device"):
+        others = [item for item in items if "device" not in getattr(item, "fixturenames", ())]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in others]
 
 
 @pytest.fixture(scope="session")

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import warnings
 from typing import Any
 
-import numba
 import numpy as np
 import pytest
 import torch
-from torch_examples import SURROGATES, dyadic
+from torch_examples import SURROGATES, dyadic, lif_gradients
 
 import twinspike as ts
 import twinspike_torch as tt
 from twinspike.operations import OPERATIONS
-from twinspike_torch import lif_kernels, lif_numba, lif_numba_loops, lif_numba_numbers
+from twinspike_torch import lif_kernels
 from twinspike_torch.lif_form import form
 
 ROUNDOFF = {torch.float64: 2.0**-53, torch.float32: 2.0**-24}
@@ -31,14 +29,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     on_host = metafunc.config.getoption("device") == "cpu"
     if "kernel" in metafunc.fixturenames:
         metafunc.parametrize("kernel", ["numba", "triton"] if on_host else ["triton"])
-
-
-def gradients(kernel: Any, neuron: ts.Neuron, inputs: dict[str, torch.Tensor], g: torch.Tensor, e: torch.Tensor) -> Any:
-    """Spikes, potentials, state, and the gradients of all inputs."""
-    leaves = {name: value.detach().requires_grad_() for name, value in inputs.items()}
-    out = tt.lif_traced(**leaves, neuron=neuron, kernel=kernel)
-    found = torch.autograd.grad([out.s, out.v], list(leaves.values()), [g, e])
-    return {"s": out.s.detach(), "u": out.u, "v": out.v.detach()}, dict(zip(leaves, found, strict=True))
 
 
 def example(steps: int, learned: tuple[int, ...] | None, state: bool, device: str, dtype: torch.dtype) -> Any:
@@ -62,7 +52,7 @@ def test_every_option_equals_the_reference_bit_for_bit(
 ) -> None:
     neuron, row = ts.Neuron(decay=0.5, v_reset=-0.25 if options["reset"] == "hard" else 0.0, **options), OPERATIONS["lif"]
     host, seeds, inputs, cotangents = example(2, learned, state, device, dtype)
-    got = gradients(kernel, neuron, inputs, cotangents["s"], cotangents["v"])
+    got = lif_gradients(kernel, neuron, inputs, cotangents["s"], cotangents["v"])
     assert row.adjoint is not None
     for values, wanted in zip(got, (row.forward(neuron, host), row.adjoint(neuron, host, seeds)), strict=True):
         assert values.keys() <= wanted.keys()
@@ -78,7 +68,7 @@ def test_sequences_longer_than_a_segment_equal_the_reference_bit_for_bit(kernel:
     host, seeds, inputs, cotangents = example(steps, None, True, device, torch.float64)
     host |= {"decay": np.ones(3), "threshold": np.full(3, 0.75)}
     inputs |= {"decay": torch.ones(3, device=device).double(), "threshold": torch.full((3,), 0.75, device=device).double()}
-    got = gradients(kernel, neuron, inputs, cotangents["s"], cotangents["v"])
+    got = lif_gradients(kernel, neuron, inputs, cotangents["s"], cotangents["v"])
     assert row.adjoint is not None
     for values, wanted in zip(got, (row.forward(neuron, host), row.adjoint(neuron, host, seeds)), strict=True):
         for name, value in values.items():
@@ -92,7 +82,7 @@ def test_every_surrogate_s_gradient(kernel: Any, surrogate: Any, dtype: torch.dt
     neuron = ts.Neuron(surrogate=surrogate, threshold=0.5)
     u = torch.arange(-80, 81, dtype=dtype, device=device).reshape(1, 1, -1) / 4
     one = torch.ones_like(u)
-    _, found = gradients(kernel, neuron, {"x": u}, one, torch.zeros_like(u[0]))
+    _, found = lif_gradients(kernel, neuron, {"x": u}, one, torch.zeros_like(u[0]))
     wanted = ts.reference.surrogate.derivative(surrogate, u.cpu().double().numpy() - 0.5)
     assert wanted.max() > 0
     assert (np.abs(found["x"].cpu().numpy() - wanted) <= 12 * ROUNDOFF[dtype] * wanted).all()
@@ -128,8 +118,8 @@ def test_layouts_change_nothing_and_are_kept(kernel: Any, layout: str, device: s
     channels = x.shape[2]
     learned = {"decay": torch.arange(channels, device=device).double() / 8, "threshold": torch.full((channels,), 0.5).to(x)}
     g, e = torch.from_numpy(dyadic(np.random.default_rng(1), *x.shape)).to(device), torch.ones_like(x[0])
-    got = gradients(kernel, neuron, {"x": x, **learned}, g, e)
-    wanted = gradients("plain", neuron, {"x": x, **learned}, g, e)
+    got = lif_gradients(kernel, neuron, {"x": x, **learned}, g, e)
+    wanted = lif_gradients("plain", neuron, {"x": x, **learned}, g, e)
     for ours, theirs in zip(got, wanted, strict=True):
         for name in theirs:
             assert torch.equal(ours[name], theirs[name]), name
@@ -149,7 +139,7 @@ def test_double_use_of_a_gradient_s_memory_is_refused(kernel: Any, device: str) 
 def test_formats_of_sixteen_bits_keep_potentials_in_float32(kernel: Any, dtype: torch.dtype, device: str) -> None:
     x = torch.tensor([1 + 2.0**-7, 2.0**-7], dtype=dtype, device=device).reshape(2, 1, 1)
     neuron = ts.Neuron(decay=2.0**-10, threshold=2.0, surrogate=ts.Rectangle(width=8.0))
-    out, found = gradients(kernel, neuron, {"x": x}, torch.ones_like(x), torch.zeros(1, 1, device=device))
+    out, found = lif_gradients(kernel, neuron, {"x": x}, torch.ones_like(x), torch.zeros(1, 1, device=device))
     assert out["u"][1].item() == 2.0**-7 + 2.0**-10 * (1 + 2.0**-7)
     assert (out["s"].dtype, out["u"].dtype, found["x"].dtype) == (dtype, torch.float32, dtype)
     assert found["x"].flatten().tolist()[1] == 0.125
@@ -179,98 +169,3 @@ def test_the_operators_say_what_they_return(kernel: Any, memory: torch.memory_fo
     torch.library.opcheck(lif_kernels._forward_operator, (x, None, *learned, options, kernel, True), test_utils=checks)
     arguments = (x, torch.zeros_like(x[0]), *learned, x, None, options, kernel, [True, False])
     torch.library.opcheck(lif_kernels._backward_operator, arguments, test_utils=checks)
-
-
-# --- Numba alone -----------------------------------------------------------------------------------------
-
-
-def test_no_loop_is_compiled_for_an_unknown_surrogate() -> None:
-    with pytest.raises(ts.SpecError, match=r"^surrogate of the numba kernel: expected one of \[0, 1, 2, 3, 4, 5\], got 6$"):
-        lif_numba_loops.backward(np.float32, np.float32, 6, 0)
-
-
-def numba_gradients(neurons: int, threads: int, steps: int = 3) -> list[torch.Tensor]:
-    found, before = torch.Generator().manual_seed(neurons), torch.get_num_threads()
-    x = torch.randn(steps, 1, 2, neurons, generator=found)
-    learned = {"decay": torch.tensor([0.5, 0.25]), "threshold": torch.tensor([0.5, 0.75])}
-    torch.set_num_threads(threads)
-    try:
-        out, grads = gradients("numba", ts.Neuron(surrogate=ts.Arctan()), {"x": x, **learned}, x, x[0])
-    finally:
-        torch.set_num_threads(before)
-    return [*out.values(), *grads.values()]
-
-
-@pytest.fixture
-def shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small work goes to threads too, in small blocks."""
-    monkeypatch.setattr(lif_numba, "SHARE", 1)
-    monkeypatch.setattr(lif_numba, "BLOCK", 64)
-
-
-@pytest.mark.usefixtures("shared_out")
-@pytest.mark.parametrize("neurons", [1, 31, 32, 33, 64, 200])
-def test_blocks_and_threads_change_no_bit(neurons: int) -> None:
-    """Two channels of `neurons` neurons, on both sides of whole blocks; results are those of one block."""
-    alone = numba_gradients(neurons, 1)
-    assert all(torch.equal(a, b) for threads in (2, 5) for a, b in zip(alone, numba_gradients(neurons, threads), strict=True))
-    plain, grads = gradients(
-        "plain", ts.Neuron(), {"x": torch.ones(1, 1, 2, neurons)}, torch.ones(1, 1, 2, neurons), torch.zeros(1, 2, neurons)
-    )
-    ours, ours_grads = gradients(
-        "numba", ts.Neuron(), {"x": torch.ones(1, 1, 2, neurons)}, torch.ones(1, 1, 2, neurons), torch.zeros(1, 2, neurons)
-    )
-    assert torch.equal(plain["s"], ours["s"])
-    assert torch.equal(grads["x"], ours_grads["x"])
-
-
-@pytest.mark.parametrize("neurons", [20_000, 40_001])
-def test_threads_change_no_bit_of_a_sum_over_all_neurons(neurons: int) -> None:
-    """So many that torch would share their sum out to threads."""
-    found, before = [], torch.get_num_threads()
-    x = torch.randn(2, 1, 2, neurons, generator=torch.Generator().manual_seed(0))
-    for threads in (1, 2, 3):
-        torch.set_num_threads(threads)
-        try:
-            inputs = {"x": x, "decay": torch.tensor(0.5), "threshold": torch.tensor(0.5)}
-            found.append(gradients("numba", ts.Neuron(surrogate=ts.Arctan()), inputs, x, x[0])[1])
-        finally:
-            torch.set_num_threads(before)
-    assert all(torch.equal(found[0][name], other[name]) for other in found[1:] for name in found[0])
-
-
-def _in_child(queue: Any) -> None:
-    queue.put([value.sum().item() for value in numba_gradients(200, 2)])
-
-
-@pytest.mark.usefixtures("shared_out")
-def test_a_forked_process_computes_on() -> None:
-    here = [value.sum().item() for value in numba_gradients(200, 2)]
-    context = multiprocessing.get_context("fork")
-    queue = context.Queue()
-    child = context.Process(target=_in_child, args=(queue,))
-    child.start()
-    assert queue.get(timeout=60) == here
-    child.join(60)
-    assert child.exitcode == 0
-
-
-@numba.njit
-def _to_bits_and_back(values: Any, bits: Any, back: Any) -> None:
-    for i in range(len(values)):
-        bits[i] = lif_numba_numbers.narrow(values[i])
-        back[i] = lif_numba_numbers.widen(bits[i])
-
-
-def test_gradients_are_rounded_to_bfloat16_as_torch_rounds() -> None:
-    """All 2^16 patterns of the upper half of a float32, with lower halves around a tie; NaN stays NaN."""
-    upper = np.arange(1 << 16, dtype=np.uint32) << 16
-    for lower in (0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF):
-        values = (upper | np.uint32(lower)).view(np.float32)
-        bits, back = np.empty(1 << 16, np.uint16), np.empty(1 << 16, np.float32)
-        _to_bits_and_back(values, bits, back)
-        wanted = torch.from_numpy(values).to(torch.bfloat16)
-        got = torch.from_numpy(bits).view(torch.bfloat16)
-        assert torch.equal(got.isnan(), wanted.isnan())
-        assert torch.equal(got[~got.isnan()].view(torch.int16), wanted[~wanted.isnan()].view(torch.int16))
-        np.testing.assert_array_equal(back, got.float().numpy())

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 import twinspike as ts
+import twinspike_torch as tt
 from twinspike.network import INPUT, Activation, Branch, Conv, GlobalPool, Linear, Norm
 from twinspike.operations import OPERATIONS, Composition, Convolution, Nothing, Pooling, Readout
 from twinspike.parameters import initial_state
@@ -25,6 +26,14 @@ NEURONS = [
 def dyadic(rng: np.random.Generator, *shape: int, top: int = 4, unit: float = 0.25) -> np.ndarray:
     """Multiples of `unit` of at most `top` units, exact in every format."""
     return rng.integers(-top, top, shape, endpoint=True) * unit
+
+
+def lif_gradients(kernel: Any, neuron: ts.Neuron, inputs: dict[str, torch.Tensor], g: torch.Tensor, e: torch.Tensor) -> Any:
+    """Spikes, potentials, state, and the gradients of all inputs, by a kernel."""
+    leaves = {name: value.detach().requires_grad_() for name, value in inputs.items()}
+    out = tt.lif_traced(**leaves, neuron=neuron, kernel=kernel)
+    found = torch.autograd.grad([out.s, out.v], list(leaves.values()), [g, e])
+    return {"s": out.s.detach(), "u": out.u, "v": out.v.detach()}, dict(zip(leaves, found, strict=True))
 
 
 def exact_cases() -> list[Any]:

@@ -1,20 +1,23 @@
 """Convolutions of channels-last maps (B, H, W, C) with kernels (kh, kw, in, out), which is how XLA's CPU kernels want them.
 
 Where windows do not overlap (a 1 x 1 kernel, or a kernel as large as its stride) a convolution is one matrix
-product over patches: XLA's own gradients of such convolutions are many times slower. `conv_mixed` has an adjoint
-of its own: JAX would round a kernel's gradient to bfloat16 on the way, where clause PRE-2 wants it in float32.
+product over patches: XLA's own gradients of such convolutions are many times slower. Not so where a kernel of one tap
+skips pixels, for any platform but the CPU: XLA 0.11 for sm_90 fuses the skipping with a product of bfloat16 and ends the
+process (a failed check in triton_tiling_propagation). `conv_mixed` has an adjoint of its own: JAX would round a kernel's
+gradient to bfloat16 on the way, where clause PRE-2 wants it in float32.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 from twinspike_jax import products
+from twinspike_jax.products import Function
 
 _MAPS = ("NHWC", "HWIO", "NHWC")
 
@@ -24,7 +27,9 @@ class _Form(NamedTuple):
 
     stride: int
     padding: int
-    precision: lax.Precision
+    precision: lax.Precision | None = None
+    sums: Any = None
+    """Format of the sums and of what is returned; None: that of the map."""
 
 
 def conv(x: Array, kernel: Array, stride: int, padding: int, precision: lax.Precision) -> Array:
@@ -41,21 +46,27 @@ def conv(x: Array, kernel: Array, stride: int, padding: int, precision: lax.Prec
         (B, H', W', O), H' = (H + 2 padding - kh)//stride + 1.
     """
     form = _Form(stride, padding, precision)
-    return _plain(form, x, kernel) if products.serve(x, kernel) is None else _conv(form, x, kernel)
+    by_us = products.serve(x, kernel) is not None or _skips(kernel.shape, stride, padding)
+    return _conv(form, x, kernel) if by_us else _plain(form, x, kernel)
 
 
 def _plain(form: _Form, x: Array, kernel: Array) -> Array:
-    stride, padding, precision = form
-    if _tiles(kernel, stride, padding):
-        return jnp.matmul(_patches(kernel.shape[0], stride, x), kernel.reshape(-1, kernel.shape[-1]), precision=precision)
-    pads = [(padding, padding)] * 2
-    return lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=_MAPS, precision=precision)
+    """By XLA."""
+    given = {"precision": form.precision, "preferred_element_type": form.sums}
+
+    def by_patches(x: Array, kernel: Array) -> Array:
+        return jnp.matmul(_patches(kernel.shape[0], form.stride, x), kernel.reshape(-1, kernel.shape[-1]), **given)
+
+    def by_windows(x: Array, kernel: Array) -> Array:
+        pads = [(form.padding, form.padding)] * 2
+        return lax.conv_general_dilated(x, kernel, (form.stride, form.stride), pads, dimension_numbers=_MAPS, **given)
+
+    return _chosen(by_patches, by_windows, form, kernel.shape, x, kernel)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _conv(form: _Form, x: Array, kernel: Array) -> Array:
-    kernels = products.library(x, kernel)
-    return products.on_cpu(partial(products.convolution, kernels, form.stride, form.padding), partial(_plain, form), x, kernel)
+    return _served(partial(_plain, form), products.convolution, (form.stride, form.padding), x, kernel)
 
 
 def _conv_forward(form: _Form, x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -65,20 +76,28 @@ def _conv_forward(form: _Form, x: Array, kernel: Array) -> tuple[Array, tuple[Ar
 def _conv_backward(form: _Form, residuals: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
     """Both gradients by themselves, so that a compiled program leaves out the one that nobody wants."""
     x, kernel = residuals
-    call = products.library(x, kernel), form.stride, form.padding
-    d_x = products.on_cpu(
-        partial(products.convolution_map, *call, x.shape),
+    sizes = form.stride, form.padding
+    d_x = _served(
         lambda k, g: jax.linear_transpose(lambda m: _plain(form, m, k), x)(g)[0],
+        products.convolution_map,
+        (*sizes, x.shape),
         kernel,
         g,
     )
-    d_kernel = products.on_cpu(
-        partial(products.convolution_kernel, *call, kernel.shape),
+    d_kernel = _served(
         lambda m, g: jax.linear_transpose(lambda k: _plain(form, m, k), kernel)(g)[0],
+        products.convolution_kernel,
+        (*sizes, kernel.shape),
         x,
         g,
     )
     return d_x, d_kernel
+
+
+def _served(plain: Function, kernel: Function, options: tuple[Any, ...], *arrays: Array) -> Array:
+    """What the package's kernel computes where it serves, else plain XLA."""
+    found = products.serve(*arrays)
+    return plain(*arrays) if found is None else products.on_cpu(partial(kernel, found, *options), plain, *arrays)
 
 
 _conv.defvjp(_conv_forward, _conv_backward)
@@ -94,12 +113,7 @@ def conv_mixed(x: Array, kernel: Array, stride: int, padding: int) -> Array:
 
 
 def _mixed(x: Array, kernel: Array, stride: int, padding: int) -> Array:
-    if _tiles(kernel, stride, padding):
-        matrix = kernel.reshape(-1, kernel.shape[-1])
-        return jnp.matmul(_patches(kernel.shape[0], stride, x), matrix, preferred_element_type=jnp.float32).astype(x.dtype)
-    pads = [(padding, padding)] * 2
-    y = lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=_MAPS, preferred_element_type=jnp.float32)
-    return y.astype(x.dtype)
+    return _plain(_Form(stride, padding, sums=jnp.float32), x, kernel).astype(x.dtype)
 
 
 def _mixed_forward(x: Array, kernel: Array, stride: int, padding: int) -> tuple[Array, tuple[Array, Array]]:
@@ -110,42 +124,70 @@ def _mixed_forward(x: Array, kernel: Array, stride: int, padding: int) -> tuple[
 def _mixed_backward(stride: int, padding: int, residuals: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
     """Both gradients, as products over patches or as convolutions of g, dilated where the forward strode."""
     x, kernel = residuals
-    if _tiles(kernel, stride, padding):
-        patches, pull = jax.vjp(partial(_patches, kernel.shape[0], stride), x)
-        matrix = kernel.reshape(-1, kernel.shape[-1])
-        d_patches = jnp.matmul(g, matrix.T, preferred_element_type=jnp.float32).astype(x.dtype)
-        d_matrix = jnp.einsum("bhwi,bhwo->io", patches, g, preferred_element_type=jnp.float32)
-        return pull(d_patches)[0], d_matrix.reshape(kernel.shape)
     sizes = list(zip(x.shape[1:3], kernel.shape[:2], g.shape[1:3], strict=True))
     extent = [(h_out - 1) * stride + 1 for _, _, h_out in sizes]
-    d_x = lax.conv_general_dilated(
-        g,
-        kernel[::-1, ::-1],
-        (1, 1),
-        [(k - 1 - padding, h + padding - e) for (h, k, _), e in zip(sizes, extent, strict=True)],
-        lhs_dilation=(stride, stride),
-        dimension_numbers=("NHWC", "HWOI", "NHWC"),
-        preferred_element_type=jnp.float32,
-    )
-    d_kernel = lax.conv_general_dilated(
-        x,
-        g,
-        (1, 1),
-        [(padding, k - 1 + e - h - padding) for (h, k, _), e in zip(sizes, extent, strict=True)],
-        rhs_dilation=(stride, stride),
-        dimension_numbers=("CHWN", "IHWO", "HWNC"),
-        preferred_element_type=jnp.float32,
-    )
-    return d_x.astype(x.dtype), d_kernel
+
+    def map_by_patches(kernel: Array, g: Array) -> Array:
+        _, pull = jax.vjp(partial(_patches, kernel.shape[0], stride), x)
+        matrix = kernel.reshape(-1, kernel.shape[-1])
+        d_patches = jnp.matmul(g, matrix.T, preferred_element_type=jnp.float32).astype(x.dtype)
+        d_x: Array = pull(d_patches)[0]
+        return d_x
+
+    def map_by_windows(kernel: Array, g: Array) -> Array:
+        d_x = lax.conv_general_dilated(
+            g,
+            kernel[::-1, ::-1],
+            (1, 1),
+            [(k - 1 - padding, h + padding - e) for (h, k, _), e in zip(sizes, extent, strict=True)],
+            lhs_dilation=(stride, stride),
+            dimension_numbers=("NHWC", "HWOI", "NHWC"),
+            preferred_element_type=jnp.float32,
+        )
+        return d_x.astype(x.dtype)
+
+    def kernel_by_patches(x: Array, g: Array) -> Array:
+        patches = _patches(kernel.shape[0], stride, x)
+        d_matrix = jnp.einsum("bhwi,bhwo->io", patches, g, preferred_element_type=jnp.float32)
+        return d_matrix.reshape(kernel.shape)
+
+    def kernel_by_windows(x: Array, g: Array) -> Array:
+        return lax.conv_general_dilated(
+            x,
+            g,
+            (1, 1),
+            [(padding, k - 1 + e - h - padding) for (h, k, _), e in zip(sizes, extent, strict=True)],
+            rhs_dilation=(stride, stride),
+            dimension_numbers=("CHWN", "IHWO", "HWNC"),
+            preferred_element_type=jnp.float32,
+        )
+
+    form = _Form(stride, padding)
+    d_x = _chosen(map_by_patches, map_by_windows, form, kernel.shape, kernel, g)
+    return d_x, _chosen(kernel_by_patches, kernel_by_windows, form, kernel.shape, x, g)
 
 
 conv_mixed.defvjp(_mixed_forward, _mixed_backward)
 
 
-def _tiles(kernel: Array, stride: int, padding: int) -> bool:
+def _chosen(by_patches: Function, by_windows: Function, form: _Form, kernel: tuple[int, ...], *arrays: Array) -> Array:
+    """By the way that the module's docstring says, for a kernel of this shape."""
+    if not _tiles(kernel, form.stride, form.padding):
+        return by_windows(*arrays)
+    if _skips(kernel, form.stride, form.padding):
+        return products.on_cpu(by_patches, by_windows, *arrays)
+    return by_patches(*arrays)
+
+
+def _tiles(kernel: tuple[int, ...], stride: int, padding: int) -> bool:
     """Whether no two windows overlap, nor any reaches over the edge."""
-    kh, kw = kernel.shape[:2]
+    kh, kw = kernel[:2]
     return padding == 0 and kh == kw and kh in (1, stride)
+
+
+def _skips(kernel: tuple[int, ...], stride: int, padding: int) -> bool:
+    """Whether the patches are single pixels, and not all of them."""
+    return _tiles(kernel, stride, padding) and kernel[0] < stride
 
 
 def _patches(kernel: int, stride: int, x: Array) -> Array:
