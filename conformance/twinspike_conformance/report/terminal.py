@@ -8,7 +8,16 @@ from textwrap import shorten
 from twinspike_conformance.record import WANTED, Header, Record, Report
 from twinspike_conformance.report import summary
 
-_COLOURS = {"pass": "32", "fail": "31", "error": "35", "inconclusive": "33", "waived": "34", "not supported": "2", "not run": "2"}
+_COLOURS = {
+    "pass": "32",
+    "fail": "31",
+    "error": "35",
+    "inconclusive": "33",
+    "incomplete": "2",
+    "waived": "34",
+    "not supported": "2",
+    "not run": "2",
+}
 
 
 def render(report: Report, *, width: int = 100, colour: bool = False) -> str:
@@ -24,7 +33,8 @@ def render(report: Report, *, width: int = 100, colour: bool = False) -> str:
         "",
         f"Twinspike {header.spec_version} conformance: {summary.implementation(header)}, {header.precision}, "
         f"{summary.place(header)}, {summary.mode(header)}",
-        f"profile {header.profile}, seed {header.seed}, {summary.duration(header.seconds)}",
+        f"profile {header.profile}, seed {header.seed}, {summary.duration(header.seconds)}"
+        + (f"; a part: {header.narrowed}" if header.narrowed else ""),
         "",
     ]
     for status in summary.GRAVITY[:4]:
