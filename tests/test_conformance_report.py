@@ -248,6 +248,8 @@ def test_the_terminal_shows_what_matters_gravest_first() -> None:
     assert text.rstrip().endswith(summary.sentence(report()))
     assert all(sentence in text for sentence in FAILURE.sentences)
     assert "repro 'operation[lif-exact]:" in text
+    assert "fail          operation[lif-exact] [LIF-2, LIF-6]" in text  # the clauses of what was wrong, not of the whole test
+    assert "  example: lif {} {'T': 1} dyadic seed 0" in text
     assert "\x1b" not in text
     assert "\x1b[31m" in terminal.render(report(), colour=True)
     assert "--compiled" in terminal.render(report(compiled=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 from unsteady_backends import OtherError, bench, calls, deep, raising, wrong
 
@@ -122,6 +123,31 @@ def test_an_interrupt_is_the_user_s():
         run_check(CHECK, bench(raising(lambda n: KeyboardInterrupt())), PROFILES["smoke"], 0)
 
 
+def test_a_suspect_gives_the_outputs_of_two_examples():
+    asked = []
+
+    def suspects(given, check, example):
+        asked.append(example)
+        return ("always: a fault",) if len(asked) % 2 else ("other: a fault", "always: a fault")
+
+    assert run_check(CHECK, bench(calls(lambda n: True)), CI, 0, suspects).failure.suspects == ("always: a fault",)
+    assert len({example.digest() for example in asked}) == len(asked) == 2
+    by_chance = iter((("one: a fault",), ("two: a fault",)))
+    assert run_check(CHECK, bench(calls(lambda n: True)), CI, 0, lambda *_: next(by_chance)).failure.suspects == ()
+
+
+def test_a_suspect_of_one_example_alone_is_not_named():
+    def hook(operation, inputs, right):
+        return wrong(right()) if operation == "relu" and np.array_equal(inputs["x"], only) else right()
+
+    seen = []
+    run_check(CHECK, bench(lambda operation, inputs, right: seen.append(inputs) or right()), PROFILES["smoke"], 0)
+    only = seen[0]["x"]
+    record = run_check(CHECK, bench(hook), PROFILES["smoke"], 0, lambda *_: ("one: a fault",))
+    assert record.status == "fail"
+    assert record.failure.suspects == ()
+
+
 # --- errors of the suite itself --------------------------------------------------------------------------
 
 
@@ -185,7 +211,7 @@ def test_a_process_that_ends_or_hangs_costs_one_check(jobs, tmp_path, monkeypatc
         assert (record.status, record.reason) == ("error", f"the process that ran it {reason}")
         assert record.failure is not None
         assert from_digest(record.failure.digest.partition(":")[2]).operation == name.partition("-")[0]
-        assert record.failure.sentences[0].startswith(f"while it ran {name.partition('-')[0]} ")
+        assert record.failure.example.startswith(f"{name.partition('-')[0]} {{")
     (hung,) = (record for record in records.values() if "limit" in record.reason)
     assert hung.reason == "the process that ran it was ended at the limit of 15 s; --limit says another"
     assert {record.status for name, record in records.items() if "avg_pool" in name} <= {"error", "pass", "not supported"}

@@ -189,7 +189,7 @@ def _repro(words: list[str]) -> int:
         raise refuse("digest", expected="CHECK:EXAMPLE as a report shows it", got=given.digest)
     example = from_digest(text)
     print(checks[name].sentence)
-    print(f"{example.operation} {example.config} {example.sizes} {example.family} seed {example.seed}")
+    print(example.words())
     wrong, again = (try_example(checks[name], benches[0], example) for _ in range(2))
     note = not_twice(told(wrong), told(again))
     for line in ([note] if note else []) + [finding.sentence() for finding in wrong or again]:

@@ -150,7 +150,11 @@ class Team:
         return self._processes[0].run(check)
 
     def alone(self, record: Record) -> Record:
-        """The record, which says so if its failing example is right in a process of its own."""
+        """The record, which says so if its failing example is right in a process of its own; no other one holds a device then."""
+        if record.failure is None or not record.failure.steady:
+            return record
+        for process in self._processes:
+            process.end()
         return alone(record, self._options, self._say)
 
 

@@ -139,7 +139,7 @@ class Process:
             except _EndedError as error:
                 raise SpecError(f"{name} can't be opened: its process {error}") from None
             if isinstance(message, Refused):
-                self._end()
+                self.end()
                 raise SpecError(message.line)
             assert isinstance(message, Opened)
             self._side = message.side
@@ -181,9 +181,10 @@ class Process:
         """End the process, whatever it does, and start no other."""
         with self._lock:
             self._stopped = True
-        self._end()
+        self.end()
 
-    def _end(self) -> int | None:
+    def end(self) -> int | None:
+        """End the process, and with it what the backend holds; the next check starts another. Returns its status."""
         with self._lock:
             popen, self._popen = self._popen, None
         if popen is None:
@@ -212,7 +213,7 @@ class Process:
             if popen is None:
                 raise _EndedError("was ended")
             if now >= limit:
-                self._end()
+                self.end()
                 raise _EndedError(f"was ended at the limit of {self._options.limit:g} s; --limit says another")
             if now >= notice:
                 return None
@@ -226,7 +227,7 @@ class Process:
             if line is None:
                 with suppress(subprocess.TimeoutExpired):
                     popen.wait(_LAST)
-                raise _EndedError(_ending(self._end()))
+                raise _EndedError(_ending(self.end()))
             return unpacked(line)
 
 
@@ -259,9 +260,8 @@ def _cut(check: Check, reason: str, trying: Trying | None, seconds: float) -> Re
         sentences = (*known.sentences, f"no smaller example: {reason}")
         record = broken(check, "", seconds, msgspec.structs.replace(known, sentences=sentences))
         return msgspec.structs.replace(record, status="fail")
-    e = trying.example
-    words = f"while it ran {e.operation} {e.config} {e.sizes} {e.family} seed {e.seed}"
-    failure = Failure(digest=f"{check.id}:{e.digest()}", sentences=(words,), reproduction="")
+    example = trying.example
+    failure = Failure(digest=f"{check.id}:{example.digest()}", sentences=(), reproduction="", example=example.words())
     return broken(check, reason, seconds, failure)
 
 

@@ -38,6 +38,8 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     """Faults of the corpus that reproduce exactly this output, `ID: description`."""
     clauses: tuple[str, ...] = ()
     """Those of the test's clauses that the wrong quantities fulfil, where that is known."""
+    example: str = ""
+    """The example in words: operation, config, sizes, family and seed."""
     steady: bool = True
     """Whether the example gave the same answer when it was asked again; if not, the first sentence says what it gave."""
 

@@ -36,11 +36,11 @@ Trail = Callable[[Example, Failure | None], None]
 Ask = Callable[[Example], list[Finding]]
 """Findings that are not ok."""
 
-RAISED = "answer"
-"""The quantity of a finding that is an exception."""
-
 MOST = 8
 """Sentences of a failure."""
+
+SECOND = 20
+"""Seeds that are tried for a second failing example."""
 
 
 class FailedError(Exception):
@@ -97,7 +97,9 @@ def findings_of(check: Check, bench: Bench, example: Example) -> list[Finding]:
             raise
         place = traceback.extract_tb(error.__traceback__)[-1]
         text = f"{said(error)} ({place.name}, line {place.lineno})"
-        return [Finding(quantity=RAISED, rung="property", clauses=check.clauses, ok=False, got=text, want="a result")]
+        return [
+            Finding(quantity="answer", rung="property", clauses=check.clauses, ok=False, raised=True, got=text, want="a result")
+        ]
 
 
 def try_example(check: Check, bench: Bench, example: Example, tally: Tally | None = None) -> list[Finding]:
@@ -274,18 +276,18 @@ def _claimed(bench: Bench) -> set[str]:
 
 def _suite_fails(check: Check, failed: FailedError) -> bool:
     """Whether what was raised is raised on a right backend too, and so says nothing about the one that is judged."""
-    if all(finding.quantity != RAISED for finding in failed.findings):
+    if not any(finding.raised for finding in failed.findings):
         return False
     numpy = twinspike.load("numpy")
     right = Bench(numpy, numpy.session("cpu", "f64", False), numpy.name)
-    return check.needs <= _claimed(right) and any(f.quantity == RAISED for f in findings_of(check, right, failed.example))
+    return check.needs <= _claimed(right) and any(finding.raised for finding in findings_of(check, right, failed.example))
 
 
 def _failure(check: Check, failed: FailedError) -> Failure:
     """What is known of a failure before anything is asked again."""
     clauses = tuple(dict.fromkeys(clause for finding in failed.findings for clause in finding.clauses))
-    digest = f"{check.id}:{failed.example.digest()}"
-    return Failure(digest=digest, clauses=clauses, sentences=told(failed.findings), reproduction="")
+    digest, words = f"{check.id}:{failed.example.digest()}", failed.example.words()
+    return Failure(digest=digest, clauses=clauses, sentences=told(failed.findings), reproduction="", example=words)
 
 
 def _explained(check: Check, asked: _Asked, suspects: Suspects | None, bench: Bench, *others: Bench) -> Failure:
@@ -303,11 +305,21 @@ def _explained(check: Check, asked: _Asked, suspects: Suspects | None, bench: Be
     code, names = "", tuple[str, ...]()
     try:
         code = reproduction(bench, failed.example, *others)
-        names = suspects(bench, check, failed.example) if suspects else ()
+        names = _named(check, asked, suspects, bench, failed.example) if suspects and not note else ()
     except Exception as error:  # likewise
         beside = (*beside, f"nothing more to find its cause by: the suite itself failed: {said(error)}")
     sentences = (*((note,) if note else ()), *found.sentences, *beside)
     return msgspec.structs.replace(found, sentences=sentences, reproduction=code, suspects=names, steady=not note)
+
+
+def _named(check: Check, asked: _Asked, suspects: Suspects, bench: Bench, example: Example) -> tuple[str, ...]:
+    """Faults that give the outputs of two failing examples, since one alone may be alike by chance."""
+    names = suspects(bench, check, example)
+    assert asked.failed is not None
+    seeds = (msgspec.structs.replace(example, seed=seed) for seed in range(SECOND))
+    others = (other for other in (asked.failed.example, *seeds) if other != example)
+    second = next((other for other in others if asked.ask(other)), None) if names else None
+    return () if second is None else tuple(name for name in names if name in suspects(bench, check, second))
 
 
 def left_out(check: Check, reason: str) -> Record:

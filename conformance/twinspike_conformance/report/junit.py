@@ -83,6 +83,7 @@ def _story(record: Record) -> str:
         lines.append(record.reason)
     if record.failure is not None:
         lines += record.failure.sentences
+        lines += [f"example: {record.failure.example}"] if record.failure.example else []
         lines += [f"suspect: {suspect}" for suspect in record.failure.suspects]
         lines += [f"digest: {record.failure.digest}"] if record.failure.digest else []
         lines += ["", record.failure.reproduction]

@@ -87,7 +87,8 @@ def _entry(record: Record, width: int, colour: bool) -> list[str]:
     words = record.reason or (record.failure.sentences[0] if record.failure and record.failure.sentences else record.sentence)
     if record.waiver is not None:
         words = f"{words} (until {record.waiver.expires})"
-    clauses = f" [{', '.join(record.clauses)}]" if record.clauses else ""
+    wrong = (record.failure.clauses if record.failure else ()) or record.clauses
+    clauses = f" [{', '.join(wrong)}]" if wrong else ""
     return [_paint(head + clauses, record.status, colour), f"    {shorten(words, max(width, 60) - 4, placeholder=' ...')}"]
 
 
@@ -111,6 +112,7 @@ def _first(record: Record, header: Header) -> list[str]:
         lines.append(f"  {record.reason}")
     if record.failure is not None:
         lines += [f"  {line}" for line in record.failure.sentences]
+        lines += [f"  example: {record.failure.example}"] if record.failure.example else []
         lines += [f"  the same output as of fault {suspect}" for suspect in record.failure.suspects]
         if record.failure.digest:
             lines.append(f"  replay: {replay(record.failure.digest, header)}")

@@ -17,7 +17,16 @@ def test_check(check: Check, conformance_run: Run) -> None:
         failure = record.failure
         reason = (f"{record.status}: {record.reason}",) if record.reason else ()
         text = "\n".join(
-            ("", record.sentence, *reason, *failure.sentences, f"replay: {failure.digest}", "", failure.reproduction)
+            (
+                "",
+                record.sentence,
+                *reason,
+                *failure.sentences,
+                f"example: {failure.example}",
+                f"replay: {failure.digest}",
+                "",
+                failure.reproduction,
+            )
         )
         pytest.fail(text + "\n".join(("", *(f"suspect: {s}" for s in failure.suspects))), pytrace=False)
     if record.status != "pass":
