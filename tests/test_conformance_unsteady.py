@@ -17,6 +17,7 @@ from twinspike_conformance.profiles import PROFILES
 from twinspike_conformance.record import Record
 from twinspike_conformance.report import read, verify
 from twinspike_conformance.runner import covering, run_check
+from twinspike_conformance.session import Options
 
 CHECK = CHECKS["operation[relu-exact]"]
 CI = PROFILES["ci"]
@@ -224,6 +225,17 @@ def test_a_process_that_ends_or_hangs_costs_one_check(jobs, tmp_path, monkeypatc
     assert "printed by C" in told.err
     assert "Fatal Python error: Segmentation fault" in told.err
     verify(tmp_path / "report" / "report.json", CHECKS)
+
+
+def test_a_process_that_ends_between_two_checks_costs_none():
+    one = process.Process(Options(backend="numpy", precision="f64", profile="smoke"), print)
+    try:
+        assert one.run(CHECK).status == "pass"
+        one._popen.kill()
+        one._popen.wait()
+        assert one.run(CHECK).status == "pass"
+    finally:
+        one.stop()
 
 
 def test_a_failure_stands_if_the_process_ends_while_it_is_made_small(tmp_path):

@@ -148,6 +148,8 @@ class Process:
     def run(self, check: Check) -> Record:
         """The check's record: of status `error` if the process ended or came to its limit, unless a failure was known by then."""
         began, trying = time.monotonic(), None
+        if self._popen is not None and self._popen.poll() is not None:
+            self.end()  # it came to its end between two checks, and neither is to blame
         try:
             self.opened()
             began = time.monotonic()
