@@ -30,6 +30,7 @@ FAILURE = Failure(
     reproduction=REPRODUCTION,
     suspects=("lif-strict: fires where u > threshold instead of u >= threshold",),
     clauses=("LIF-2", "LIF-6"),
+    example="lif {} {'T': 1} dyadic seed 0",
 )
 
 

@@ -1,4 +1,4 @@
-"""The suite on several processes: the same report as on one, what becomes of a worker that ends, and nothing left behind."""
+"""The suite on several processes: the same report as on one, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import msgspec
@@ -14,35 +13,13 @@ import pytest
 
 import twinspike as ts
 from twinspike.errors import SpecError
-from twinspike_conformance import jobs
+from twinspike_conformance import jobs, process
 from twinspike_conformance.checks import CHECKS, Bench
 from twinspike_conformance.command import main as suite
 from twinspike_conformance.profiles import PROFILES
 from twinspike_conformance.record import Record
 from twinspike_conformance.report import read
 from twinspike_conformance.runner import run_check
-from twinspike_conformance.session import Options
-
-ENDING = """
-import os
-import twinspike
-
-class Backend:
-    '''The reference, in whose workers one operation ends the process.'''
-    def __init__(self): self.base = twinspike.load("numpy")
-    def __getattr__(self, name): return getattr(self.base, name)
-    def session(self, *given): return Session(self.base.session(*given))
-
-class Session:
-    def __init__(self, base): self.base = base
-    def __getattr__(self, name): return getattr(self.base, name)
-    def forward(self, operation, *given):
-        if os.getpid() != int(os.environ["ASKING"]):
-            os._exit(7)
-        return self.base.forward(operation, *given)
-
-backend = Backend()
-"""
 
 
 def told(folder: Path, *words: str) -> list[Record]:
@@ -89,33 +66,20 @@ def test_infinities_and_failures_survive_the_way_back():
     backend = ts.load("numpy")
     record = run_check(CHECKS["operation[relu-exact]"], Bench(backend, backend.session("cpu", "f64")), PROFILES["smoke"], 0)
     record = msgspec.structs.replace(record, worst_ratio=float("inf"))
-    assert jobs.unpacked(jobs.packed(record)) == record
+    assert process.unpacked(process.packed(process.Done(record))) == process.Done(record)
 
 
-def test_a_worker_that_ends_costs_one_check_and_its_others_are_run_here(tmp_path, monkeypatch):
-    (tmp_path / "ending.py").write_text(ENDING, encoding="utf-8")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv("ASKING", str(os.getpid()))
-    backend = ts.load("numpy")
-    bench = Bench(backend, backend.session("cpu", "f64"))
-    given = Options(backend="ending:backend", precision="f64", profile="smoke", jobs=2)
-    wanted = [check for check in CHECKS.values() if check.space.operation in ("relu", "lif")]
-    asked: list[str] = []
+@pytest.mark.parametrize("asked", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_limit_is_a_positive_number_of_seconds(asked, capsys):
+    with pytest.raises(SpecError, match="--limit"):
+        jobs.limit(asked, PROFILES["ci"])
+    assert suite(["numpy", "--precision", "f64", "--limit", str(asked)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
-    def run(check):
-        asked.append(check.id)
-        if len(asked) == 1:  # until the worker has taken the other unit
-            deadline = time.monotonic() + 60
-            while not ended and time.monotonic() < deadline:
-                time.sleep(0.01)
-        return run_check(check, bench, PROFILES["smoke"], 0)
 
-    ended: list[Record] = []
-    found = jobs.spread(wanted, given, 2, run, lambda record: ended.append(record) if record.status == "error" else None)
-    assert set(found) == {check.id for check in wanted}
-    (broken,) = (record for record in found.values() if record.status == "error")
-    assert broken.reason == "the worker that ran it ended with status 7"
-    assert set(asked) == set(found) - {broken.id}
+def test_limits_are_the_profile_s_unless_asked():
+    assert [jobs.limit(None, PROFILES[name]) for name in ("smoke", "ci", "deep")] == [600.0, 600.0, 36000.0]
+    assert jobs.limit(7.0, PROFILES["ci"]) == 7.0
 
 
 def test_processes_share_the_cores_unless_told_otherwise(monkeypatch):

@@ -9,7 +9,7 @@ import stat
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from xml.etree import ElementTree as ET
 
 import msgspec
@@ -17,7 +17,7 @@ import pytest
 from conformance_examples import FAILURE, KILLS, header, passing, report, side
 
 from twinspike.errors import SpecError
-from twinspike_conformance.record import RATIO_BINS, SCHEMA, Record, Report
+from twinspike_conformance.record import RATIO_BINS, SCHEMA, Record, Report, Verdict
 from twinspike_conformance.report import badge, expectations, junit, store, summary, terminal
 from twinspike_conformance.report.expectations import Expectation
 
@@ -147,14 +147,16 @@ def test_a_missing_report_is_refused(tmp_path: Path) -> None:
 
 
 def test_every_verdict_has_its_sentence() -> None:
-    assert summary.sentence(passing()) == "torch 2.13.0 conforms to Twinspike 0.1.0 in f32-ieee on cpu (a CPU <of 2 cores>)."
+    assert summary.sentence(passing()) == (
+        "torch 2.13.0 conforms to Twinspike 0.1.0 in f32-ieee on cpu (a CPU <of 2 cores>), profile ci."
+    )
     assert "does not conform" in summary.sentence(report())
     assert "2 of 40 tests failed" in summary.sentence(report())
     assert "no test ran" in summary.sentence(REPORTS["empty"])
     undecided = Report(header=header(), records=tuple(r for r in report().records if r.status in ("pass", "inconclusive")))
     assert "is undecided: 1 test of 33 inconclusive" in summary.sentence(undecided)
     limited = Report(header=header(), records=tuple(r for r in report().records if r.status in ("pass", "waived", "not run")))
-    assert summary.sentence(limited).endswith("but for 1 test waived and 1 test not claimed or not run.")
+    assert summary.sentence(limited).endswith("but for 1 test waived and 1 test not run.")
     unsupported = Report(header=header(), records=tuple(r for r in report().records if r.status == "not supported"))
     assert unsupported.verdict == "fail"
     assert "no test passed" in summary.sentence(unsupported)
@@ -199,7 +201,7 @@ def test_a_cross_run_names_both_sides_where_they_differ() -> None:
     assert summary.labels([held]) == ["torch and jax f32-ieee cpu"]
     assert badge.message(held).startswith("torch and jax · f32-ieee · cpu · ci: pass")
     assert summary.sentence(held) == (
-        "torch 2.13.0 and jax 0.10.2 agree on Twinspike 0.1.0 in f32-ieee on cpu (a CPU <of 2 cores>)."
+        "torch 2.13.0 and jax 0.10.2 agree on Twinspike 0.1.0 in f32-ieee on cpu (a CPU <of 2 cores>), profile ci."
     )
     assert "do not agree on" in summary.sentence(report(against=side()))
     far = passing(compiled=True, against=side(device="cuda", device_name="a GPU"))
@@ -215,7 +217,7 @@ def test_a_cross_run_names_both_sides_where_they_differ() -> None:
 def test_every_chapter_and_status_has_its_words() -> None:
     assert set(summary.chapters()) == set(summary.CHAPTERS)
     assert set(summary.GRAVITY) == set(store.STATUSES)
-    assert set(summary.MEANINGS) == set(summary.GLYPHS) == {*store.STATUSES, "no test", "no demand"}
+    assert set(summary.MEANINGS) == set(summary.GLYPHS) == {*store.STATUSES, *get_args(Verdict), "no test", "no demand"}
     assert len(set(summary.GLYPHS.values())) == len(summary.GLYPHS)
 
 
@@ -246,6 +248,8 @@ def test_the_terminal_shows_what_matters_gravest_first() -> None:
     assert text.rstrip().endswith(summary.sentence(report()))
     assert all(sentence in text for sentence in FAILURE.sentences)
     assert "repro 'operation[lif-exact]:" in text
+    assert "fail          operation[lif-exact] [LIF-2, LIF-6]" in text  # the clauses of what was wrong, not of the whole test
+    assert "  example: lif {} {'T': 1} dyadic seed 0" in text
     assert "\x1b" not in text
     assert "\x1b[31m" in terminal.render(report(), colour=True)
     assert "--compiled" in terminal.render(report(compiled=True))

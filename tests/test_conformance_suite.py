@@ -101,12 +101,15 @@ def test_a_reader_who_has_enough_ends_it_quietly():
 # --- through pytest --------------------------------------------------------------------------------------
 
 
-def through_pytest(folder: Path, backend: str, *words: str, precision: str = "f64", profile: str = "smoke") -> tuple[int, str]:
+def through_pytest(
+    folder: Path, backend: str, *words: str, precision: str = "f64", profile: str = "smoke", env: dict[str, str] | None = None
+) -> tuple[int, str]:
     """Exit status and what was printed."""
     options = ["--backend", backend, "--precision", precision, "--profile", profile]
     command = [sys.executable, "-m", "pytest", "--pyargs", "twinspike_conformance", "-p", "twinspike_conformance.plugin"]
     command += ["-p", "no:cacheprovider", *options, *words]
-    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    environment = os.environ | (env or {})
+    run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment)
     return run.returncode, run.stdout + run.stderr
 
 
@@ -128,12 +131,44 @@ def test_pytest_fails_on_a_mutant(tmp_path):
         ({"backend": "no_such_backend"}, "no_such_backend"),
         ({"backend": "numpy", "precision": "f31"}, "f31"),
         ({"backend": "numpy", "profile": "daily"}, "daily"),
+        ({"backend": "numpy", "words": ("--limit", "0")}, "--limit"),
+        ({"backend": "numpy", "words": ("--report", __file__)}, "--report"),
+        ({"backend": "numpy", "words": ("--expectations", __file__)}, "[[expect]]"),
     ],
 )
 def test_pytest_refuses_what_cannot_be_run(tmp_path, changes, text):
-    status, told = through_pytest(tmp_path, **changes)
+    status, told = through_pytest(tmp_path, changes.pop("backend"), *changes.pop("words", ()), **changes)
     assert status == USAGE
     assert text in told
+
+
+def test_what_pytest_leaves_out_makes_a_part_that_is_not_verified(tmp_path, capsys):
+    status, told = through_pytest(tmp_path, "numpy", "-k", "relu and exact", "--report", "out")
+    assert status == 0
+    found = read(tmp_path / "out" / "report.json")
+    assert {record.id for record in found.records} == set(CHECKS)
+    assert [record.id for record in found.records if record.status == "pass"] == ["operation[relu-exact]"]
+    assert (found.verdict, found.header.narrowed) == ("incomplete", "left out by pytest -k 'relu and exact'")
+    assert "conforms to" not in told
+    assert f"incomplete, 1 of {len(CHECKS)} tests" in (tmp_path / "out" / "badge.svg").read_text(encoding="utf-8")
+    assert suite(["verify", str(tmp_path / "out" / "report.json")]) == 2
+    assert "a part does not stand for the whole" in capsys.readouterr().err
+
+
+def test_what_pytest_does_not_come_to_is_left_out(tmp_path):
+    status, _ = through_pytest(tmp_path, "mutant:lif-fire-strict", "-x", "--report", "out")
+    assert status == 1
+    found = read(tmp_path / "out" / "report.json")
+    assert {record.id for record in found.records} == set(CHECKS)
+    assert (found.verdict, found.header.narrowed) == ("fail", "left out by pytest")
+
+
+def test_pytest_outlives_a_backend_that_ends_its_process(tmp_path):
+    with_tests = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])}
+    status, told = through_pytest(tmp_path, "unsteady_backends:ending", "-k", "compose and rounded", env=with_tests)
+    assert status == 1
+    assert "error: the process that ran it was ended by SIGSEGV" in told
+    assert "replay: operation[compose-rounded]:" in told
 
 
 def test_no_test_is_a_failure(tmp_path):

@@ -23,7 +23,6 @@ from twinspike_conformance.checks import CHECKS, Check
 from twinspike_conformance.checks.base import Space
 from twinspike_conformance.profiles import PROFILES
 from twinspike_conformance.record import Record
-from twinspike_conformance.report import terminal
 from twinspike_conformance.runner import left_out, run_check
 
 PARTS = ("layers", "gradients", "loss", "statistics", "update", "evaluation")
@@ -59,9 +58,10 @@ def main(words: list[str]) -> int:
     options = opening.Options(
         backend=given.backend, device=given.device, precision=given.precision, compiled=given.compiled, seed=given.seed
     )
+    opening.known(options, given.report)
     bench, started = opening.bench(options), time.time()
     what = f"certify {network.name}, B = {given.batch}, T = {method.time_steps}, input {network.input_shape}"
-    print("\n".join([*opening.lines(bench, options)[:-1], what]), flush=True)
+    print("\n".join([*opening.lines(opening.side(bench), options)[:-1], what]), flush=True)
     config = {"network": arguments, "method": encode(method), "optimizer": encode(SGD(momentum=0.9))}
     records: list[Record] = []
     for check in CHECKS.values():
@@ -72,12 +72,9 @@ def main(words: list[str]) -> int:
         r = records[-1]
         worst = f"worst error/bound {r.worst_ratio:.3g}" if r.comparisons else r.reason
         print(f"{r.id}: {r.status}, {r.comparisons} comparisons, {worst}, {r.seconds:.0f} s", flush=True)
-    report = opening.report(bench, options, records, started)
+    report = opening.report(opening.side(bench), options, records, started, narrowed="one network")
     report = msgspec.structs.replace(report, header=msgspec.structs.replace(report.header, profile=what))
-    print(terminal.render(report, colour=sys.stdout.isatty()))
-    if given.report:
-        print(f"report: {opening.publish_to(report, Path(given.report))}")
-    return 0 if report.verdict == "pass" else 1
+    return opening.close(report, given.report, colour=sys.stdout.isatty())
 
 
 def at(check: Check, config: dict[str, Any], batch: int) -> Check:

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,13 +18,13 @@ from twinspike_conformance.checks import CHECKS, Bench, Check
 from twinspike_conformance.diagnosis import suspects
 from twinspike_conformance.profiles import PROFILES, profile
 from twinspike_conformance.record import Record, Report
-from twinspike_conformance.report import page, read, terminal, verify
+from twinspike_conformance.report import page, read, summary, verify
 from twinspike_conformance.reproduction import reproduction
-from twinspike_conformance.runner import Suspects, left_out, run_check, try_example
+from twinspike_conformance.runner import Suspects, left_out, not_twice, told, try_example
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; 0 if the verdict is pass, 1 if it is not, 2 for what can't be run."""
+    """Run the command line; 0 if nothing was wrong, 1 if something was, 2 for what can't be run, 3 for what came to no end."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     commands = {
         "cross": _cross, "repro": _repro, "verify": _verify, "page": _page, "mutants": _mutants, "certify": _certify,
@@ -36,9 +36,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SpecError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # whoever reads has enough; nothing is left to be flushed into the closed pipe at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever reads has enough
+        _silence()
         return 1
+    except OSError as error:  # of standard output or a file that was asked for
+        _silence()
+        print(f"error: {error.filename or 'standard output'}: {error.strerror or error}", file=sys.stderr)
+        return 2
 
 
 _LEFT_OUT = "left out by --only"
@@ -62,19 +66,23 @@ def _run(words: list[str]) -> int:
     _choose(parser)
     parser.add_argument("--expectations", default=None, help="TOML file of known deviations")
     parser.add_argument("--jobs", type=int, default=None, help="processes; by default one per core on the CPU, and one on a GPU")
+    parser.add_argument("--limit", type=float, default=None, help="seconds that one check may take; by default the profile's")
     given = parser.parse_args(words)
     _demand(given.only, CHECKS)
     wanted = [check for check in CHECKS.values() if given.only in check.id]
     names = ("backend", "device", "precision", "compiled", "profile", "seed", "expectations")
-    processes = min(jobs.count(given.jobs, given.device), len(jobs.units(wanted)))
-    jobs.share_cores(processes)
-    options = opening.Options(**{name: getattr(given, name) for name in names}, jobs=processes)
-    bench, chosen, started = opening.bench(options), profile(options.profile), time.time()
-    print("\n".join(opening.lines(bench, options)), flush=True)
-    jobs.spare_the_collector()
-    found = jobs.spread(wanted, options, processes, lambda check: run_check(check, bench, chosen, options.seed, suspects), _tell)
-    records = [found[name] if given.only in name else left_out(check, _LEFT_OUT) for name, check in CHECKS.items()]
-    return _close(opening.report(bench, options, records, started), given.report)
+    count = min(jobs.count(given.jobs, given.device), len(jobs.units(wanted)))
+    limit = jobs.limit(given.limit, profile(given.profile))
+    options = opening.Options(**{name: getattr(given, name) for name in names}, jobs=count, limit=limit)
+    waived, started = opening.known(options, given.report), time.time()
+    jobs.share_cores(count)
+    with jobs.Team(options, partial(_say, given.report)) as team:
+        about = team.opened()
+        _show(given.report, "\n".join(opening.lines(about, options)))
+        found = team.run(wanted, partial(_tell, given.report))
+    records = [found[name] if name in found else left_out(check, _LEFT_OUT) for name, check in CHECKS.items()]
+    report = opening.report(about, options, records, started, waived=waived, narrowed=_narrowed(given.only, records))
+    return _close(report, given.report)
 
 
 def _cross(words: list[str]) -> int:
@@ -86,12 +94,20 @@ def _cross(words: list[str]) -> int:
     given = parser.parse_args(words)
     started, chosen, pair = time.time(), profile(given.profile), _pair(given, given.first, given.second)
     options = opening.Options(backend=given.first, precision=given.precision, profile=given.profile, seed=given.seed)
+    opening.known(options, given.report)
     checks = {check.id: check for check in cross.checks(pair)}
     _demand(given.only, [*checks, cross.INDEPENDENCE])
-    print("\n".join(opening.lines(pair.a, options, pair.b)), flush=True)
-    records = _records(checks.values(), given.only, lambda check: cross.run(pair, check, chosen, given.seed))
+    a, b = opening.side(pair.a), opening.side(pair.b)
+    _show(given.report, "\n".join(opening.lines(a, options, b)))
+    records = []
+    for check in checks.values():
+        wanted = given.only in check.id
+        records.append(cross.run(pair, check, chosen, given.seed) if wanted else left_out(check, _LEFT_OUT))
+        if wanted:
+            _tell(given.report, records[-1])
     records.append(cross.independence(pair, given.only))
-    return _close(opening.report(pair.a, options, records, started, pair.b), given.report)
+    report = opening.report(a, options, records, started, b, narrowed=_narrowed(given.only, records))
+    return _close(report, given.report)
 
 
 def _second(parser: argparse.ArgumentParser) -> None:
@@ -121,29 +137,39 @@ def _demand(only: str, names: Iterable[str]) -> None:
         raise refuse("--only", expected="part of the id of a check", got=only)
 
 
-def _records(checks: Iterable[Check], only: str, run: Callable[[Check], Record]) -> list[Record]:
-    """Run the checks that are wanted, a letter for each."""
-    records: list[Record] = []
-    for check in checks:
-        if only not in check.id:
-            records.append(left_out(check, _LEFT_OUT))
-            continue
-        records.append(run(check))
-        _tell(records[-1])
-    return records
+def _narrowed(only: str, records: Iterable[Record]) -> str:
+    """What made the run one of a part of the suite."""
+    return f"--only {only}" if any(record.reason == _LEFT_OUT for record in records) else ""
 
 
-def _tell(record: Record) -> None:
+def _show(report: str | None, text: str, end: str = "\n") -> None:
+    """Print; where nobody takes it any more a run goes on if it is to leave a report."""
+    try:
+        print(text, end=end, flush=True)
+    except OSError:
+        if report is None:
+            raise
+        _silence()
+
+
+def _silence() -> None:
+    """Let nothing be flushed into what takes nothing."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _say(report: str | None, text: str) -> None:
+    """A line of its own among the letters."""
+    _show(report, f"\n{text}")
+
+
+def _tell(report: str | None, record: Record) -> None:
     """A letter."""
-    print({"pass": ".", "not supported": "s", "not run": "n"}.get(record.status, "F"), end="", flush=True)
+    _show(report, {"pass": ".", "not supported": "s", "not run": "n", "error": "E"}.get(record.status, "F"), end="")
 
 
 def _close(result: Report, folder: str | None) -> int:
-    """Show and keep the report."""
-    print(terminal.render(result, colour=sys.stdout.isatty()))
-    if folder:
-        print(f"report: {opening.publish_to(result, Path(folder))}")
-    return 0 if result.verdict == "pass" else 1
+    """Keep and show the report."""
+    return opening.close(result, folder, partial(_show, folder), colour=sys.stdout.isatty())
 
 
 def _repro(words: list[str]) -> int:
@@ -163,16 +189,19 @@ def _repro(words: list[str]) -> int:
         raise refuse("digest", expected="CHECK:EXAMPLE as a report shows it", got=given.digest)
     example = from_digest(text)
     print(checks[name].sentence)
-    print(f"{example.operation} {example.config} {example.sizes} {example.family} seed {example.seed}")
-    wrong = try_example(checks[name], benches[0], example)
-    for finding in wrong:
-        print(finding.sentence())
+    print(example.words())
+    wrong, again = (try_example(checks[name], benches[0], example) for _ in range(2))
+    note = not_twice(told(wrong), told(again))
+    for line in ([note] if note else []) + [finding.sentence() for finding in wrong or again]:
+        print(line)
     for suspect in explain(benches[0], checks[name], example) if wrong else ():
         print(f"suspect: {suspect}")
     if given.code:
         print(reproduction(benches[0], example, *benches[1:]))
-    print("fail" if wrong else "pass")
-    return 1 if wrong else 0
+    if not wrong and not again:
+        print("right in this process alone: if it was wrong in a run of this backend, the answer depends on earlier calls")
+    print("fail" if wrong or again else "pass")
+    return 1 if wrong or again else 0
 
 
 def _one(given: argparse.Namespace) -> Bench:
@@ -187,11 +216,13 @@ def _replayed(given: argparse.Namespace) -> tuple[dict[str, Check], Suspects, li
 
 
 def _verify(words: list[str]) -> int:
-    parser = _parser("Refuse a report that is damaged, of another schema, or not true to itself.", backend=False)
+    parser = _parser(
+        "Refuse a report that is damaged, of another schema, not true to itself, or of a part of the suite.", backend=False
+    )
     parser.add_argument("report")
     given = parser.parse_args(words)
-    found = verify(Path(given.report))
-    print(f"{given.report}: {found.verdict if isinstance(found, Report) else 'sound'}")
+    found = verify(Path(given.report), CHECKS)
+    print(f"{given.report}: {found.verdict}, profile {found.header.profile}, {summary.count_text(found)}")
     return 0
 
 

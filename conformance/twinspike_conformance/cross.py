@@ -24,7 +24,6 @@ from twinspike.parameters import STEP, State
 from twinspike.precision import PRECISIONS
 from twinspike_conformance import certificates
 from twinspike_conformance.cases import CASES, Example, materialize
-from twinspike_conformance.cases.base import from_digest
 from twinspike_conformance.cases.networks import Setting, setting
 from twinspike_conformance.checks import CHECKS, Bench, Check
 from twinspike_conformance.diagnosis import suspects
@@ -32,7 +31,6 @@ from twinspike_conformance.finding import Compared, Finding, compare, holds
 from twinspike_conformance.judge import roundoff_of
 from twinspike_conformance.profiles import Profile
 from twinspike_conformance.record import Record
-from twinspike_conformance.reproduction import reproduction
 from twinspike_conformance.runner import findings_of, run_check
 
 Values = NDArray[Any]
@@ -308,12 +306,8 @@ def checks(pair: Pair) -> tuple[Check, ...]:
 def run(pair: Pair, check: Check, profile: Profile, seed: int) -> Record:
     """Run one check of a pair and record what became of it."""
     pair.decisions = pair.parted = 0
-    record = run_check(check, Bench(pair, pair.a.session), profile, seed, partial(suspects_of, pair))
-    failure = record.failure
-    if failure is not None:
-        example = from_digest(failure.digest.rpartition(":")[2])
-        failure = msgspec.structs.replace(failure, reproduction=reproduction(pair.a, example, pair.b))
-    record = msgspec.structs.replace(record, failure=failure)
+    explain = partial(suspects_of, pair)
+    record = run_check(check, Bench(pair, pair.a.session), profile, seed, explain, sides=(pair.a, pair.b))
     return _weighed(record, pair.parted / max(1, pair.decisions), of_sequences="lif" in check.needs)
 
 

@@ -7,6 +7,7 @@ from twinspike.precision import PRECISIONS
 from twinspike_conformance.cases import CASES, Example, materialize
 from twinspike_conformance.checks import Bench, Check
 from twinspike_conformance.judge import ask
+from twinspike_conformance.raised import interrupted
 
 
 def suspects(bench: Bench, check: Check, example: Example) -> tuple[str, ...]:
@@ -18,6 +19,8 @@ def suspects(bench: Bench, check: Check, example: Example) -> tuple[str, ...]:
     material = materialize(CASES[example.operation], example, PRECISIONS[bench.session.precision].activations)
     try:
         answer = ask(bench.session, OPERATIONS[example.operation], material)
-    except Exception:  # a backend that raises has no output to recognize
+    except BaseException as error:  # a backend that raises has no output to recognize
+        if interrupted(error):
+            raise
         return ()
     return diagnose.described(diagnose.suspects(example, material, answer))

@@ -35,6 +35,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     got: float | str = 0.0
     want: float | str = 0.0
     bound: float = 0.0
+    raised: bool = False
+    """Whether there was an exception in the place of an answer."""
     told: str = ""
     """The finding in words of its own, where it is not about one answer and what was expected."""
     compared: Compared | None = None

@@ -1,44 +1,37 @@
-"""Checks on several processes: this one and workers take them from one list, what takes longest first.
+"""Checks on several processes, which take them from one list, what takes longest first.
 
 Checks are independent, so that verdicts, examples and digests are those of one process, and records come back in the
-order of the checks. What shares compiled programs, such as all checks of one operation, is taken together. Workers are
+order of the checks. What shares compiled programs, such as all checks of one operation, is taken together. Processes are
 fresh interpreters: the threads of frameworks do not survive a fork.
 """
 
 from __future__ import annotations
 
-import base64
 import gc
+import math
 import os
-import subprocess
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from queue import SimpleQueue
 from threading import Thread
-
-import msgspec
+from typing import final
 
 from twinspike.errors import refuse
 from twinspike_conformance.checks import Check
-from twinspike_conformance.record import Record
+from twinspike_conformance.process import Process, alone
+from twinspike_conformance.profiles import Profile
+from twinspike_conformance.record import Record, Side
 from twinspike_conformance.runner import broken
 from twinspike_conformance.session import Options
 
 MOST = 4
 """Processes that are started unasked: each holds a framework and what it compiled, and the longest check is one process's."""
 
+FIRST = 3
+"""Failures, the first ones of a run, whose example is asked again in a fresh process, which has to load the backend for it."""
+
 FORWARD = frozenset({"network[layers]", "network[evaluation]"})
 """Checks of networks that need no gradients, and so no program of the other ones but a forward run."""
-
-
-def packed(record: Record) -> bytes:
-    """One line: msgpack in base64, since JSON knows no infinity."""
-    return base64.b64encode(msgspec.msgpack.encode(record)) + b"\n"
-
-
-def unpacked(line: bytes) -> Record:
-    """What `packed` made a line of."""
-    return msgspec.msgpack.decode(base64.b64decode(line), type=Record)
 
 
 def count(asked: int | None, device: str) -> int:
@@ -51,6 +44,19 @@ def count(asked: int | None, device: str) -> int:
         return min(MOST, _cores()) if device == "cpu" else 1
     if asked < 1:
         raise refuse("--jobs", expected="a number of processes of at least 1", got=asked)
+    return asked
+
+
+def limit(asked: float | None, profile: Profile) -> float:
+    """Seconds that a check may take: as asked, else the profile's.
+
+    Raises:
+        SpecError: no positive number was asked for.
+    """
+    if asked is None:
+        return profile.limit
+    if not 0 < asked < math.inf:
+        raise refuse("--limit", expected="a positive number of seconds", got=asked)
     return asked
 
 
@@ -90,41 +96,76 @@ def spare_the_collector() -> None:
     gc.set_threshold(50_000, 20, 20)
 
 
-def spread(
-    checks: Sequence[Check], options: Options, processes: int, run: Callable[[Check], Record], told: Callable[[Record], None]
-) -> dict[str, Record]:
-    """Run checks here and on workers.
+@final
+class Team:
+    """The processes of a run; a context at whose end none is left, whatever happened."""
 
-    Args:
-        checks: all of them.
-        options: from which a worker opens the same bench.
-        processes: how many there are, this one counted.
-        run: runs a check in this process.
-        told: is called with each record when it is there, from any thread.
+    def __init__(self, options: Options, say: Callable[[str], None]) -> None:
+        """Begin to open the backend in `options.jobs` processes; `say` is told what runs long, from any thread."""
+        self._options, self._say = options, say
+        self._processes = [Process(options, say) for _ in range(options.jobs)]
 
-    Returns:
-        Records by id; of a check whose worker came to its end, one of status `error`.
-    """
-    todo, found = deque(units(checks)), dict[str, Record]()
+    def __enter__(self) -> Team:
+        for process in self._processes:
+            process.start()
+        return self
 
-    def keep(record: Record) -> None:
-        found[record.id] = record
-        told(record)
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes:
+            process.stop()
 
-    workers = [_Worker(options, todo, keep) for _ in range(min(processes, len(todo)) - 1)]
+    def opened(self) -> Side:
+        """What was opened; SpecError if it can't be."""
+        return self._processes[0].opened()
+
+    def run(self, checks: Sequence[Check], note: Callable[[Record], None]) -> dict[str, Record]:
+        """Run checks, and the first failing examples once more, each in a process of its own.
+
+        Args:
+            checks: all of them.
+            note: is called with each record when it is there, in this thread.
+
+        Returns:
+            A record of each check by id.
+        """
+        todo, found = deque(units(checks)), dict[str, Record]()
+        results: SimpleQueue[Record | None] = SimpleQueue()
+        threads = [Thread(target=_work, args=(process, todo, results), daemon=True) for process in self._processes]
+        try:
+            for thread in threads:
+                thread.start()
+            for _ in threads:
+                while (record := results.get()) is not None:
+                    found[record.id] = record
+                    note(record)
+        finally:
+            todo.clear()
+        records = {check.id: found.get(check.id) or broken(check, "the suite itself failed: no record") for check in checks}
+        for name in [name for name, record in records.items() if record.status == "fail"][:FIRST]:
+            records[name] = self.alone(records[name])
+        return records
+
+    def one(self, check: Check) -> Record:
+        """Run one check."""
+        return self._processes[0].run(check)
+
+    def alone(self, record: Record) -> Record:
+        """The record, which says so if its failing example is right in a process of its own; no other one holds a device then."""
+        if record.failure is None or not record.failure.steady:
+            return record
+        for process in self._processes:
+            process.end()
+        return alone(record, self._options, self._say)
+
+
+def _work(process: Process, todo: deque[list[Check]], results: SimpleQueue[Record | None]) -> None:
+    """Run units until none is left; then None."""
     try:
         while todo:
             for check in _taken(todo):
-                keep(run(check))
-        for worker in workers:
-            worker.wait()
-        for check in (check for unit in todo for check in unit):  # what a worker gave back at its end
-            keep(run(check))
+                results.put(process.run(check))
     finally:
-        todo.clear()
-        for worker in workers:
-            worker.stop()
-    return found
+        results.put(None)
 
 
 def _taken(todo: deque[list[Check]]) -> list[Check]:
@@ -133,54 +174,3 @@ def _taken(todo: deque[list[Check]]) -> list[Check]:
         return todo.popleft()
     except IndexError:
         return []
-
-
-class _Worker:
-    """A process that answers, and the thread that asks it."""
-
-    def __init__(self, options: Options, todo: deque[list[Check]], keep: Callable[[Record], None]) -> None:
-        self._todo, self._keep = todo, keep
-        paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "twinspike_conformance.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": paths},
-        )
-        self._thread = Thread(target=self._ask, args=(msgspec.json.encode(options) + b"\n",), daemon=True)
-        self._thread.start()
-
-    def wait(self) -> None:
-        """Until nothing is left to ask."""
-        self._thread.join()
-
-    def stop(self) -> None:
-        """End the process, whatever it does."""
-        self._process.kill()
-        self._thread.join()
-        self._process.communicate()
-
-    def _ask(self, line: bytes) -> None:
-        while self._todo:
-            unit = deque(_taken(self._todo))
-            while unit:
-                answer = self._answer(line + unit[0].id.encode() + b"\n")
-                line = b""
-                if not answer:
-                    status = self._process.wait()
-                    self._keep(broken(unit.popleft(), f"the worker that ran it ended with status {status}"))
-                    self._todo.appendleft(list(unit))
-                    return
-                self._keep(unpacked(answer))
-                unit.popleft()
-
-    def _answer(self, line: bytes) -> bytes:
-        """What comes back; nothing from a process that has ended."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        try:
-            self._process.stdin.write(line)
-            self._process.stdin.flush()
-        except OSError:
-            return b""
-        return self._process.stdout.readline()

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
+from contextlib import ExitStack
 
 import pytest
 
 from twinspike.errors import SpecError
+from twinspike_conformance import jobs
 from twinspike_conformance import session as opening
-from twinspike_conformance.checks import CHECKS, Bench, Check
-from twinspike_conformance.diagnosis import suspects
-from twinspike_conformance.profiles import PROFILES, Profile, profile
-from twinspike_conformance.record import Record
-from twinspike_conformance.report import terminal
-from twinspike_conformance.runner import run_check
+from twinspike_conformance.checks import CHECKS, Check
+from twinspike_conformance.profiles import PROFILES, profile
+from twinspike_conformance.record import Record, Report
+from twinspike_conformance.runner import left_out
 
 
 class Run:
@@ -30,17 +29,40 @@ class Run:
             profile=get("--profile"),
             seed=get("--seed"),
             expectations=get("--expectations"),
+            limit=jobs.limit(get("--limit"), profile(get("--profile"))),
         )
-        self.bench: Bench = opening.bench(self.options)
-        self.profile: Profile = profile(self.options.profile)
-        self.records: list[Record] = []
+        self.waived = opening.known(self.options, get("--report"))
+        self.records: dict[str, Record] = {}
         self.started = time.time()
+        self._config = config
+        self.team = jobs.Team(self.options, self.say)
+        with ExitStack() as stack:
+            stack.enter_context(self.team)
+            self.about = self.team.opened()
+            self.close = stack.pop_all().close
+
+    def say(self, text: str) -> None:
+        """A line on the terminal, whatever pytest captures."""
+        terminal = self._config.pluginmanager.get_plugin("terminalreporter")
+        if terminal is not None:
+            terminal.write_line(f"\n{text}")
 
     def check(self, check: Check) -> Record:
         """Run a check and keep its record."""
-        record = run_check(check, self.bench, self.profile, self.options.seed, suspects)
-        self.records.append(record)
+        record = self.team.one(check)
+        if sum(other.status == "fail" for other in self.records.values()) < jobs.FIRST:
+            record = self.team.alone(record)
+        self.records[check.id] = record
         return record
+
+    def report(self) -> Report:
+        """Of all checks: those that pytest did not come to are records too."""
+        get = self._config.getoption
+        words = [f"{option} {get(name)!r}" for option, name in (("-k", "keyword"), ("-m", "markexpr")) if get(name)]
+        left = f"left out by pytest{''.join(f' {word}' for word in words)}"
+        records = [self.records.get(name) or left_out(check, left) for name, check in CHECKS.items()]
+        narrowed = left if len(self.records) < len(records) else ""
+        return opening.report(self.about, self.options, records, self.started, waived=self.waived, narrowed=narrowed)
 
 
 _RUN = pytest.StashKey[Run]()
@@ -55,6 +77,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--compiled", action="store_true")
     group.addoption("--profile", default="ci", help=f"one of {', '.join(PROFILES)}")
     group.addoption("--seed", type=int, default=0)
+    group.addoption("--limit", type=float, default=None, help="seconds that one check may take; by default the profile's")
     group.addoption("--report", default=None, help="folder for the report")
     group.addoption("--expectations", default=None, help="TOML file of known deviations")
 
@@ -72,7 +95,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_report_header(config: pytest.Config) -> list[str]:
     """What runs."""
     run = config.stash[_RUN]
-    return opening.lines(run.bench, run.options)
+    return opening.lines(run.about, run.options)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -90,11 +113,13 @@ def conformance_run(request: pytest.FixtureRequest) -> Run:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """The verdict, and the report if one was asked for."""
     run = config.stash[_RUN]
-    report = opening.report(run.bench, run.options, run.records, run.started)
-    terminalreporter.write(terminal.render(report))
-    folder = config.getoption("--report")
-    if folder:
-        terminalreporter.write_line(f"report: {opening.publish_to(report, Path(folder))}")
+    opening.close(run.report(), config.getoption("--report"), terminalreporter.write_line)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the process that ran the checks."""
+    if _RUN in config.stash:
+        config.stash[_RUN].close()
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

@@ -21,14 +21,16 @@ class Profile(msgspec.Struct, frozen=True):
     """Whether draws are the same in every run."""
     both_modes: bool
     """Whether an eager session is held against a compiled one, which starts another compiler."""
+    limit: float
+    """Seconds that a check may take unless the user says otherwise: far above what a compiler needs, since it is for hangs."""
 
 
 PROFILES: dict[str, Profile] = {
     p.name: p
     for p in (
-        Profile("smoke", cover=0.1, draws=0, fresh=False, derandomized=True, both_modes=False),
-        Profile("ci", cover=1.0, draws=12, fresh=False, derandomized=True, both_modes=True),
-        Profile("deep", cover=1.0, draws=500, fresh=True, derandomized=False, both_modes=True),
+        Profile("smoke", cover=0.1, draws=0, fresh=False, derandomized=True, both_modes=False, limit=600.0),
+        Profile("ci", cover=1.0, draws=12, fresh=False, derandomized=True, both_modes=True, limit=600.0),
+        Profile("deep", cover=1.0, draws=500, fresh=True, derandomized=False, both_modes=True, limit=36000.0),
     )
 }
 

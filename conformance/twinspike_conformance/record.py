@@ -6,9 +6,10 @@ from typing import Literal
 
 import msgspec
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of this structure; a reader refuses others.
 
+3: the header says what narrowed the run, and the verdict of a part is `incomplete`; a failure says whether it is steady.
 2: the header says what was given as backend and, of a cross run, the second backend; a verdict counts faults.
 """
 
@@ -16,6 +17,9 @@ WANTED = 2
 """Different tests that must find a fault."""
 
 Status = Literal["pass", "fail", "error", "not supported", "waived", "inconclusive", "not run"]
+
+Verdict = Literal["fail", "inconclusive", "incomplete", "pass"]
+"""Of a run, the gravest first; `incomplete` where nothing that ran failed and it was a part of the suite."""
 
 RATIO_BINS: tuple[float, ...] = tuple(10.0**e for e in range(-6, 1))
 """Upper edges of the histogram of error/bound: 1e-6 ... 1e-1, 1; the last bin holds what is above 1."""
@@ -34,6 +38,10 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     """Faults of the corpus that reproduce exactly this output, `ID: description`."""
     clauses: tuple[str, ...] = ()
     """Those of the test's clauses that the wrong quantities fulfil, where that is known."""
+    example: str = ""
+    """The example in words: operation, config, sizes, family and seed."""
+    steady: bool = True
+    """Whether the example gave the same answer when it was asked again; if not, the first sentence says what it gave."""
 
 
 class Waiver(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,6 +123,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     jobs: int = 1
     """Processes that ran the tests, at once: their times add up to more than the run's."""
+    narrowed: str = ""
+    """What limited the run to a part of the suite, such as `--only lif`; empty where all of the profile was to run."""
     against: Side | None = None
     """The backend that this one was held against, where that is what the run was about."""
 
@@ -152,9 +162,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     kills: tuple[KillRow, ...] = ()
 
     @property
-    def verdict(self) -> Status:
-        """fail if any test failed or erred, or none ran, or a fault breaks the gate; inconclusive before pass."""
-        statuses = {record.status for record in self.records}
-        if not statuses & {"pass", "waived"} or statuses & {"fail", "error"} or any(row.breaks_gate for row in self.kills):
+    def verdict(self) -> Verdict:
+        """fail if any test failed or erred, or none ran, or a fault breaks the gate; then inconclusive, then incomplete."""
+        statuses = [record.status for record in self.records]
+        if not {"pass", "waived"} & set(statuses) or {"fail", "error"} & set(statuses) or any(k.breaks_gate for k in self.kills):
             return "fail"
-        return "inconclusive" if "inconclusive" in statuses else "pass"
+        if "inconclusive" in statuses:
+            return "inconclusive"
+        left = statuses.count("not run")
+        return "incomplete" if self.header.narrowed or left > len(statuses) - left - statuses.count("not supported") else "pass"

@@ -10,22 +10,37 @@ import re
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator
-from itertools import product
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from itertools import islice, product
 
 import hypothesis
+import msgspec
 import numpy as np
 from hypothesis import HealthCheck, Phase
 
+import twinspike
 from twinspike_conformance.cases import Example
 from twinspike_conformance.checks import Bench, Check
 from twinspike_conformance.finding import Finding
 from twinspike_conformance.profiles import Profile
+from twinspike_conformance.raised import interrupted, legible, said
 from twinspike_conformance.record import RATIO_BINS, Failure, Record, Status
 from twinspike_conformance.reproduction import reproduction
 
 Suspects = Callable[[Bench, Check, Example], tuple[str, ...]]
 """Finds faults of the corpus that reproduce an output; the corpus is not loaded unless a test fails."""
+
+Trail = Callable[[Example, Failure | None], None]
+"""Is told each example before it is run, and the failure that is known by then: what is left if the process ends there."""
+
+Ask = Callable[[Example], list[Finding]]
+"""Findings that are not ok."""
+
+MOST = 8
+"""Sentences of a failure."""
+
+SECOND = 20
+"""Seeds that are tried for a second failing example."""
 
 
 class FailedError(Exception):
@@ -74,13 +89,17 @@ class Tally:
 
 
 def findings_of(check: Check, bench: Bench, example: Example) -> list[Finding]:
-    """What the check finds; an exception of the backend is a finding."""
+    """What the check finds; whatever is raised is a finding, but an interrupt by the user."""
     try:
         return check.run(bench, example)
-    except Exception as error:  # whatever the implementation raises is its answer
+    except BaseException as error:  # whatever the implementation raises is its answer
+        if interrupted(error):
+            raise
         place = traceback.extract_tb(error.__traceback__)[-1]
-        text = f"{type(error).__name__}: {error} ({place.name}, line {place.lineno})"
-        return [Finding(quantity="answer", rung="property", clauses=check.clauses, ok=False, got=text, want="a result")]
+        text = f"{said(error)} ({place.name}, line {place.lineno})"
+        return [
+            Finding(quantity="answer", rung="property", clauses=check.clauses, ok=False, raised=True, got=text, want="a result")
+        ]
 
 
 def try_example(check: Check, bench: Bench, example: Example, tally: Tally | None = None) -> list[Finding]:
@@ -139,58 +158,168 @@ def _search(check: Check, profile: Profile, seed: int, judge: Callable[[Example]
     search()
 
 
-def minimize(check: Check, bench: Bench, failed: FailedError) -> FailedError:
-    """A failing example with the same config, as small and simple as a short search finds."""
+def minimize(check: Check, ask: Ask, failed: FailedError) -> FailedError:
+    """A failing example with the same config, as small and simple as a short search finds, that fails the same way twice."""
     buckets = sorted(check.space.buckets, key=lambda sizes: math.prod(max(1, n) for n in sizes.values()))
     for sizes, family, seed in product(buckets, check.space.families, range(2)):
         small = Example(failed.example.operation, failed.example.config, sizes, family, failed.example.exact, seed)
         if small == failed.example:
             break
-        findings = try_example(check, bench, small)
-        if findings:
+        findings = ask(small)
+        if findings and told(ask(small)) == told(findings):
             return FailedError(small, findings)
     return failed
 
 
-def run_check(check: Check, bench: Bench, profile: Profile, seed: int, suspects: Suspects | None = None) -> Record:
-    """Run one check and record what became of it."""
-    started, tally = time.perf_counter(), Tally()
-    claims = bench.backend.capabilities()
-    claimed = claims.operations | ({"networks"} if claims.networks else set()) | ({"compiled"} if claims.compiled else set())
-    missing = sorted(check.needs - claimed)
-    if missing:
-        return _record(check, tally, "not supported", 0.0, reason=f"the backend does not claim {', '.join(missing)}")
-    if "compiled" in check.needs and not (profile.both_modes or bench.session.compiled):
-        return left_out(check, f"profile {profile.name} holds no eager session against a compiled one")
+def told(findings: Iterable[Finding]) -> tuple[str, ...]:
+    """The sentences of a failure."""
+    return tuple(legible(finding.sentence()) for finding in islice(findings, MOST))
 
-    def judge(example: Example) -> None:
-        findings = try_example(check, bench, example, tally)
-        if findings:
-            raise FailedError(example, findings)
 
-    failure = None
+def not_twice(first: Sequence[str], second: Sequence[str]) -> str:
+    """What an answer is that was wrong and, asked again, right or wrong in another way; nothing if it was the same twice."""
+    if tuple(first) == tuple(second):
+        return ""
+    then = f"was wrong in another way: {second[0]}" if second else "was right"
+    return f"the answer is not the same twice, or depends on earlier calls: the same example, asked again, {then}"
+
+
+class _Asked:
+    """One check in progress: what it was asked, and the first failure."""
+
+    def __init__(self, check: Check, bench: Bench, trail: Trail | None) -> None:
+        self._check, self._bench, self._trail = check, bench, trail
+        self.tally = Tally()
+        self.failed: FailedError | None = None
+
+    def ask(self, example: Example, tally: Tally | None = None) -> list[Finding]:
+        """Findings that are not ok."""
+        if self._trail is not None:
+            self._trail(example, _failure(self._check, self.failed) if self.failed else None)
+        return try_example(self._check, self._bench, example, tally)
+
+    def judge(self, example: Example) -> None:
+        """Count an example, and raise FailedError once one has failed.
+
+        Hypothesis asks a failing example once more. The first answer counts, since the second may be another.
+        """
+        if self.failed is None:
+            findings = self.ask(example, self.tally)
+            self.failed = FailedError(example, findings) if findings else None
+        if self.failed is not None:
+            raise FailedError(self.failed.example, self.failed.findings)
+
+
+def run_check(
+    check: Check,
+    bench: Bench,
+    profile: Profile,
+    seed: int,
+    suspects: Suspects | None = None,
+    trail: Trail | None = None,
+    sides: tuple[Bench, ...] = (),
+) -> Record:
+    """Run one check and record what became of it; an error of the suite's own is a record too.
+
+    Args:
+        check: which.
+        bench: on what.
+        profile: says how many examples.
+        seed: of examples that are not the same in every run.
+        suspects: finds faults that give a failing output.
+        trail: is told each example before it is run.
+        sides: the benches that the check asks, where it is about two.
+    """
+    started = time.perf_counter()
+    try:
+        missing = sorted(check.needs - _claimed(bench))
+        if missing:
+            return _record(check, Tally(), "not supported", 0.0, reason=f"the backend does not claim {', '.join(missing)}")
+        if "compiled" in check.needs and not (profile.both_modes or bench.session.compiled):
+            return left_out(check, f"profile {profile.name} holds no eager session against a compiled one")
+        asked = _Asked(check, bench, trail)
+        _judge_all(check, profile, seed, asked)
+        if asked.failed is not None and not sides and _suite_fails(check, asked.failed):
+            text = f"the suite itself failed, on a right backend too: {told(asked.failed.findings)[0]}"
+            return broken(check, text, time.perf_counter() - started)
+        failure = _explained(check, asked, suspects, *(sides or (bench,))) if asked.failed else None
+    except Exception as error:  # of the suite: `findings_of` keeps what a backend raises
+        return broken(check, f"the suite itself failed: {said(error)}", time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    if failure is not None:
+        return _record(check, asked.tally, "fail", seconds, failure=failure)
+    if asked.tally.comparisons == 0:
+        return _record(check, asked.tally, "not run", seconds, reason="no example of this profile came to a comparison")
+    return _record(check, asked.tally, "pass", seconds)
+
+
+def _judge_all(check: Check, profile: Profile, seed: int, asked: _Asked) -> None:
+    """Judge the cover, then what Hypothesis draws, until an example fails."""
     try:
         cover = covering(check, profile.cover)
         for example in cover:
-            judge(example)
-        _search(check, profile, seed, judge)
-        if not tally.again and check.weight:  # a second answer must be as right, and its time tells running from compiling
-            judge(cover[0])
-    except FailedError as found:
-        small = minimize(check, bench, found)
-        failure = Failure(
-            digest=f"{check.id}:{small.example.digest()}",
-            clauses=tuple(dict.fromkeys(clause for f in small.findings for clause in f.clauses)),
-            sentences=tuple(f.sentence() for f in small.findings[:8]),
-            reproduction=reproduction(bench, small.example),
-            suspects=suspects(bench, check, small.example) if suspects else (),
-        )
-    seconds = time.perf_counter() - started
-    if failure is not None:
-        return _record(check, tally, "fail", seconds, failure=failure)
-    if tally.comparisons == 0:
-        return _record(check, tally, "not run", seconds, reason="no example of this profile came to a comparison")
-    return _record(check, tally, "pass", seconds)
+            asked.judge(example)
+        _search(check, profile, seed, asked.judge)
+        # a second answer must be as right, and its time tells running from compiling
+        if not asked.tally.again and check.weight:
+            asked.judge(cover[0])
+    except Exception:
+        if asked.failed is None:
+            raise
+
+
+def _claimed(bench: Bench) -> set[str]:
+    """Everything that a check may need."""
+    claims = bench.backend.capabilities()
+    return set(claims.operations) | ({"networks"} if claims.networks else set()) | ({"compiled"} if claims.compiled else set())
+
+
+def _suite_fails(check: Check, failed: FailedError) -> bool:
+    """Whether what was raised is raised on a right backend too, and so says nothing about the one that is judged."""
+    if not any(finding.raised for finding in failed.findings):
+        return False
+    numpy = twinspike.load("numpy")
+    right = Bench(numpy, numpy.session("cpu", "f64", False), numpy.name)
+    return check.needs <= _claimed(right) and any(finding.raised for finding in findings_of(check, right, failed.example))
+
+
+def _failure(check: Check, failed: FailedError) -> Failure:
+    """What is known of a failure before anything is asked again."""
+    clauses = tuple(dict.fromkeys(clause for finding in failed.findings for clause in finding.clauses))
+    digest, words = f"{check.id}:{failed.example.digest()}", failed.example.words()
+    return Failure(digest=digest, clauses=clauses, sentences=told(failed.findings), reproduction="", example=words)
+
+
+def _explained(check: Check, asked: _Asked, suspects: Suspects | None, bench: Bench, *others: Bench) -> Failure:
+    """The failure, made small if it is the same twice, with what helps to find its cause as far as that can be had."""
+    failed = asked.failed
+    assert failed is not None
+    note = not_twice(told(failed.findings), told(asked.ask(failed.example)))
+    beside: tuple[str, ...] = ()
+    if not note:
+        try:
+            failed = minimize(check, asked.ask, failed)
+        except Exception as error:  # what was found stands
+            beside = (f"no smaller example: the suite itself failed: {said(error)}",)
+    found = _failure(check, failed)
+    code, names = "", tuple[str, ...]()
+    try:
+        code = reproduction(bench, failed.example, *others)
+        names = _named(check, asked, suspects, bench, failed.example) if suspects and not note else ()
+    except Exception as error:  # likewise
+        beside = (*beside, f"nothing more to find its cause by: the suite itself failed: {said(error)}")
+    sentences = (*((note,) if note else ()), *found.sentences, *beside)
+    return msgspec.structs.replace(found, sentences=sentences, reproduction=code, suspects=names, steady=not note)
+
+
+def _named(check: Check, asked: _Asked, suspects: Suspects, bench: Bench, example: Example) -> tuple[str, ...]:
+    """Faults that give the outputs of two failing examples, since one alone may be alike by chance."""
+    names = suspects(bench, check, example)
+    assert asked.failed is not None
+    seeds = (msgspec.structs.replace(example, seed=seed) for seed in range(SECOND))
+    others = (other for other in (asked.failed.example, *seeds) if other != example)
+    second = next((other for other in others if asked.ask(other)), None) if names else None
+    return () if second is None else tuple(name for name in names if name in suspects(bench, check, second))
 
 
 def left_out(check: Check, reason: str) -> Record:
@@ -198,9 +327,9 @@ def left_out(check: Check, reason: str) -> Record:
     return _record(check, Tally(), "not run", 0.0, reason=reason)
 
 
-def broken(check: Check, reason: str) -> Record:
-    """The record of a check that came to no end."""
-    return _record(check, Tally(), "error", 0.0, reason=reason)
+def broken(check: Check, reason: str, seconds: float = 0.0, failure: Failure | None = None) -> Record:
+    """The record of a check that came to no end: an error, or the failure that was known by then."""
+    return _record(check, Tally(), "error", seconds, reason=reason, failure=failure)
 
 
 def _record(

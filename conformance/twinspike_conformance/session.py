@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from importlib.metadata import distributions
 from pathlib import Path
@@ -17,8 +17,11 @@ from twinspike.backend import Backend
 from twinspike.errors import SpecError, refuse
 from twinspike_conformance.checks import Bench
 from twinspike_conformance.profiles import profile
+from twinspike_conformance.raised import said
 from twinspike_conformance.record import Header, Record, Report, Side
-from twinspike_conformance.report import expectations, publish
+from twinspike_conformance.report import expectations, publish, terminal
+from twinspike_conformance.report.expectations import Expectation
+from twinspike_conformance.report.store import writable
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +36,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     expectations: str | None = None
     jobs: int = 1
     """Processes that run the checks."""
+    limit: float = 600.0
+    """Seconds that a check may take, and a backend to open."""
 
 
 def load(name: str) -> Backend:
@@ -63,9 +68,20 @@ def bench(options: Options) -> Bench:
     return Bench(backend, backend.session(options.device, options.precision, options.compiled), options.backend)
 
 
-def lines(opened: Bench, options: Options, against: Bench | None = None) -> list[str]:
+def known(options: Options, folder: str | None) -> tuple[Expectation, ...]:
+    """The expectations of a run, read before it begins, as is seen to that its report can be written.
+
+    Raises:
+        SpecError: the file of expectations is none, or the report's folder can't be made or written into.
+    """
+    if folder is not None:
+        writable(Path(folder))
+    return () if options.expectations is None else expectations.load(Path(options.expectations))
+
+
+def lines(about: Side, options: Options, against: Side | None = None) -> list[str]:
     """The header of a run, of one backend or of one against another."""
-    found = [line for bench in (opened, against) if bench is not None for line in _lines_of(bench)]
+    found = [line for side in (about, against) if side is not None for line in _lines_of(side, options)]
     return [*found, f"profile {options.profile}, seed {options.seed}{_together(options.jobs)}"]
 
 
@@ -73,39 +89,57 @@ def _together(jobs: int) -> str:
     return f", {jobs} processes" if jobs > 1 else ""
 
 
-def _lines_of(opened: Bench) -> list[str]:
-    session, claims = opened.session, opened.backend.capabilities()
-    versions = ", ".join(f"{name} {version}" for name, version in claims.versions.items())
-    mode = "compiled" if session.compiled else "eager"
-    flags = ", ".join(f"{name}={value}" for name, value in session.flags().items()) or "none"
+def _lines_of(side: Side, options: Options) -> list[str]:
+    versions = ", ".join(f"{name} {version}" for name, version in side.versions.items())
+    mode = "compiled" if side.compiled else "eager"
+    flags = ", ".join(f"{name}={value}" for name, value in side.flags.items()) or "none"
     return [
-        f"twinspike {twinspike.__version__} conformance: backend {opened.backend.name} ({versions})",
-        f"device {session.device}, precision {session.precision}, {mode}, flags read back: {flags}",
+        f"twinspike {twinspike.__version__} conformance: backend {side.backend} ({versions})",
+        f"device {side.device}, precision {options.precision}, {mode}, flags read back: {flags}",
     ]
 
 
-def _side(opened: Bench) -> Side:
+def side(opened: Bench) -> Side:
     """What a report says about one backend."""
     claims, session = opened.backend.capabilities(), opened.session
+    device, versions = str(session.device), {str(name): str(version) for name, version in claims.versions.items()}
     return Side(
-        backend=opened.backend.name,
-        given=opened.given or opened.backend.name,
-        versions={name: str(version) for name, version in claims.versions.items()},
-        device=session.device,
-        device_name=claims.versions.get(session.device.partition(":")[0], platform.processor() or platform.machine()),
-        compiled=session.compiled,
-        flags=session.flags(),
+        backend=str(opened.backend.name),
+        given=opened.given or str(opened.backend.name),
+        versions=versions,
+        device=device,
+        device_name=versions.get(device.partition(":")[0], platform.processor() or platform.machine()),
+        compiled=bool(session.compiled),
+        flags={str(name): str(value) for name, value in session.flags().items()},
     )
 
 
-def report(opened: Bench, options: Options, records: Sequence[Record], started: float, against: Bench | None = None) -> Report:
-    """The report of a finished run, expectations applied; `against` is the second backend of a cross run."""
+def report(
+    about: Side,
+    options: Options,
+    records: Sequence[Record],
+    started: float,
+    against: Side | None = None,
+    waived: Sequence[Expectation] = (),
+    narrowed: str = "",
+) -> Report:
+    """The report of a finished run.
+
+    Args:
+        about: the backend that ran.
+        options: as they were given.
+        records: one of each check, those that were left out too.
+        started: seconds since the epoch.
+        against: the second backend of a cross run.
+        waived: what `known` read.
+        narrowed: what limited the run to a part of the suite; empty where nothing did.
+    """
     packages = sorted(f"{d.metadata['Name']}=={d.version}" for d in distributions())
     header = Header(
-        **msgspec.structs.asdict(_side(opened)),
+        **msgspec.structs.asdict(about),
         suite_version=twinspike.__version__,
         spec_version=twinspike.__version__,
-        precision=opened.session.precision,
+        precision=options.precision,
         profile=options.profile,
         seed=options.seed,
         python=platform.python_version(),
@@ -114,15 +148,35 @@ def report(opened: Bench, options: Options, records: Sequence[Record], started: 
         started=datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
         seconds=time.time() - started,
         jobs=options.jobs,
-        against=None if against is None else _side(against),
+        narrowed=narrowed,
+        against=against,
     )
-    result = Report(header=header, records=tuple(records))
-    if options.expectations is None:
-        return result
-    return expectations.apply(expectations.load(Path(options.expectations)), result, date.today())
+    return expectations.apply(waived, Report(header=header, records=tuple(records)), date.today())
 
 
-def publish_to(result: Report, folder: Path) -> Path:
-    """Write all forms of the report; the path of the page."""
-    folder.mkdir(parents=True, exist_ok=True)
-    return publish(result, folder)
+def close(result: Report, folder: str | None, write: Callable[[str], object] = print, colour: bool = False) -> int:
+    """Keep the report, then show it.
+
+    Returns:
+        The exit status: 0 if nothing that ran was wrong, 1 if something was or is undecided, 3 if a check or a form of the
+        report came to no end, so that less was found out than was asked for.
+    """
+    lost = ""
+    if folder is not None:
+        try:
+            result = publish(result, Path(folder))
+        except OSError as error:
+            lost = f"error: {folder}: the report can't be written: {error.strerror or error}"
+    try:
+        shown = terminal.render(result, colour=colour)
+    except Exception as error:  # of the suite's own: what is written stands
+        shown, lost = "", lost or f"error: the summary can't be shown: {said(error)}"
+    if shown:
+        write(shown)
+    if folder is not None and not lost:
+        write(f"report: {Path(folder) / 'report.html'}")
+    if lost:
+        write(lost)
+    if lost or any(record.status == "error" for record in result.records):
+        return 3
+    return 0 if result.verdict in ("pass", "incomplete") else 1

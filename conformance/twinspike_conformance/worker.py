@@ -1,36 +1,76 @@
-"""A process that runs checks for another one: the options come first, then one id of a check per line, and records go back.
+"""The process within a `process.Process`: the options come first, then what is asked, one line each, and messages go back.
 
-What a backend prints goes to standard error.
+What a backend prints goes to standard error, and what it reads from standard input is empty.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import sys
+from typing import BinaryIO
 
 import msgspec
 
+from twinspike.errors import SpecError
 from twinspike_conformance import session
+from twinspike_conformance.cases import Example
 from twinspike_conformance.checks import CHECKS
 from twinspike_conformance.diagnosis import suspects
-from twinspike_conformance.jobs import packed, spare_the_collector
+from twinspike_conformance.jobs import spare_the_collector
+from twinspike_conformance.process import Asked, Done, Message, Opened, Refused, Replayed, Trying, packed
 from twinspike_conformance.profiles import profile
-from twinspike_conformance.runner import run_check
+from twinspike_conformance.raised import said
+from twinspike_conformance.record import Failure
+from twinspike_conformance.runner import broken, run_check, told, try_example
 
 
 def main() -> None:
     """Answer until nothing more is asked."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever asks ends this process too
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    options = msgspec.json.decode(sys.stdin.buffer.readline(), type=session.Options)
-    bench, chosen = session.bench(options), profile(options.profile)
-    spare_the_collector()
-    for line in sys.stdin.buffer:
-        record = run_check(CHECKS[line.decode().strip()], bench, chosen, options.seed, suspects)
-        answers.write(packed(record))
+    asked, answers = _ends()
+    faulthandler.enable()
+
+    def answer(message: Message) -> None:
+        answers.write(packed(message))
         answers.flush()
+
+    options = msgspec.json.decode(asked.readline(), type=session.Options)
+    try:
+        bench = session.bench(options)
+        answer(Opened(session.side(bench)))
+    except SpecError as error:
+        answer(Refused(str(error)))
+        return
+    except BaseException as error:  # whatever a backend raises as it is loaded
+        answer(Refused(f"backend {options.backend!r} can't be opened: {said(error)}"))
+        return
+    spare_the_collector()
+
+    def trail(example: Example, failure: Failure | None) -> None:
+        answer(Trying(example, failure))
+
+    for line in asked:
+        one = msgspec.json.decode(line, type=Asked)
+        check = CHECKS[one.check]
+        if one.example is not None:
+            answer(Replayed(told(try_example(check, bench, one.example))))
+            continue
+        try:
+            answer(Done(run_check(check, bench, profile(options.profile), options.seed, suspects, trail)))
+        except Exception as error:  # a record that can't be sent
+            answer(Done(broken(check, f"the suite itself failed: {said(error)}")))
+
+
+def _ends() -> tuple[BinaryIO, BinaryIO]:
+    """This process's ends of the pipes, taken from where a backend would read or write."""
+    asked, answers = os.fdopen(os.dup(sys.stdin.fileno()), "rb"), os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, sys.stdin.fileno())
+    os.close(nothing)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return asked, answers
 
 
 if __name__ == "__main__":

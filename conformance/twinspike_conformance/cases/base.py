@@ -55,6 +55,10 @@ class Example(msgspec.Struct, frozen=True):
     exact: bool
     seed: int
 
+    def words(self) -> str:
+        """What it is, for people."""
+        return f"{self.operation} {self.config} {self.sizes} {self.family} seed {self.seed}"
+
     def digest(self) -> str:
         """A short text from which `from_digest` makes the example again."""
         packed = zlib.compress(msgspec.json.encode(self), 9)

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from twinspike.backend import Session
 from twinspike.checks import check_operation
 from twinspike.errors import SpecError
 from twinspike.operations import OPERATIONS
 from twinspike.precision import PRECISIONS
 from twinspike_conformance.cases import CASES, Example, materialize
+from twinspike_conformance.cases.networks import BUCKETS, CONFIGS, FAMILIES, setting
 from twinspike_conformance.checks.base import Bench, Check, Space, space_of
 from twinspike_conformance.finding import Finding
+from twinspike_conformance.raised import interrupted, said
 
 Values = NDArray[Any]
+
+PROGRAMS = 6
+"""Networks, the shallow ones first, that a backend which claims none is asked for."""
 
 
 def refusal(what: str, call: Callable[[], Any], want: str | None) -> Finding:
@@ -27,8 +33,10 @@ def refusal(what: str, call: Callable[[], Any], want: str | None) -> Finding:
     except SpecError as error:
         ok = want is None or str(error) == want
         ok, got = ok and "\n" not in str(error), str(error)
-    except Exception as error:  # whatever a backend raises instead is the finding
-        ok, got = False, f"{type(error).__name__}: {error}"
+    except BaseException as error:  # whatever a backend raises instead is the finding
+        if interrupted(error):
+            raise
+        ok, got = False, said(error)
     else:
         ok, got = False, "an answer"
     return Finding(
@@ -77,14 +85,32 @@ def _operation(bench: Bench, example: Example) -> list[Finding]:
     return found
 
 
+def _unclaimed(session: Session, name: str) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Calls of an operation that nothing but the claim forbids: real inputs of every config, and cotangents."""
+    space, row = space_of(name, False), OPERATIONS[name]
+    for example in space.cover() if space is not None else ():
+        material = materialize(CASES[name], example, PRECISIONS[session.precision].activations)
+
+        def ask(call: Callable[..., Any], *parts: dict[str, Values], config: Any = material.config) -> Any:
+            return call(name, config, *({k: session.from_numpy(v) for k, v in part.items()} for part in parts))
+
+        what = f"{name} {example.config} {example.sizes}, not claimed"
+        yield what, partial(ask, session.forward, material.inputs)
+        if row.adjoint is not None:
+            yield f"gradients of {what}", partial(ask, session.vjp, material.inputs, material.cotangents)
+
+
 def _claims(bench: Bench, example: Example) -> list[Finding]:
-    """What is not claimed is refused: operations, precisions, devices and modes."""
+    """What is not claimed is refused: operations, asked what could be answered, networks, precisions, devices and modes."""
     backend, session = bench.backend, bench.session
     claims = backend.capabilities()
     found = [refusal("an unknown operation", lambda: session.forward("no_such_operation", object(), {}), None)]
     calls: dict[str, Callable[[], Any]] = {}
     for name in sorted(set(OPERATIONS) - claims.operations):
-        calls[f"{name}, not claimed"] = partial(session.forward, name, CASES[name].configs[0], {})
+        calls |= dict(_unclaimed(session, name))
+    for config in () if claims.networks else CONFIGS[:PROGRAMS]:
+        s = setting(Example("network", config, BUCKETS[0], FAMILIES[0], False, 0), PRECISIONS[session.precision].storage)
+        calls[f"network {s.network.name}, not claimed"] = partial(session.program, s.network, s.method, s.optimizer)
     for name in (*sorted(set(PRECISIONS) - claims.precisions), "f31"):
         calls[f"precision {name}, not claimed"] = partial(backend.session, session.device, name, False)
     for name in sorted({"cpu", "cuda", "abacus"} - {d.partition(":")[0] for d in claims.devices}):

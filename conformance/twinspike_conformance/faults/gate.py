@@ -16,6 +16,7 @@ from twinspike_conformance.faults.backend import fits
 from twinspike_conformance.faults.base import Fault
 from twinspike_conformance.faults.kill import CI, finest, kill, survivors
 from twinspike_conformance.record import KillRow
+from twinspike_conformance.report import publish
 from twinspike_conformance.runner import run_check
 
 
@@ -42,6 +43,7 @@ def main(words: list[str]) -> int:
     base, started = opening.load(given.base), time.time()
     precision = given.precision or finest(base)
     options = opening.Options(backend=given.base, device=base.capabilities().devices[0], precision=precision)
+    opening.known(options, given.report)
     bench = opening.bench(options)
     chosen = [fault for fault in FAULTS if given.only in fault.id]
     if not chosen:
@@ -57,8 +59,9 @@ def main(words: list[str]) -> int:
     print("\n".join(summary(rows)))
     if given.report:
         records = [run_check(check, bench, CI, options.seed) for check in CHECKS.values()]
-        report = msgspec.structs.replace(opening.report(bench, options, records, started), kills=tuple(rows))
-        print(f"report: {opening.publish_to(report, Path(given.report))}")
+        report = opening.report(opening.side(bench), options, records, started)
+        publish(msgspec.structs.replace(report, kills=tuple(rows)), Path(given.report))
+        print(f"report: {Path(given.report) / 'report.html'}")
     return 1 if survivors(rows) else 0
 
 

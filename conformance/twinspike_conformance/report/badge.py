@@ -7,9 +7,9 @@ from html import escape
 import msgspec
 
 from twinspike_conformance.record import Report
-from twinspike_conformance.report.summary import counts, session
+from twinspike_conformance.report.summary import counts, of_tests, ran, session
 
-COLOURS = {"pass": "#1a7f4b", "inconclusive": "#8a5a00", "fail": "#b3263a"}
+COLOURS = {"pass": "#1a7f4b", "inconclusive": "#8a5a00", "incomplete": "#5d626b", "fail": "#b3263a"}
 """Each dark enough for white text (contrast of at least 4.5)."""
 
 _NARROW, _WIDE = frozenset("fijlrtI.,:;'|()[]! "), frozenset("mwMW@%")
@@ -28,7 +28,8 @@ def message(report: Report) -> str:
     rest = [f"{found[status]} {status}" for status in shown if status in found and status != report.verdict]
     weak = sum(row.breaks_gate for row in report.kills)
     rest += [f"{weak} faults break the gate"] if weak else []
-    return f"{' · '.join(how)}: {', '.join([report.verdict, *rest])}"
+    part = [f"{ran(report)} of {of_tests(len(report.records))}"] if report.verdict == "incomplete" else []
+    return f"{' · '.join(how)}: {', '.join([report.verdict, *part, *rest])}"
 
 
 def endpoint(report: Report) -> str:

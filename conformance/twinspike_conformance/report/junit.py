@@ -42,7 +42,8 @@ def _suite(report: Report, name: str) -> ET.Element:
     facts = {
         "verdict": report.verdict, "suite": header.suite_version, "spec": header.spec_version, "backend": header.backend,
         "device": header.device, "device name": header.device_name, "precision": header.precision,
-        "compiled": str(header.compiled).lower(), "profile": header.profile, "seed": str(header.seed),
+        "compiled": str(header.compiled).lower(), "profile": header.profile, "narrowed": header.narrowed,
+        "seed": str(header.seed),
         "python": header.python, "platform": header.platform,
         **{f"version {key}": value for key, value in header.versions.items()},
         **{f"flag {key}": value for key, value in header.flags.items()},
@@ -82,6 +83,7 @@ def _story(record: Record) -> str:
         lines.append(record.reason)
     if record.failure is not None:
         lines += record.failure.sentences
+        lines += [f"example: {record.failure.example}"] if record.failure.example else []
         lines += [f"suspect: {suspect}" for suspect in record.failure.suspects]
         lines += [f"digest: {record.failure.digest}"] if record.failure.digest else []
         lines += ["", record.failure.reproduction]

@@ -28,6 +28,7 @@ def _card(label: str, report: Report, i: int) -> Html:
         "device": summary.place(h),
         "mode": summary.mode(h),
         "profile": h.profile,
+        **({"a part": h.narrowed} if h.narrowed else {}),
         "seed": str(h.seed),
         "specification": h.spec_version,
         "suite": h.suite_version,

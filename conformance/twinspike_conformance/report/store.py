@@ -10,15 +10,20 @@ import math
 import os
 import tempfile
 from collections import Counter
+from collections.abc import Collection
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
 
+import twinspike
 from twinspike.clauses import BY_ID
 from twinspike.errors import SpecError, refuse
 from twinspike_conformance.record import RATIO_BINS, SCHEMA, Record, Report, Status
+
+FORMS = ("report.json", "junit.xml", "report.html", "badge.svg", "badge.json")
+"""Files of a report."""
 
 STATUSES: tuple[str, ...] = get_args(Status)
 
@@ -36,6 +41,24 @@ def dumps(report: Report) -> bytes:
 def write(report: Report, path: Path) -> None:
     """Write the JSON of a report atomically."""
     write_bytes(path, dumps(report))
+
+
+def writable(folder: Path) -> None:
+    """Make a folder and see that a report can be written into it.
+
+    Raises:
+        SpecError: it can't.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"0")
+    except (OSError, ValueError) as error:  # ValueError: a name with a null character
+        text = getattr(error, "strerror", None) or str(error)
+        raise refuse(f"--report {folder}", expected="a folder that can be written into", got=text) from None
+    for name in FORMS:
+        if (folder / name).is_dir():
+            raise refuse(f"--report {folder}", expected="a folder for the report's files", got=f"a folder {name} in it")
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -66,13 +89,18 @@ def read(path: Path) -> Report:
     return _parse(path)[0]
 
 
-def verify(path: Path) -> Report:
-    """Read a report and refuse one that can't be true.
+def verify(path: Path, suite: Collection[str] | None = None) -> Report:
+    """Read a report and refuse one that can't be true or, where the suite is given, that is of a part of it.
+
+    Args:
+        path: of the JSON.
+        suite: ids of the tests that a whole run of one backend by this version has; None: a part is as good, whose verdict
+            is `incomplete`.
 
     Raises:
-        SpecError: as `read`; no tests; a verdict that is not that of its tests; a test named twice; a clause that the
-            specification does not have; a status without the reason, waiver or failure that it needs; a test that passed
-            with an error above its bound; counts that contradict one another.
+        SpecError: as `read`; no tests; a verdict that is not that of its tests; a part, or a test of the suite that is
+            missing; a test named twice; a clause that the specification does not have; a status without the reason, waiver
+            or failure that it needs; a test that passed with an error above its bound; counts that contradict one another.
     """
     report, stated = _parse(path)
     if not report.records:
@@ -91,7 +119,21 @@ def verify(path: Path) -> Report:
             raise refuse(f"{path}: fault {row.fault}", expected="killed or equivalent", got="both")
     if stated != report.verdict:
         raise refuse(f"{path}: verdict", expected=f"{report.verdict!r}, as its tests say", got=repr(stated))
+    if suite is not None:
+        _whole(path, report, suite)
     return report
+
+
+def _whole(path: Path, report: Report, suite: Collection[str]) -> None:
+    """Refuse a part of the suite."""
+    h, n = report.header, len(report.records)
+    missing = set(suite) - {record.id for record in report.records}
+    if missing and h.against is None and h.suite_version == twinspike.__version__:
+        raise refuse(f"{path}: records", expected=f"the suite's {len(suite)} tests", got=f"{len(missing)} of them missing")
+    if report.verdict == "incomplete":
+        ran = n - sum(record.status in ("not run", "not supported") for record in report.records)
+        got = f"{ran} of {n} tests run" + (f" ({h.narrowed})" if h.narrowed else "")
+        raise refuse(f"{path}", expected="a run of the whole suite", got=got, do="a part does not stand for the whole")
 
 
 def _parse(path: Path) -> tuple[Report, Any]:
@@ -169,4 +211,4 @@ def _without_infinities(value: Any, name: str) -> Any:
     return value
 
 
-__all__ = ["SpecError", "dumps", "read", "verify", "write", "write_bytes"]
+__all__ = ["SpecError", "dumps", "read", "verify", "writable", "write", "write_bytes"]

@@ -6,27 +6,29 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import get_args
 
 from twinspike.clauses import CLAUSES, Clause
-from twinspike_conformance.record import Header, Record, Report, Side, Status
+from twinspike_conformance.record import Header, Record, Report, Side, Status, Verdict
 
 GRAVITY: tuple[Status, ...] = ("error", "fail", "inconclusive", "waived", "pass", "not run", "not supported")
 """Of several tests of one clause the first of these that occurs is the clause's status."""
 
 GLYPHS: dict[str, str] = {
     "pass": "✓", "fail": "✗", "error": "!", "inconclusive": "?", "waived": "~", "not supported": "-", "not run": "○",
-    "no test": "·", "no demand": "◦",
+    "incomplete": "◐", "no test": "·", "no demand": "◦",
 }  # fmt: skip
 """So that no status is told by colour alone."""
 
 MEANINGS: dict[str, str] = {
     "pass": "ran, and everything it compared was as the clauses demand",
     "fail": "ran, and something was not",
-    "error": "could not be judged: the backend raised or answered nonsense",
+    "error": "could not be judged: its process ended or came to the limit of its time, or the suite itself failed",
     "inconclusive": "ran, but rounding left too much open to decide",
     "waived": "fails in a way that a dated expectation accepts",
     "not supported": "the backend does not claim it",
     "not run": "was left out of this run",
+    "incomplete": "of a run: nothing that ran was wrong, and it was a part of the suite",
     "no test": "no test of this run names the clause",
     "no demand": "the clause permits something or leaves it undefined, so nothing can violate it",
 }
@@ -50,6 +52,11 @@ def counts(report: Report) -> dict[str, int]:
 def count_text(report: Report) -> str:
     """Such as `2 fail, 1 waived, 40 pass`."""
     return ", ".join(f"{n} {status}" for status, n in counts(report).items()) or "no tests"
+
+
+def ran(report: Report) -> int:
+    """Tests that were run."""
+    return sum(record.status not in ("not run", "not supported") for record in report.records)
 
 
 def of_tests(n: int) -> str:
@@ -105,7 +112,7 @@ def labels(reports: Sequence[Report]) -> list[str]:
 def sentence(report: Report) -> str:
     """The verdict in one sentence."""
     h, found = report.header, counts(report)
-    what = f"Twinspike {h.spec_version} in {h.precision} on {place(h)}"
+    what = f"Twinspike {h.spec_version} in {h.precision} on {place(h)}, profile {h.profile}"
     does, does_not = ("agree on", "do not agree on") if h.against else ("conforms to", "does not conform to")
     wrong = found.get("fail", 0) + found.get("error", 0)
     total, weak = len(report.records), sum(row.breaks_gate for row in report.kills)
@@ -118,16 +125,18 @@ def sentence(report: Report) -> str:
     if report.verdict == "inconclusive":
         open_ = of_tests(found["inconclusive"])
         return f"Whether {implementation(h)} {does} {what} is undecided: {open_} of {total} inconclusive."
-    limits = [f"{of_tests(found['waived'])} waived"] if "waived" in found else []
-    absent = found.get("not supported", 0) + found.get("not run", 0)
-    limits += [f"{of_tests(absent)} not claimed or not run"] if absent else []
-    return f"{implementation(h)} {does} {what}{', but for ' + ' and '.join(limits) if limits else ''}."
+    words = {"waived": "waived", "not supported": "not claimed", "not run": "not run"}
+    limits = " and ".join(f"{of_tests(found[status])} {word}" for status, word in words.items() if status in found)
+    if report.verdict == "incomplete":
+        part = f"A part of {what}, was run{f' ({h.narrowed})' if h.narrowed else ''}"
+        return f"{part}: nothing was wrong with {implementation(h)} in {ran(report)} of {of_tests(total)}; {limits}."
+    return f"{implementation(h)} {does} {what}{f', but for {limits}' if limits else ''}."
 
 
-def overall(reports: Sequence[Report]) -> Status:
+def overall(reports: Sequence[Report]) -> Verdict:
     """The gravest verdict of several runs."""
     found = {report.verdict for report in reports}
-    return next((status for status in GRAVITY if status in found), "fail")
+    return next((verdict for verdict in get_args(Verdict) if verdict in found), "fail")
 
 
 def overall_sentence(reports: Sequence[Report]) -> str:

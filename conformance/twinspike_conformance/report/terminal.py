@@ -8,7 +8,16 @@ from textwrap import shorten
 from twinspike_conformance.record import WANTED, Header, Record, Report
 from twinspike_conformance.report import summary
 
-_COLOURS = {"pass": "32", "fail": "31", "error": "35", "inconclusive": "33", "waived": "34", "not supported": "2", "not run": "2"}
+_COLOURS = {
+    "pass": "32",
+    "fail": "31",
+    "error": "35",
+    "inconclusive": "33",
+    "incomplete": "2",
+    "waived": "34",
+    "not supported": "2",
+    "not run": "2",
+}
 
 
 def render(report: Report, *, width: int = 100, colour: bool = False) -> str:
@@ -24,7 +33,8 @@ def render(report: Report, *, width: int = 100, colour: bool = False) -> str:
         "",
         f"Twinspike {header.spec_version} conformance: {summary.implementation(header)}, {header.precision}, "
         f"{summary.place(header)}, {summary.mode(header)}",
-        f"profile {header.profile}, seed {header.seed}, {summary.duration(header.seconds)}",
+        f"profile {header.profile}, seed {header.seed}, {summary.duration(header.seconds)}"
+        + (f"; a part: {header.narrowed}" if header.narrowed else ""),
         "",
     ]
     for status in summary.GRAVITY[:4]:
@@ -77,7 +87,8 @@ def _entry(record: Record, width: int, colour: bool) -> list[str]:
     words = record.reason or (record.failure.sentences[0] if record.failure and record.failure.sentences else record.sentence)
     if record.waiver is not None:
         words = f"{words} (until {record.waiver.expires})"
-    clauses = f" [{', '.join(record.clauses)}]" if record.clauses else ""
+    wrong = (record.failure.clauses if record.failure else ()) or record.clauses
+    clauses = f" [{', '.join(wrong)}]" if wrong else ""
     return [_paint(head + clauses, record.status, colour), f"    {shorten(words, max(width, 60) - 4, placeholder=' ...')}"]
 
 
@@ -101,6 +112,7 @@ def _first(record: Record, header: Header) -> list[str]:
         lines.append(f"  {record.reason}")
     if record.failure is not None:
         lines += [f"  {line}" for line in record.failure.sentences]
+        lines += [f"  example: {record.failure.example}"] if record.failure.example else []
         lines += [f"  the same output as of fault {suspect}" for suspect in record.failure.suspects]
         if record.failure.digest:
             lines.append(f"  replay: {replay(record.failure.digest, header)}")

@@ -40,7 +40,10 @@ def _failure(record: Record, header: Header, *, first: bool) -> Html:
         parts.append(tag("p", record.reason, class_="said"))
     failure = record.failure
     if failure is not None:
-        parts.append(tag("ul", (tag("li", line) for line in failure.sentences), class_="said"))
+        if failure.sentences:
+            parts.append(tag("ul", (tag("li", line) for line in failure.sentences), class_="said"))
+        if failure.example:
+            parts.append(tag("p", "The example: ", tag("code", failure.example)))
         if failure.suspects:
             parts.append(tag("p", "This output is exactly what these faults of the corpus give:"))
             parts.append(tag("ul", (tag("li", line) for line in failure.suspects), class_="suspects"))

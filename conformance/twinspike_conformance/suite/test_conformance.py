@@ -15,7 +15,19 @@ def test_check(check: Check, conformance_run: Run) -> None:
         pytest.skip(record.reason)
     if record.failure is not None:
         failure = record.failure
-        text = "\n".join(("", record.sentence, *failure.sentences, f"replay: {failure.digest}", "", failure.reproduction))
+        reason = (f"{record.status}: {record.reason}",) if record.reason else ()
+        text = "\n".join(
+            (
+                "",
+                record.sentence,
+                *reason,
+                *failure.sentences,
+                f"example: {failure.example}",
+                f"replay: {failure.digest}",
+                "",
+                failure.reproduction,
+            )
+        )
         pytest.fail(text + "\n".join(("", *(f"suspect: {s}" for s in failure.suspects))), pytrace=False)
     if record.status != "pass":
         pytest.fail(f"{record.status}: {record.reason}", pytrace=False)
