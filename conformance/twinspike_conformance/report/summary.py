@@ -28,7 +28,7 @@ MEANINGS: dict[str, str] = {
     "not supported": "the backend does not claim it",
     "not run": "was left out of this run",
     "no test": "no test of this run names the clause",
-    "no demand": "the clause permits something or leaves it undefined, so nothing can violate it",
+    "no demand": "the clause permits something, leaves it undefined or is withdrawn, so nothing can violate it",
 }
 
 CHAPTERS: dict[str, str] = {
