@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import subprocess
 import sys
+import tomllib
 import venv
 from pathlib import Path
 
@@ -189,3 +190,14 @@ def test_tox_names_every_environment_and_those_of_a_gpu_ask_for_it() -> None:
         whole = {line.partition("--precision ")[2].split()[0] for line in suites if "--profile ci --report" in line}
         assert whole == ({"f32-ieee"} if name == "jax" else {"f64", "f32-ieee", "bf16-mixed"})
         assert all("--report" in line for line in suites)
+
+
+def test_pins_are_held_against_all_that_can_be_installed() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    found = environments()
+    assert "python constraints.py --check" in found["lint"]["commands"]
+    for name in ("lint", "constraints"):
+        assert found[name]["extras"] == "all"
+        assert {group.strip() for group in found[name]["dependency_groups"].split(",")} == set(project["dependency-groups"])
+        assert {"hatchling", "editables"} <= set(found[name]["deps"].split())
+    assert found["constraints"]["constraints"] == ""
