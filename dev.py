@@ -110,7 +110,9 @@ def find_browser() -> str | None:
 
 
 def find_python(version: tuple[int, int]) -> str | None:
-    """An interpreter of that version: on the path, or installed by pyenv though not selected there."""
+    """An interpreter of that version: this one, on the path, or installed by pyenv though not selected there."""
+    if sys.version_info[:2] == version:
+        return sys.executable
     name = "python{}.{}".format(*version)
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     candidates = [shutil.which(name), *map(str, sorted((pyenv / "versions").glob("{}.{}.*/bin/python".format(*version))))]

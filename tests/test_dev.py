@@ -156,6 +156,13 @@ def test_a_browser_is_found_by_any_of_its_names(tmp_path: Path, monkeypatch: pyt
     assert dev.find_browser() == str(program)
 
 
+def test_this_python_is_found_without_a_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    assert dev.find_python(sys.version_info[:2]) == sys.executable
+    assert dev.find_python((3, 5)) is None
+
+
 def test_the_ci_script_looks_for_the_same_browsers() -> None:
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert f"command -v {' '.join(dev.BROWSERS)} >" in script
