@@ -12,8 +12,9 @@ import shlex
 import shutil
 import subprocess
 import sys
-import venv
 from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -36,11 +37,39 @@ def run(*command: str) -> None:
         sys.exit(status)
 
 
+def make() -> None:
+    """Make `.venv`, or end with a line that says why it can't be made."""
+    python = "python{}.{}".format(*sys.version_info)
+    lacking = [name for name in ("venv", "ensurepip") if find_spec(name) is None]
+    if lacking:
+        sys.exit(
+            f"{sys.executable} lacks {' and '.join(lacking)} and so can't make virtual environments; on Debian and Ubuntu, "
+            f"install them: apt install {python}-venv"
+        )
+    print(f"making {VENV}", flush=True)
+    try:
+        import_module("venv").create(VENV, with_pip=True)
+    except (OSError, subprocess.CalledProcessError, SystemExit) as error:  # Debian's venv exits
+        shutil.rmtree(VENV, ignore_errors=True)
+        sys.exit(f"{VENV} can't be made: {error}; try `{sys.executable} -m venv {VENV}`, which says more")
+
+
+def check() -> None:
+    """End with a line if `.venv` is no whole environment of the Python that runs this."""
+    told = "import pip, sys; print('{}.{}.{}'.format(*sys.version_info))"
+    try:
+        found = subprocess.run([str(BIN / "python"), "-c", told], capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        sys.exit(f"{VENV} has no working Python with pip: remove it, and run this again")
+    if found != "{}.{}.{}".format(*sys.version_info):
+        sys.exit(f"{VENV} is of Python {found}, and this is {sys.version.split()[0]}: remove it, or run this with that Python")
+
+
 def install(*what: str) -> None:
     """Make `.venv` if there is none and install into it."""
-    if not BIN.exists():
-        print(f"making {VENV}", flush=True)
-        venv.create(VENV, with_pip=True)
+    if not VENV.exists():
+        make()
+    check()
     run(str(BIN / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", "constraints.txt", *what)
 
 
@@ -81,7 +110,9 @@ def find_browser() -> str | None:
 
 
 def find_python(version: tuple[int, int]) -> str | None:
-    """An interpreter of that version: on the path, or installed by pyenv though not selected there."""
+    """An interpreter of that version: this one, on the path, or installed by pyenv though not selected there."""
+    if sys.version_info[:2] == version:
+        return sys.executable
     name = "python{}.{}".format(*version)
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     candidates = [shutil.which(name), *map(str, sorted((pyenv / "versions").glob("{}.{}.*/bin/python".format(*version))))]

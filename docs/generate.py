@@ -67,9 +67,10 @@ def specification() -> str:
     """The numbered clauses by chapter, then the table of operations."""
     lines = [
         "# Specification\n",
-        "What an implementation MUST and MAY do. A clause keeps its number for good. The letters are those of the",
-        "[configs](configuration.md): x current, u potential before and v after reset, s spike, h surrogate, T time steps,",
-        "B batch, K classes. The float64 reference in `twinspike.reference` is these clauses as code, to be read beside them.\n",
+        "What an implementation MUST and MAY do. A clause keeps its number for good, also when it is WITHDRAWN. The letters are",
+        "those of the [configs](configuration.md): x current, u potential before and v after reset, s spike, h surrogate,",
+        "T time steps, B batch, K classes. The float64 reference in `twinspike.reference` is these clauses as code, to be read",
+        "beside them.\n",
     ]
     for prefix, title in CHAPTERS.items():
         lines.append(f"## {title}\n")

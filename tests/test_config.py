@@ -96,7 +96,6 @@ REFUSED: tuple[tuple[Any, dict[str, Any], str], ...] = (
     *((ts.Factorization, {"rank": rank}, "factorization.rank") for rank in (0, -3, 0.0, 1.0, NAN)),
     (ts.Factorization, {"rank": "half"}, "Factorization.rank"),
     (ts.Factorization, {"rank": True}, "Factorization.rank"),
-    (ts.Factorization, {"view": "authors_reshape", "matricize": "out_by_rest"}, "factorization.view"),
     *((ts.BatchNorm, {"momentum": momentum}, "batch_norm.momentum") for momentum in (0.0, 1.001, NAN)),
     *((ts.BatchNorm, {"eps": eps}, "batch_norm.eps") for eps in (0.0, -1e-5, INF)),
     *((ts.Loss, {"alpha": alpha}, "loss.alpha") for alpha in (-0.001, 1.001, NAN)),
@@ -133,6 +132,12 @@ def test_refusals_are_one_line_that_names_the_field(kind: Any, values: dict[str,
     [
         ({"neuron": {"decay": 2.0}}, "config.neuron: neuron.decay: expected"),
         ({"neuron": {"leak": 0.5}}, "config.neuron: Object contains unknown field `leak`"),
+        (
+            {"factorization": {"view": "permute"}},
+            "config.factorization.view: no option any more, kernels are always permuted (clauses FAC-2 and FAC-9); "
+            "leave it out, and train anew what was saved with it",
+        ),
+        ({"neuron": {"view": "permute"}}, "config.neuron: Object contains unknown field `view`"),
         ({"time_steps": "4"}, "config.time_steps: Expected `int`, got `str`"),
         ({"neuron": {"surrogate": {"kind": "box"}}}, "config.neuron.surrogate.kind: Invalid value 'box'"),
         ([], "config: Expected `object`, got `array`"),

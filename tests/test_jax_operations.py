@@ -48,8 +48,6 @@ def exact_cases():
     yield "relu", Nothing(), {"x": d(3, 7)}, {"y": d(3, 7)}
     factors = {name: d(*shape) for name, shape in FACTORS.items()}
     yield "compose", Composition(kernel_shape=(4, 5, 1, 2)), factors, {"kernel": d(4, 5, 1, 2)}
-    scrambled = ts.Factorization(view="authors_reshape")
-    yield "compose", Composition(kernel_shape=(4, 5, 1, 2), factorization=scrambled), factors, {"kernel": d(4, 5, 1, 2)}
     flat = {"U": d(4, 3), "sigma": d(3), "V": d(3, 10)}
     by_rest = Composition(kernel_shape=(4, 5, 1, 2), factorization=ts.Factorization(matricize="out_by_rest"))
     yield "compose", by_rest, flat, {"kernel": d(4, 5, 1, 2)}

@@ -84,11 +84,10 @@ def test_a_product_is_its_definition_with_and_without_weights(sizes, dtype):
     ("factorization_", "lead", "shape"),
     [
         (ts.Factorization(), (3, 2), (6, 5, 3, 2)),
-        (ts.Factorization(view="authors_reshape"), (3, 2), (6, 5, 3, 2)),
         (ts.Factorization(matricize="out_by_rest"), (), (6, 5, 3, 2)),
         (ts.Factorization(scope="with_heads"), (), (6, 5)),
     ],
-    ids=["positions", "authors", "rest", "head"],
+    ids=["positions", "rest", "head"],
 )
 def test_a_kernel_out_of_factors_and_its_gradients_are_plain_xlas(factorization_, lead, shape, monkeypatch):
     """Towards each of the three factors alone too."""

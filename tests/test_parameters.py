@@ -90,7 +90,6 @@ STATES = {
     "cut": method(rank=2, scope="with_heads"),
     "energy": method(rank=0.9),
     "flat": method(matricize="out_by_rest"),
-    "scrambled": method(view="authors_reshape"),
     "free": method(scope="none"),
     "learned": ts.Method(neuron=ts.Neuron(decay=0.5, threshold=0.75, decay_scope="layer", threshold_scope="channel")),
 }
@@ -114,7 +113,7 @@ def test_entries_own_their_memory() -> None:
     assert not any(np.shares_memory(a, b) for i, a in enumerate(values) for b in values[:i])
 
 
-@pytest.mark.parametrize("key", ["joint", "flat", "scrambled"])
+@pytest.mark.parametrize("key", ["joint", "flat"])
 def test_factors_compose_to_the_drawn_kernel(key: str) -> None:
     """FAC-3, FAC-7, INI-1, INI-2: a factored run starts where the unfactored one does."""
     drawn = initial_state(DIGITS, STATES["free"], seed=7)

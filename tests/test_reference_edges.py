@@ -81,9 +81,7 @@ def test_what_does_not_decay_moves_as_without_decay(config):
 # --- factors ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "f", [ts.Factorization(), ts.Factorization(matricize="out_by_rest"), ts.Factorization(view="authors_reshape")]
-)
+@pytest.mark.parametrize("f", [ts.Factorization(), ts.Factorization(matricize="out_by_rest")])
 def test_a_linear_layers_weight_is_its_own_matrix(f):
     weight = dyadic(4, 5)
     assert np.array_equal(factorization.matricize(f, weight), weight)

@@ -292,12 +292,11 @@ def test_detached_teachers_get_nothing():
 
 
 def test_factors_compose_to_the_kernel_that_they_came_from():
-    """Per position kernel[:, :, i, j]; out by rest, and as the authors view it, the row-major kernel."""
+    """Per position kernel[:, :, i, j]; out by rest, the row-major kernel."""
     kernel = normal(4, 5, 3, 2)
     for f, views in (
         (ts.Factorization(), {(i, j): kernel[:, :, i, j] for i in range(3) for j in range(2)}),
         (ts.Factorization(matricize="out_by_rest"), {(): kernel.reshape(4, 30)}),
-        (ts.Factorization(view="authors_reshape"), {(1, 0): kernel.ravel()[40:60].reshape(4, 5)}),
     ):
         u, sigma, v = factorization.factorize(f, kernel, 4)
         bound = 30 * 30 * U * sigma.max()  # a modest multiple of size x roundoff x norm

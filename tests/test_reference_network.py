@@ -67,7 +67,7 @@ CASES = {
     "channel-per-step": (DIGITS, method(PER_CHANNEL, {"per_step": True, "form": "kl", "feature_reduction": "mean"})),
     "penalty": (DIGITS, method(None, None, **factored(orthogonality=ts.Penalty(weight=0.1), rank=1))),
     "out-by-rest": (DIGITS, method(None, {"pairs": ("ann1<-snn3",)}, **factored(matricize="out_by_rest", scope="with_heads"))),
-    "scrambled": (DIGITS, method(None, {"feature_reduction": "batch_mean"}, **factored(view="authors_reshape", rank=0.9))),
+    "energy": (DIGITS, method(None, {"feature_reduction": "batch_mean"}, **factored(rank=0.9))),
     "unfactored": (DIGITS, method(None, {"pairs": "snn_from_ann"}, **factored(scope="none"))),
     "no-stem": (DIGITS, method(None, {"pairs": "ann_only"}, **factored(scope="no_stem"))),
     "backbone": (DIGITS, method({"surrogate": ts.Arctan()}, {"pairs": "none"}, **factored(scope="backbone"))),

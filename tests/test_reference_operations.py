@@ -64,11 +64,6 @@ CASES = [
     ("compose", Composition(kernel_shape=(4, 5, 3, 2)), factors()),
     (
         "compose",
-        Composition(factorization=ts.Factorization(view="authors_reshape"), kernel_shape=(4, 5, 3, 2)),
-        factors(),
-    ),
-    (
-        "compose",
         Composition(factorization=ts.Factorization(matricize="out_by_rest"), kernel_shape=(4, 5, 3, 2)),
         {"U": normal(4, 2), "sigma": normal(2), "V": normal(2, 30)},
     ),

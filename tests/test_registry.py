@@ -58,6 +58,17 @@ def test_a_backend_of_ones_own_needs_no_registration(place: Path) -> None:
     assert ts.load("own_backend:Shelf.backend").name == "own"
 
 
+def test_a_backend_may_hand_through_what_another_has(place: Path) -> None:
+    """Which Python 3.12's isinstance does not see."""
+    (place / "through_backend.py").write_text(
+        "import twinspike\n"
+        "class Through:\n"
+        "    def __getattr__(self, name): return getattr(twinspike.load('numpy'), name)\n"
+        "backend = Through()\n"
+    )
+    assert ts.load("through_backend:backend").capabilities() == ts.load("numpy").capabilities()
+
+
 @pytest.mark.parametrize("name", ["", "tensorflow", "numpy:", ":backend", ".backend:it", "twinspike_numpy"])
 def test_unknown_names_list_what_there_is(name: str) -> None:
     with pytest.raises(ts.SpecError, match=r"^backend: expected one of .*numpy.* or 'module:object', got") as refused:

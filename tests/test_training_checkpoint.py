@@ -89,6 +89,14 @@ def refusal(path: Path, content: bytes) -> str:
     return line
 
 
+def test_an_option_that_was_withdrawn_says_what_to_do(tmp_path: Path) -> None:
+    path, _ = saved(tmp_path)
+    old = msgspec.to_builtins(header())
+    old["config"]["method"]["factorization"]["view"] = "permute"
+    content = to_bytes({"w": np.zeros(3)}, metadata={checkpoint.KEY: msgspec.json.encode(old).decode()})
+    assert refusal(path, content).startswith(f"{path}.config.method.factorization.view: no option any more")
+
+
 def test_every_truncation_is_refused(tmp_path: Path) -> None:
     path, content = saved(tmp_path)
     for size in (0, 1, 7, 8, 100):

@@ -39,6 +39,10 @@ MISTAKES = {
     "method.time_steps=0": "digits: method.time_steps: expected a whole number >= 1, got 0",
     "method.time_steps.x=1": "--set: expected a table at method.time_steps, got method.time_steps.x=1",
     "method.neuron={decay=2}": "digits: method.neuron.decay: expected a finite number in [0, 1], got 2.0",
+    "method.factorization.view=permute": (
+        "digits: method.factorization.view: no option any more, kernels are always permuted (clauses FAC-2 and FAC-9); "
+        "leave it out, and train anew what was saved with it"
+    ),
     "method.factorization.rank=0.0": "digits: method.factorization.rank: expected a finite number in (0, 1), got 0.0",
     "method.factorization.orthogonality.kind=retrct": (
         "digits: method.factorization.orthogonality.kind: expected one of none, penalty, retract, got retrct; "

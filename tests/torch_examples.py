@@ -56,7 +56,6 @@ def exact_cases() -> list[Any]:
     ]
     for f, shape, factors in [
         (ts.Factorization(), (4, 3, 3, 2), ((3, 2, 4, 2), (3, 2, 2), (3, 2, 2, 3))),
-        (ts.Factorization(view="authors_reshape"), (4, 3, 3, 2), ((3, 2, 4, 2), (3, 2, 2), (3, 2, 2, 3))),
         (ts.Factorization(matricize="out_by_rest"), (4, 3, 3, 2), ((4, 3), (3,), (3, 18))),
         (ts.Factorization(scope="with_heads"), (4, 3), ((4, 3), (3,), (3, 3))),
     ]:

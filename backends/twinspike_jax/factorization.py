@@ -30,20 +30,17 @@ def _product(a: Array, b: Array, precision: lax.Precision = HIGHEST) -> Array:
 
 
 def matricize(kernel: Array, *, factorization: Factorization) -> Array:
-    """View a kernel, (out, in, kh, kw) or (out, in), as matrices, (*p, m, n) (clauses FAC-2, FAC-9)."""
+    """View a kernel, (out, in, kh, kw) or (out, in), as matrices, (*p, m, n) (clause FAC-2)."""
     if kernel.ndim == 2:
         return kernel
     if factorization.matricize == "out_by_rest":
         return kernel.reshape(kernel.shape[0], -1)
-    if factorization.view == "authors_reshape":
-        return kernel.reshape(*kernel.shape[2:], *kernel.shape[:2])
     return kernel.transpose(2, 3, 0, 1)
 
 
 def unmatricize(matrices: Array, *, factorization: Factorization, kernel_shape: tuple[int, ...]) -> Array:
     """The kernel whose `matricize` is `matrices`."""
-    whole = factorization.matricize == "out_by_rest" or factorization.view == "authors_reshape"
-    if len(kernel_shape) == 2 or whole:
+    if len(kernel_shape) == 2 or factorization.matricize == "out_by_rest":
         return matrices.reshape(kernel_shape)
     return matrices.transpose(2, 3, 0, 1)
 
@@ -118,7 +115,7 @@ def compose(
         matrices = _product(u * sigma[..., None, :], v, precision)
         return unmatricize(matrices, factorization=factorization, kernel_shape=kernel_shape)
     transposed = _composed(precision, u, sigma, v)
-    if transposed.ndim == 4 and factorization.view == "permute":  # one transposition instead of two that cancel out
+    if transposed.ndim == 4:  # one transposition instead of two that cancel out
         return transposed.transpose(3, 2, 0, 1)
     return unmatricize(_t(transposed), factorization=factorization, kernel_shape=kernel_shape)
 

@@ -28,19 +28,17 @@ class Factors(NamedTuple):
 
 
 def matricize(f: Factorization, kernel: Tensor) -> Tensor:
-    """View a kernel (out, in, kh, kw) or (out, in) as matrices (*p, m, n) (clauses FAC-2, FAC-9)."""
+    """View a kernel (out, in, kh, kw) or (out, in) as matrices (*p, m, n) (clause FAC-2)."""
     if kernel.ndim == 2:
         return kernel
     if f.matricize == "out_by_rest":
         return kernel.reshape(kernel.shape[0], -1)
-    if f.view == "authors_reshape":
-        return kernel.reshape(*kernel.shape[2:], *kernel.shape[:2])
     return kernel.permute(2, 3, 0, 1)
 
 
 def unmatricize(f: Factorization, matrices: Tensor, kernel_shape: tuple[int, ...]) -> Tensor:
     """The kernel whose `matricize` is `matrices`."""
-    if len(kernel_shape) == 2 or f.matricize == "out_by_rest" or f.view == "authors_reshape":
+    if len(kernel_shape) == 2 or f.matricize == "out_by_rest":
         return matrices.reshape(kernel_shape)
     return matrices.permute(2, 3, 0, 1)
 

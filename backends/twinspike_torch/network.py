@@ -175,8 +175,7 @@ class TwinNetwork(nn.Module):
         if not isinstance(layer, FactorizedConv2d) or not self.training or not torch.is_grad_enabled():
             return {}
         reduced = self._activations is not None or autocast_dtype(layer.U.device.type) is not None
-        f = layer.factorization
-        per_tap = f.matricize == "per_position" and f.view != "authors_reshape"
+        per_tap = layer.factorization.matricize == "per_position"
         if layer.U.device.type != "cpu" or torch.compiler.is_compiling() or reduced or not per_tap:
             return {}
         steps = 1 if node.static else self.method.time_steps

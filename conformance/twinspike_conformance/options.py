@@ -47,7 +47,6 @@ ALTERNATIVES: dict[type[Config], dict[str, tuple[Any, ...]]] = {
         "scope": ("all_convs", "no_stem", "none"),
         "matricize": ("per_position", "out_by_rest"),
         "rank": ("full", 2, 1),
-        "view": ("permute", "authors_reshape"),
         "orthogonality": (Free(), Penalty(weight=0.125), Retract(every=1)),
     },
     configs.BatchNorm: {

@@ -104,7 +104,7 @@ class Taps(msgspec.Struct):
         f = self.method.factorization
         if isinstance(layer, Linear) or not is_factored(layer, f) or self.cast:
             return None
-        return self.factors(layer, twin) if (f.matricize, f.view) == ("per_position", "permute") else None
+        return self.factors(layer, twin) if f.matricize == "per_position" else None
 
 
 def folded(x: Any) -> Any:

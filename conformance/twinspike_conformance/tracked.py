@@ -52,9 +52,9 @@ class Tracked:
     __array_priority__ = 1000.0
 
     def __init__(self, value: Any, error: Any = 0.0, *, roundoff: float, product: float = 0.0) -> None:
-        self.value = np.asarray(value, dtype=np.float64)
+        self.value: Array = np.asarray(value, dtype=np.float64)
         wide = np.shape(error) == self.value.shape
-        self.error = np.asarray(error, np.float64) if wide else np.full(self.value.shape, error, np.float64)
+        self.error: Array = np.asarray(error, np.float64) if wide else np.full(self.value.shape, error, np.float64)
         self.roundoff, self.product = roundoff, product
 
     # --- arithmetic ----------------------------------------------------------------------------------
@@ -321,18 +321,18 @@ def _count(x: Tracked, axis: Any) -> int:
     return int(np.prod([x.value.shape[a] for a in axes], dtype=np.int64))
 
 
-def _sum(x: Tracked, axis: Any = None, keepdims: bool = False) -> Tracked:
+def _sum(x: Tracked, axis: Any = None, keepdims: Any = False) -> Tracked:
     n = _count(x, axis)
     size = (np.abs(x.value) + x.error).sum(axis=axis, keepdims=keepdims)
     error = x.error.sum(axis=axis, keepdims=keepdims) + gamma(n - 1 + FREEDOM, x.roundoff) * size
     return x._view(x.value.sum(axis=axis, keepdims=keepdims), error + n * TINY[x.roundoff])
 
 
-def _mean(x: Tracked, axis: Any = None, keepdims: bool = False) -> Tracked:
+def _mean(x: Tracked, axis: Any = None, keepdims: Any = False) -> Tracked:
     return _sum(x, axis, keepdims) / _count(x, axis)  # type: ignore[no-any-return]  # a ufunc's answer
 
 
-def _extreme(x: Tracked, axis: Any = None, keepdims: bool = False) -> Tracked:
+def _extreme(x: Tracked, axis: Any = None, keepdims: Any = False) -> Tracked:
     return x._view(x.value.max(axis=axis, keepdims=keepdims), x.error.max(axis=axis, keepdims=keepdims))
 
 

@@ -1,6 +1,7 @@
 """The normative clauses: what an implementation MUST and MAY do, as data that docs and conformance read.
 
-A clause is numbered once and never renumbered. Symbols are those of the configs: x current, u potential
+A clause is numbered once and never renumbered; one that is WITHDRAWN keeps its number, demands nothing and
+says what it was. Symbols are those of the configs: x current, u potential
 before and v after reset, s spike, h surrogate, T time steps, B batch, K classes, (.) the config's field.
 """
 
@@ -10,16 +11,18 @@ from typing import Literal
 
 import msgspec
 
+Level = Literal["MUST", "MAY", "UNDEFINED", "WITHDRAWN"]
+
 
 class Clause(msgspec.Struct, frozen=True):
     """One numbered sentence of the specification."""
 
     id: str
-    level: Literal["MUST", "MAY", "UNDEFINED"]
+    level: Level
     text: str
 
 
-def _chapter(prefix: str, *lines: tuple[Literal["MUST", "MAY", "UNDEFINED"], str]) -> tuple[Clause, ...]:
+def _chapter(prefix: str, *lines: tuple[Level, str]) -> tuple[Clause, ...]:
     return tuple(Clause(f"{prefix}-{i}", level, text) for i, (level, text) in enumerate(lines, start=1))
 
 
@@ -59,7 +62,7 @@ CLAUSES: tuple[Clause, ...] = (
         ("MUST", "compose: W = U diag(sigma) V per matrix, taken back to (out, in, kh, kw)."),
         ("MUST", "U and V are one array each, shared by the twins: their gradient is the sum of both twins' gradients. sigma_ann and sigma_snn are separate and start equal."),
         ("MUST", "A layer out of scope has one kernel per twin, both starting at the same value, and shares nothing but a bias."),
-        ("MUST", "authors_reshape reads the row-major kernel (out, in, kh, kw) as (kh, kw, out, in) without permuting."),
+        ("WITHDRAWN", "Was an option to read the row-major kernel (out, in, kh, kw) as (kh, kw, out, in) without permuting; it reproduced nothing, and FAC-2 holds always."),
         ("UNDEFINED", "The signs of singular pairs and the basis of repeated singular values, other than by FAC-4; gradients of factorize."),
     ),
     *_chapter(

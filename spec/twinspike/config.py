@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -63,7 +64,23 @@ def decode(kind: type[AnyConfig], data: Any, what: str = "config") -> AnyConfig:
     except msgspec.ValidationError as error:
         text = " ".join(str(error).split())
         message, _, path = text.rpartition(" - at `$")
-        raise SpecError(f"{what}{path.rstrip('`')}: {message}" if message else f"{what}: {text}") from None
+        path = path.rstrip("`")
+        unknown = re.fullmatch(r"Object contains unknown field `(\w+)`", message)
+        if unknown and (told := withdrawn(f"{path}.{unknown[1]}")):
+            path, message = f"{path}.{unknown[1]}", told
+        raise SpecError(f"{what}{path}: {message}" if message else f"{what}: {text}") from None
+
+
+_WITHDRAWN = {
+    "factorization.view": "no option any more, kernels are always permuted (clauses FAC-2 and FAC-9)",
+}
+"""Table and key of an option that there was -> what became of it."""
+
+
+def withdrawn(key: str) -> str | None:
+    """What to say of an option that there was, by its key from the root (`method.factorization.view`); None of others."""
+    told = _WITHDRAWN.get(".".join(key.split(".")[-2:]))
+    return told and f"{told}; leave it out, and train anew what was saved with it"
 
 
 def encode(config: msgspec.Struct) -> Any:
@@ -196,8 +213,6 @@ class Factorization(Config, frozen=True, kw_only=True):
     """per_position: one out x in matrix per kernel position; out_by_rest: one out x (in kh kw) matrix."""
     rank: Literal["full"] | int | float = "full"
     """`full`; a whole number >= 1 (cut at min(out, in)); or a fraction in (0, 1) of the energy to keep."""
-    view: Literal["permute", "authors_reshape"] = "permute"
-    """authors_reshape scrambles entries over positions and exists only to reproduce the authors."""
     orthogonality: Free | Penalty | Retract = Free()
 
     def _check(self) -> None:
@@ -205,13 +220,6 @@ class Factorization(Config, frozen=True, kw_only=True):
             require(self.rank >= 1, "factorization.rank", expected="a whole number >= 1", got=self.rank)
         elif isinstance(self.rank, float):
             _finite("factorization.rank", self.rank, 0.0, 1.0, "()")
-        if self.view == "authors_reshape":
-            require(
-                self.matricize == "per_position",
-                "factorization.view",
-                expected="'permute' with matricize = 'out_by_rest'",
-                got=self.view,
-            )
 
 
 class BatchNorm(Config, frozen=True, kw_only=True):

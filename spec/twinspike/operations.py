@@ -123,7 +123,7 @@ TABLE: tuple[Operation, ...] = (
         outputs={"U": "*p m r", "sigma": "*p r", "V": "*p r n"},
         exactness="certified",
         forward=rows.factorize,
-        clauses=("FAC-2", "FAC-3", "FAC-5", "FAC-9"),
+        clauses=("FAC-2", "FAC-3", "FAC-5"),
     ),
     Operation(
         name="compose",
@@ -135,7 +135,7 @@ TABLE: tuple[Operation, ...] = (
         exactness="exact",
         forward=rows.compose,
         adjoint=rows.compose_adjoint,
-        clauses=("FAC-2", "FAC-6", "FAC-9"),
+        clauses=("FAC-2", "FAC-6"),
     ),
     Operation(
         name="penalty",

@@ -52,9 +52,11 @@ def load(name: str) -> Backend:
         raise SpecError(what + extra) from error
     except (ImportError, AttributeError, OSError) as error:
         raise SpecError(f"backend {name!r} can't be loaded: {' '.join(str(error).split())}") from error
-    if not isinstance(found, Backend):
+    # Not isinstance: from Python 3.12 on it doesn't see what an object hands through by __getattr__.
+    if not all(hasattr(found, part) for part in ("name", "capabilities", "session")):
         raise refuse(f"backend {name!r}", expected="an object with name, capabilities and session", got=type(found).__name__)
-    return found
+    backend: Backend = found
+    return backend
 
 
 class Availability(msgspec.Struct, frozen=True):

@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 
-from twinspike.config import SGD, Config, Cosine, Method, Optimizer, Schedule, decode, encode
+from twinspike.config import SGD, Config, Cosine, Method, Optimizer, Schedule, decode, encode, withdrawn
 from twinspike.errors import SpecError, refuse, require
 from twinspike.network import Network, from_json
 from twinspike.precision import PrecisionName
@@ -237,7 +237,7 @@ def _complete(kind: Any, value: Any, path: str, default: Any) -> Any:
             continue
         if key not in fields:
             do = _nearest(key, list(fields)) or f"known keys: {', '.join(fields)}"
-            raise SpecError(f"{path}.{key}: unknown key; {do}")
+            raise SpecError(f"{path}.{key}: {withdrawn(f'{path}.{key}') or f'unknown key; {do}'}")
         preset = fields[key].default
         completed[key] = _complete(fields[key].type, inner, f"{path}.{key}", preset)
     return completed

@@ -91,7 +91,7 @@ _METHODS = pairwise(
         "surrogate": (Rectangle(width=1.0), Triangle(width=2.0), Sigmoid(slope=3.0)),
         "scopes": (("constant", "constant"), ("layer", "channel"), ("channel", "layer")),
         "scope": ("all_convs", "no_stem", "backbone", "with_heads", "none"),
-        "view": (("per_position", "permute"), ("per_position", "authors_reshape"), ("out_by_rest", "permute")),
+        "matricize": ("per_position", "out_by_rest"),
         "rank": ("full", 2, 0.8),
         "orthogonality": (Free(), Penalty(weight=0.125), Retract(every=2, by="polar"), Retract(every=1, by="qr")),
         "loss": (
@@ -120,7 +120,6 @@ _METHODS = pairwise(
 
 def _method(row: dict[str, Any]) -> Method:
     decay_scope, threshold_scope = row["scopes"]
-    matricize, view = row["view"]
     return Method(
         time_steps=row["time_steps"],
         neuron=Neuron(
@@ -132,7 +131,7 @@ def _method(row: dict[str, Any]) -> Method:
             threshold_scope=threshold_scope,
         ),
         factorization=Factorization(
-            scope=row["scope"], matricize=matricize, view=view, rank=row["rank"], orthogonality=row["orthogonality"]
+            scope=row["scope"], matricize=row["matricize"], rank=row["rank"], orthogonality=row["orthogonality"]
         ),
         batch_norm=BatchNorm(time=row["time"], momentum=row["momentum"], eps=1e-3, gamma_init=row["gamma_init"]),
         readout=row["readout"],
@@ -148,9 +147,9 @@ _ROWS = tuple({"network": r["network"], "method": encode(_method(r)), "optimizer
 
 CONFIGS: tuple[dict[str, Any], ...] = (
     _paper(BLOCK.name),
-    *sorted(_ROWS[:4], key=lambda row: bool(row["network"] != BLOCK.name)),
+    *sorted(_ROWS[:3], key=lambda row: bool(row["network"] != BLOCK.name)),
     *map(_paper, ("resnet18", "vgg16", "events", "digits_cnn", "resnet19")),
-    *_ROWS[4:],
+    *_ROWS[3:],
 )
 """Every network with the paper's method, and every option with every other.
 

@@ -10,11 +10,7 @@ from twinspike_conformance.budget import Budget
 from twinspike_conformance.cases.base import Arrays, Cases, Sizes
 from twinspike_conformance.families import Source
 
-_VIEWS = (
-    Factorization(),
-    Factorization(view="authors_reshape"),
-    Factorization(matricize="out_by_rest"),
-)
+_MATRICES = (Factorization(), Factorization(matricize="out_by_rest"))
 
 _KERNELS = ((5, 3, 3, 3), (2, 7, 1, 1), (3, 4, 2, 5), (6, 4))
 
@@ -74,7 +70,7 @@ _FACTORS = ({"p": 1, "m": 4, "r": 3, "n": 5}, {"p": 9, "m": 2, "r": 2, "n": 7}, 
 CASES = (
     Cases(
         operation="compose",
-        configs=tuple(Composition(factorization=f, kernel_shape=k) for f in _VIEWS for k in _KERNELS),
+        configs=tuple(Composition(factorization=f, kernel_shape=k) for f in _MATRICES for k in _KERNELS),
         buckets=({"r": 99}, {"r": 2}, {"r": 1}),
         fill=_compose_fill,
         budget=_compose_budget,
@@ -82,7 +78,7 @@ CASES = (
     Cases(operation="penalty", configs=(Nothing(),), buckets=_FACTORS, fill=_factors, budget=_penalty_budget),
     Cases(
         operation="factorize",
-        configs=(*_VIEWS, Factorization(rank=2), Factorization(rank=0.7), Factorization(rank=1, matricize="out_by_rest")),
+        configs=(*_MATRICES, Factorization(rank=2), Factorization(rank=0.7), Factorization(rank=1, matricize="out_by_rest")),
         buckets=(
             {"O": 5, "I": 3, "kh": 3, "kw": 3},
             {"O": 2, "I": 7, "kh": 1, "kw": 1},

@@ -41,7 +41,6 @@ _CLAUSES: dict[str, str] = {
     "Factorization.scope": "FAC-1",
     "Factorization.matricize": "FAC-2",
     "Factorization.rank": "FAC-5",
-    "Factorization.view": "FAC-9",
     "Factorization.orthogonality": "ORT-2",
     "BatchNorm.time": "BN-3",
     "BatchNorm.momentum": "BN-4",

@@ -1,4 +1,4 @@
-"""Faults of factorization and orthogonality in single operations (clauses FAC-2 to FAC-6, FAC-9, ORT-*).
+"""Faults of factorization and orthogonality in single operations (clauses FAC-2 to FAC-6, ORT-*).
 
 FAC-1, the gauge FAC-4 and the deviation ORT-1 bind the specification's own layout, initial values and
 metric; no backend answers for them.
@@ -12,7 +12,6 @@ _fac = edits_of("factorization")
 
 _PERMUTE = "    return kernel.transpose(2, 3, 0, 1)\n"
 _BACK = "    return matrices.transpose(2, 3, 0, 1)\n"
-_RESHAPED = 'f.matricize == "out_by_rest" or f.view == "authors_reshape"'
 _CUT = "u, sigma, v = u[..., :rank], sigma[..., :rank], v[..., :rank, :]"
 _FACTORS = "return u * sign, sigma, v * np.swapaxes(sign, -2, -1)"
 _GAUGE = "largest = np.take_along_axis(u, np.abs(u).argmax(axis=-2, keepdims=True), axis=-2)"
@@ -30,7 +29,10 @@ FACTORIZATION = (
         "fac-reshape-for-permute",
         "FAC-2",
         "the kernel is reshaped to its positions where a permute is meant",
-        (_fac('if f.view == "authors_reshape":', "if True:"), _fac(_BACK, "    return matrices.reshape(kernel_shape)\n")),
+        (
+            _fac(_PERMUTE, "    return kernel.reshape(*kernel.shape[2:], *kernel.shape[:2])\n"),
+            _fac(_BACK, "    return matrices.reshape(kernel_shape)\n"),
+        ),
         origin="the published code of Joint A-SNN",
     ),
     Fault(
@@ -174,40 +176,6 @@ FACTORIZATION = (
                 _GRADIENTS,
                 _GRADIENTS.replace("return ", "d_u, d_sigma, d_v = ")
                 + "\n    return d_u, d_sigma, np.zeros_like(d_v) + d_v.mean(axis=tuple(range(d_v.ndim - 2)))",
-            ),
-        ),
-    ),
-    Fault(
-        "fac-authors-permuted",
-        "FAC-9",
-        "authors_reshape permutes after all",
-        (_fac('if f.view == "authors_reshape":', "if False:"), _fac(_RESHAPED, 'f.matricize == "out_by_rest"')),
-    ),
-    Fault(
-        "fac-authors-in-out",
-        "FAC-9",
-        "authors_reshape reads (kh, kw, in, out)",
-        (
-            _fac(
-                "return kernel.reshape(*kernel.shape[2:], *kernel.shape[:2])",
-                "return kernel.reshape(*kernel.shape[2:], kernel.shape[1], kernel.shape[0]).swapaxes(-2, -1)",
-            ),
-            _fac(
-                f"if len(kernel_shape) == 2 or {_RESHAPED}:",
-                'if len(kernel_shape) == 4 and f.view == "authors_reshape":\n'
-                "        return matrices.swapaxes(-2, -1).reshape(kernel_shape)\n"
-                f"    if len(kernel_shape) == 2 or {_RESHAPED}:",
-            ),
-        ),
-    ),
-    Fault(
-        "fac-authors-backward",
-        "FAC-9",
-        "authors_reshape takes gradients back by a permute",
-        (
-            _fac(
-                "    g = matricize(f, g)\n",
-                '    g = g.transpose(2, 3, 0, 1) if f.view == "authors_reshape" and g.ndim == 4 else matricize(f, g)\n',
             ),
         ),
     ),

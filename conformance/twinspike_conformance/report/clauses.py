@@ -18,8 +18,8 @@ def clauses(runs: Runs) -> Html:
     covered = sum(any(_ran(record) for _, report in runs for record in of_clause(report, c.id)[1]) for c in must)
     free = len(CLAUSES) - len(must)
     lead = (
-        f"{covered} of the specification's {len(must)} MUST clauses have a test that ran; {free} more clauses permit something "
-        "or leave it undefined. Each tile is a clause: hover for its text, follow it to its tests."
+        f"{covered} of the specification's {len(must)} MUST clauses have a test that ran; {free} more clauses permit something, "
+        "leave it undefined or are withdrawn. Each tile is a clause: hover for its text, follow it to its tests."
     )
     walls = tag("div", (_wall(runs, i) for i in range(len(runs))), class_="walls")
     return join(

@@ -30,7 +30,7 @@ MEANINGS: dict[str, str] = {
     "not run": "was left out of this run",
     "incomplete": "of a run: nothing that ran was wrong, and it was a part of the suite",
     "no test": "no test of this run names the clause",
-    "no demand": "the clause permits something or leaves it undefined, so nothing can violate it",
+    "no demand": "the clause permits something, leaves it undefined or is withdrawn, so nothing can violate it",
 }
 
 CHAPTERS: dict[str, str] = {

@@ -26,14 +26,12 @@ def matricize(f: Factorization, kernel: Array) -> Array:
         return kernel
     if f.matricize == "out_by_rest":
         return kernel.reshape(kernel.shape[0], -1)
-    if f.view == "authors_reshape":
-        return kernel.reshape(*kernel.shape[2:], *kernel.shape[:2])
     return kernel.transpose(2, 3, 0, 1)
 
 
 def unmatricize(f: Factorization, matrices: Array, kernel_shape: tuple[int, ...]) -> Array:
     """The kernel whose `matricize` is `matrices`: (out, in, kh, kw) or (out, in)."""
-    if len(kernel_shape) == 2 or f.matricize == "out_by_rest" or f.view == "authors_reshape":
+    if len(kernel_shape) == 2 or f.matricize == "out_by_rest":
         return matrices.reshape(kernel_shape)
     return matrices.transpose(2, 3, 0, 1)
 
