@@ -6,9 +6,12 @@ import types
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -22,6 +25,15 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     code = function.__code__.replace()
     own = types.FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
     return torch.compile(own, fullgraph=True, dynamic=False, options={"emulate_precision_casts": True})
+
+
+def constant(function: Callable[P, R]) -> Callable[P, R]:
+    """Tell the compiler that what a function gives for Python values is a constant of its graph.
+
+    As `torch.compiler.assume_constant_result`, which takes a second to import the whole compiler, and triton with it.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from twinspike_torch import taps
+from twinspike_torch.compiling import constant
 from twinspike_torch.factorization import Factors
 from twinspike_torch.precision import autocast_dtype
 
@@ -133,7 +134,7 @@ def _overruns(x: Tensor, kernel: Tensor, stride: int, padding: int) -> bool:
     return x.device.type == "cpu" and stride > 1 and padding == 0 and kernel.shape[1] < NARROW and kernel.shape[2:] == (1, 1)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # untyped in torch
+@constant
 def _sums(device: str, dtype: torch.dtype) -> torch.dtype:
     """Format in which a convolution of operands of a format is to be taken, so that it is added up in no less than float32."""
     supports = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}

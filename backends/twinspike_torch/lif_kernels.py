@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from twinspike.errors import refuse, require
+from twinspike_torch.compiling import constant
 from twinspike_torch.lif_form import Form, Gradients, Outputs, empty_sequence, empty_step, potential_dtype
 
 Kernel = Literal["auto", "plain", "numba", "triton"]
@@ -27,7 +28,7 @@ UNROLLED = 32
 """Steps up to which torch's compiler generates the CPU's code; it unrolls them, and would take minutes for hundreds."""
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # untyped in torch
+@constant
 def choose(kernel: Kernel, device: str, compiling: bool, length: Literal["short", "long"]) -> Kernel:
     """The kernel that serves a device, never `auto`.
 

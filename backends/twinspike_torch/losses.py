@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from twinspike.config import Loss, distillation_pairs
+from twinspike_torch.compiling import constant
 
 
 class Terms(NamedTuple):
@@ -119,7 +120,7 @@ def joint_terms(loss: Loss, outputs: Exits, labels: Tensor) -> Terms:
     return Terms(total, ce_ann.detach(), ce_snn.detach(), kd.detach(), feature.detach())
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # untyped in torch
+@constant
 def _pairs(loss: Loss, exits: int) -> tuple[tuple[tuple[str, int], tuple[str, int]], ...]:
     """The (student, teacher) pairs, each end a twin and a number from 1."""
     return tuple(((s.twin, s.number), (t.twin, t.number)) for s, t in distillation_pairs(loss, exits))

@@ -8,7 +8,7 @@ the gradient itself can't be differentiated again.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -166,7 +166,7 @@ def _run(
         if value is not None and value.shape not in ((), shape[2:3]):
             raise refuse(f"lif.{name}", expected=f"shape () or {tuple(shape[2:3])}", got=value)
     out: tuple[Tensor, Tensor, Tensor | None]
-    length = "short" if shape[0] <= lif_kernels.UNROLLED else "long"
+    length: Literal["short", "long"] = "short" if shape[0] <= lif_kernels.UNROLLED else "long"
     chosen = lif_kernels.choose(kernel, x.device.type, torch.compiler.is_compiling(), length)
     out = _LIF.apply(x, v, decay, threshold, neuron, chosen, traced)  # type: ignore[no-untyped-call]  # torch types no apply
     return out

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from twinspike.config import TWINS, Penalty, Retract, Twin
-from twinspike.network import Norm
+from twinspike.config import SGD, TWINS, AdamW, Optimizer, Penalty, Retract, Twin
+from twinspike.network import INPUT, Network, Norm, inputs_of
 from twinspike.parameters import STEP, check_state, decays, is_factored, layout, slots
-from twinspike.precision import PRECISIONS
+from twinspike.precision import PRECISIONS, Precision
 from twinspike_conformance import certificates, taps
 from twinspike_conformance.cases.base import Example
 from twinspike_conformance.cases.networks import BUCKETS, CONFIGS, FAMILIES, PINNED, Setting
@@ -68,7 +69,7 @@ def _gradients(bench: Bench, example: Example) -> list[Finding]:
     found += taps.backward(t, _seeds(t, s.labels[0]))
     for name, got in gradients.items():
         layer, _, suffix = name.rpartition(".")
-        own = _again(s, t.trace[layer][f"d_{suffix}"], t.roundoff, t.cast)
+        own = _again(s, t.trace[layer][f"d_{suffix}"], t.precision)
         if suffix in ("U", "V"):
             own = own + _penalty_gradient(t, layer, suffix)
         found.append(
@@ -86,16 +87,27 @@ def _penalty_gradient(t: taps.Taps, layer: str, suffix: str) -> Tracked:
     return weight * both["UV".index(suffix)]  # type: ignore[no-any-return]
 
 
-def _again(s: Setting, value: Values, unit: float, cast: float = 0.0) -> Tracked:
+def _again(s: Setting, value: Values, precision: Precision) -> Tracked:
     """A gradient that a backend computes a second time, perhaps compiled in another way.
 
-    Two evaluations of one backward pass differ by the roundings of its longest chain: layers times steps,
-    each a sum of at most some dozens of terms, of the size of the array's largest element.
+    Along the longest path, from the input to a loss and back, over layers and over time, each value is rounded where it is
+    handed on, and in sums of some dozens of terms. n roundings of unit u that know nothing of one another add up to less than
+    min(n, 6 sqrt(n)) u (Higham and Mary, SIAM J. Sci. Comput. 41(5), 2019), here of the array's largest element: of an answer
+    of zeros the error is once that element.
     """
-    g = np.asarray(value, np.float64)
-    chain = len(s.network.layers) * s.method.time_steps
-    room = chain * 64 * max(unit, cast / 64) * np.abs(g).max(initial=0.0)
+    g, unit = np.asarray(value, np.float64), roundoff_of(precision)
+    handed = precision.product_roundoff if precision.activations == "bfloat16" else 0.0
+    n = 2 * (_depth(s.network) + s.method.time_steps)
+    room = min(n, 6 * math.sqrt(n)) * max(64 * unit, handed) * np.abs(g).max(initial=0.0)
     return Tracked(g, np.full(g.shape, room), roundoff=unit)
+
+
+def _depth(network: Network) -> int:
+    """Layers on the longest path through a network."""
+    deep = {INPUT: 0}
+    for layer in network.layers:
+        deep[layer.name] = 1 + max(deep[name] for name in inputs_of(layer))
+    return max(deep.values())
 
 
 def _loss(bench: Bench, example: Example) -> list[Finding]:
@@ -185,26 +197,40 @@ def _statistics(bench: Bench, example: Example) -> list[Finding]:
 
 
 def _update(bench: Bench, example: Example) -> list[Finding]:
-    """The training step moves every parameter once, from the gradients at the state before it; slots and counter follow."""
+    """The training step moves every parameter once, from the gradients at the state before it; slots and counter follow.
+
+    Slots show the gradient that the step itself has taken: they are held against the gradients asked for, and the parameter,
+    which moves by no more than a few roundings otherwise, against the slots.
+    """
     s, program, state = opened(bench, example)
     gradients, _ = program.gradients(state, s.images[0], s.labels[0])
     state, _ = program.train_step(state, s.images[0], s.labels[0], 0.125)
     after = program.dump(state)
     found = [compare(STEP, after[STEP], s.state[STEP] + 1, 0.0, rung="exact", clauses=("OPT-3",))]
-    unit = roundoff_of(PRECISIONS[bench.session.precision])
-    cast = 2.0**-8 if PRECISIONS[bench.session.precision].activations == "bfloat16" else 0.0
-    step = int(s.state[STEP]) + 1
+    precision = PRECISIONS[bench.session.precision]
+    unit, step = roundoff_of(precision), int(s.state[STEP]) + 1
     orthogonality = s.method.factorization.orthogonality
     retracted = isinstance(orthogonality, Retract) and step % orthogonality.every == 0
+    lr = Tracked(np.float64(0.125), roundoff=unit)
     for entry in layout(s.network, s.method, s.optimizer):
         if not entry.trained:
             continue
-        kept = {slot: Tracked(s.state[f"optimizer/{slot}/{entry.name}"], roundoff=unit) for slot in slots(s.optimizer)}
-        p = Tracked(np.asarray(s.state[entry.name], np.float64), roundoff=unit)
-        g = _again(s, gradients[entry.name], unit, cast)
-        lr = Tracked(np.float64(0.125), roundoff=unit)
-        want, moved = tracked()["optimizer"].optimizer_step(s.optimizer, p, g, lr, step, kept, decays=decays(entry, s.optimizer))
-        rows = [(f"optimizer/{slot}/{entry.name}", moved[slot]) for slot in moved]
+        names = {slot: f"optimizer/{slot}/{entry.name}" for slot in slots(s.optimizer)}
+        kept = {slot: Tracked(s.state[name], roundoff=unit) for slot, name in names.items()}
+        p, decayed = Tracked(np.asarray(s.state[entry.name], np.float64), roundoff=unit), decays(entry, s.optimizer)
+
+        def stepped(g: Tracked, p: Tracked = p, kept: Any = kept, decayed: bool = decayed) -> tuple[Tracked, dict[str, Tracked]]:
+            moved: tuple[Tracked, dict[str, Tracked]]
+            moved = tracked()["optimizer"].optimizer_step(s.optimizer, p, g, lr, step, kept, decays=decayed)
+            return moved
+
+        want, moved = stepped(_again(s, gradients[entry.name], precision))
+        rows = [(name, moved[slot]) for slot, name in names.items()]
+        if kept:
+            first = next(iter(names))
+            own = Tracked(np.asarray(after[names[first]], np.float64), roundoff=unit)
+            want, moved = stepped(_taken(s.optimizer, p, kept[first], own, decayed))
+            rows += [(name, moved[slot]) for slot, name in names.items() if slot != first]
         if not (retracted and entry.kind == "factor"):
             rows.append((entry.name, want))
         for name, right in rows:
@@ -213,6 +239,14 @@ def _update(bench: Bench, example: Example) -> list[Finding]:
     if retracted:
         found += _retracted(s, after, unit)
     return found
+
+
+def _taken(optimizer: Optimizer, p: Tracked, before: Tracked, after: Tracked, decayed: bool) -> Tracked:
+    """The gradient that a step has put into an optimizer's first slot (OPT-2, OPT-5)."""
+    decay = optimizer.weight_decay if decayed and not isinstance(optimizer, AdamW) else 0.0
+    kept, share = (optimizer.momentum, 1.0) if isinstance(optimizer, SGD) else (optimizer.beta1, 1.0 - optimizer.beta1)
+    taken: Tracked = (after - kept * before) / share - decay * p
+    return taken
 
 
 def _retracted(s: Setting, after: Any, unit: float) -> list[Finding]:
