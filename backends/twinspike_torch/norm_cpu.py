@@ -87,7 +87,7 @@ def _statistics(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of each channel, (C,), by those of chains (Chan, Golub and LeVeque, 1983)."""
     means, variances, weights = [], [], []
     for chains, k, rows in _chains(x):
-        moved = torch.zeros(2, chains.shape[1], dtype=dtype)  # they tell the format of what is returned
+        moved = x.new_zeros(2, chains.shape[1], dtype=dtype)  # they tell the format of what is returned
         mean, var = torch.batch_norm_update_stats(chains, moved[0], moved[1], 0.0)
         means.append(mean.view(k, -1).double())
         variances.append(var.view(k, -1).double())
@@ -99,7 +99,7 @@ def _statistics(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 def _sums(g: Tensor, x: Tensor, mean: Tensor, inverse: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Sums of g z and of g over each channel, (C,), z = (x - mean) inverse."""
-    sums = torch.zeros(2, len(mean), dtype=torch.float64)
+    sums = mean.new_zeros(2, len(mean), dtype=torch.float64)
     for (g_chains, k, _), (x_chains, *_) in zip(_chains(g), _chains(x), strict=True):
         given = g_chains, x_chains, None, None, None, mean.repeat(k), inverse.repeat(k), True, eps, [False, True, True]
         _, *found = _aten.native_batch_norm_backward(*given)
