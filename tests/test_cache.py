@@ -59,6 +59,57 @@ def test_a_folder_of_another_user_is_refused(folder: Path, monkeypatch: pytest.M
         cache.own(folder)
 
 
+@pytest.mark.parametrize("up", [1, 2])
+def test_a_folder_that_everyone_can_exchange_is_refused(tmp_path: Path, up: int) -> None:
+    folder = cache.own(tmp_path / "a" / "b" / "cache")
+    above = folder.parents[up - 1]
+    above.chmod(0o777)
+    with pytest.raises(OSError, match=rf"{above} can be written by others \(mode 777; chmod o-w\), and so exchanged$"):
+        cache.own(folder)
+    above.chmod(0o1777)  # as /tmp is: there nobody can move what is another's
+    assert cache.own(folder) == folder
+
+
+def test_where_nothing_has_a_digest_each_file_is_looked_at(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = folder / "anything"
+    file.touch()
+    file.chmod(0o666)
+    assert cache.all_own(folder) == folder, "nobody else can enter it"
+    folder.chmod(0o755)
+    with pytest.raises(OSError, match=rf"{file} can be written by others \(mode 666; chmod go-w\); remove it$"):
+        cache.all_own(folder)
+    folder.chmod(0o700)
+    here, lstat = os.geteuid(), Path.lstat
+
+    def of_another(path: Path) -> os.stat_result:
+        found = list(lstat(path))
+        found[4] += path == file  # the owner's number
+        return os.stat_result(found)
+
+    monkeypatch.setattr(Path, "lstat", of_another)
+    with pytest.raises(OSError, match=rf"{file} belongs to another user \(number {here + 1}\); remove it$"):
+        cache.all_own(folder)
+
+
+def test_a_relative_place_for_caches_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("XDG_CACHE_HOME", "here")
+    assert cache.user_folder() == Path.home() / ".cache" / "twinspike"
+
+
+def test_a_process_forked_meanwhile_keeps_no_lock(folder: Path) -> None:
+    with cache.alone(folder, 10):
+        child = os.fork()
+        if child == 0:
+            signal.pause()
+    try:
+        with cache.alone(folder, 0):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
 def test_a_link_is_as_good_as_what_it_leads_to(folder: Path, tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(folder)

@@ -89,12 +89,20 @@ def refusal(path: Path, content: bytes) -> str:
     return line
 
 
-def test_an_option_that_was_withdrawn_says_what_to_do(tmp_path: Path) -> None:
-    path, _ = saved(tmp_path)
-    old = msgspec.to_builtins(header())
-    old["config"]["method"]["factorization"]["view"] = "permute"
-    content = to_bytes({"w": np.zeros(3)}, metadata={checkpoint.KEY: msgspec.json.encode(old).decode()})
-    assert refusal(path, content).startswith(f"{path}.config.method.factorization.view: no option any more")
+def test_an_option_that_was_withdrawn_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encode, path = checkpoint.encode, tmp_path / "last.safetensors"
+
+    def of_old(written: Header) -> Any:
+        data = encode(written)
+        data["config"]["method"]["factorization"]["view"] = "permute"
+        return data
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "encode", of_old)
+        checkpoint.save(path, header(), state())
+    with pytest.raises(ts.SpecError) as caught:
+        checkpoint.load(path)
+    assert str(caught.value).startswith(f"{path}.config.method.factorization.view: no option any more")
 
 
 def test_every_truncation_is_refused(tmp_path: Path) -> None:
@@ -102,8 +110,10 @@ def test_every_truncation_is_refused(tmp_path: Path) -> None:
     for size in (0, 1, 7, 8, 100):
         assert refusal(path, content[:size]).endswith(": expected a safetensors file, got a broken or foreign one")
     for size in (len(content) // 2, len(content) - 1):
-        assert ": expected a readable checkpoint, got " in refusal(path, content[:size])
-    assert ": expected a readable checkpoint, got " in refusal(path, content + b"\0")
+        assert f": expected {len(content):,} bytes, got {size:,} bytes: " in refusal(path, content[:size])
+        with pytest.raises(ts.SpecError, match="bytes, got"):
+            checkpoint.load_header(path)
+    assert f": expected {len(content):,} bytes, got {len(content) + 1:,} bytes: " in refusal(path, content + b"\0")
 
 
 SMALL = ts.Network(
@@ -165,8 +175,9 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ts.SpecError, match=r"none\.safetensors: expected a checkpoint, got no such file$"):
         checkpoint.load(tmp_path / "none.safetensors")
     os.mkfifo(tmp_path / "pipe.safetensors")
-    for place in (tmp_path, tmp_path / "pipe.safetensors"):
-        with pytest.raises(ts.SpecError, match=r"expected a checkpoint, got no plain file$"):
+    longest = tmp_path / ("n" * 300)
+    for place, what in ((tmp_path, "a folder"), (tmp_path / "pipe.safetensors", "a pipe"), (longest, "File name too long")):
+        with pytest.raises(ts.SpecError, match=rf"expected a checkpoint, got {what}$"):
             checkpoint.load(place)
 
 

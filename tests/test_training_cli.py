@@ -47,7 +47,7 @@ def test_options_go_before_what_the_config_says(trained: Path) -> None:
 
 
 NO_RUN = (
-    "run: expected a run's folder with config.json, got nowhere; "
+    "run: expected a run's folder with config.json, got nowhere (no such file); "
     "name the folder that training printed, such as runs/digits_cnn-001"
 )
 NUMPY = ("train", "--backend", "numpy", "--precision")

@@ -201,5 +201,9 @@ def test_metrics_survive_a_cut_line_and_refuse_a_foreign_one(tmp_path: Path) -> 
     path.write_text('{"kind": "step", "step": 1}\n{"kind": "st')
     assert metrics.read(path) == [{"kind": "step", "step": 1}]
     path.write_text("[]\n")
-    with pytest.raises(ts.SpecError, match=r"metrics\.jsonl line 1: expected a JSON object with a kind, got \[\]"):
+    with pytest.raises(ts.SpecError, match=r"metrics\.jsonl line 1: expected a JSON object with a kind and a step, got \[\]"):
         metrics.read(path)
+    for line in ('{"kind": "step"}', '{"kind": 1, "step": 1}', '{"kind": "step", "step": true}', "\x1b[31m"):
+        path.write_text(f"{line}\n")
+        with pytest.raises(ts.SpecError, match=r"expected a JSON object with a kind and a step, got [ -~]+$"):
+            metrics.read(path)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from rich.console import Console
@@ -17,10 +18,11 @@ from training_runs import assert_equal_runs, lines, quiet, tiny, train
 from typer.testing import CliRunner, Result
 
 import twinspike as ts
-from twinspike_training import checkpoint, loop, metrics, record
+from twinspike.parameters import STEP
+from twinspike_training import checkpoint, files, loop, metrics, record
 from twinspike_training.commands import app
 from twinspike_training.progress import Progress
-from twinspike_training.run import RunFolder, create, open_run
+from twinspike_training.run import RunFolder, create, open_run, read_config
 
 CHANGES = ("training.checkpoint_every_steps=1", "training.log_every=1")
 KILLED_AT = 6
@@ -121,9 +123,9 @@ def alter(path: Path) -> None:
 
 WAYS = {
     delete: "expected a checkpoint, got no such file",
-    dangle: "expected a checkpoint, got no plain file",
-    make_pipe: "expected a checkpoint, got no plain file",
-    make_folder: "expected a checkpoint, got no plain file",
+    dangle: "expected a checkpoint, got a link to nothing",
+    make_pipe: "expected a checkpoint, got a pipe",
+    make_folder: "expected a checkpoint, got a folder",
     empty: "expected a safetensors file, got a broken or foreign one",
     alter: "expected values that match their digest, got a file that was altered or damaged",
 }
@@ -169,7 +171,7 @@ def test_a_kill_while_the_best_takes_its_place_loses_nothing(
         raise Stop
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "rewind", stop)
+        patch.setattr(record.os, "truncate", stop)
         with pytest.raises(Stop):
             loop.resume(folder, None, quiet(), "best")
     assert folder.metrics.read_bytes() == before
@@ -269,14 +271,24 @@ def test_a_record_that_does_not_end_a_line_where_the_checkpoint_says_is_cut_befo
     assert [line["step"] for line in lines(folder)][-3:] == [7, 8, 8]
 
 
-@pytest.mark.parametrize("how", [make_pipe, make_folder, dangle])
+def lead_elsewhere(path: Path) -> None:
+    elsewhere = path.parent.parent / "elsewhere"
+    elsewhere.write_bytes(path.read_bytes())
+    path.unlink()
+    path.symlink_to(elsewhere)
+
+
+NO_FILE = {make_pipe: "a pipe", make_folder: "a folder", dangle: "a link", lead_elsewhere: "a link"}
+
+
+@pytest.mark.parametrize("how", NO_FILE)
 @pytest.mark.parametrize("name", ["metrics.jsonl", record.TAKEN_BACK])
 def test_a_record_that_is_no_plain_file_is_one_line(folder: RunFolder, how: Callable[[Path], None], name: str) -> None:
     file = folder.path / name
     file.touch()
     how(file)
     for which in ("last", "best"):
-        assert refused(folder, which) == f"{file}: expected a plain file, got something else; move it away"
+        assert refused(folder, which) == f"{file}: expected a plain file, got {NO_FILE[how]}; move it away"
 
 
 def test_a_record_that_can_not_be_opened_is_one_line(tmp_path: Path) -> None:
@@ -291,5 +303,83 @@ def test_a_state_that_leaves_its_range_ends_the_run_with_the_checkpoint_before(t
     last = tmp_path / "digits_cnn-001" / "last.safetensors"
     line = str(caught.value)
     assert line.startswith("checkpoint[stem.act.decay]: neuron.decay: expected a finite number in [0, 1], got 1.0")
-    assert line.endswith(f"; {last} keeps step 0")
+    assert line.endswith(f"; {last} keeps step 0; lower learning_rate in a new run")
     assert checkpoint.load(last).header.steps == 0
+
+
+@pytest.mark.parametrize("how", [make_pipe, lead_elsewhere])
+@pytest.mark.parametrize("name", ["last.safetensors", "best.safetensors", "config.json"])
+def test_what_lies_where_a_file_is_written_is_neither_waited_for_nor_written_through(
+    whole: RunFolder, folder: RunFolder, how: Callable[[Path], None], name: str
+) -> None:
+    part = folder.path / f".{name}.part"
+    part.write_text("mine")
+    how(part)
+    assert loop.resume(folder, read_config(folder, ["training.log_every=2"]), quiet()).finished
+    assert not os.path.lexists(part)
+    assert not (folder.path / name).is_symlink()
+    if how is lead_elsewhere:
+        assert (folder.path.parent / "elsewhere").read_text() == "mine"
+
+
+def test_a_write_that_fails_leaves_what_was_there_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def fail(part: Path) -> None:
+        part.write_text("half")
+        raise OSError("no room")
+
+    with pytest.raises(OSError, match="no room"):
+        files.write_atomic(path, fail)
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("file", "old")]
+
+
+def test_a_last_checkpoint_stays_where_the_record_can_not_be_taken_back(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = content(folder)
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device", str(folder.metrics))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(record.os, "fsync", full)
+        with pytest.raises(ts.SpecError, match="No space left on device"):
+            loop.resume(folder, None, quiet(), "best")
+    after = content(folder)
+    del after[record.TAKEN_BACK]
+    assert after == before
+
+
+@pytest.mark.parametrize("lose", [delete, alter, empty])
+def test_a_best_checkpoint_that_is_lost_is_said_and_made_anew(folder: RunFolder, lose: Callable[[Path], None]) -> None:
+    best = folder.checkpoint("best")
+    lose(best)
+    assert f"the best checkpoint is lost ({best}: expected " in resumed(folder)
+    assert checkpoint.load(best).header.best == checkpoint.load(folder.checkpoint("last")).header.best
+
+
+def test_a_config_that_can_not_be_written_is_one_line_and_nothing_is_altered(folder: RunFolder) -> None:
+    (folder.path / ".config.json.part").mkdir()
+    before = content(folder)
+    with pytest.raises(ts.SpecError, match=r"^run: expected a folder that can be written, got "):
+        loop.resume(folder, read_config(folder, ["training.log_every=2"]), quiet())
+    assert content(folder) == before
+
+
+def test_a_position_that_the_data_do_not_have_is_refused(folder: RunFolder) -> None:
+    last = folder.checkpoint("last")
+    found = checkpoint.load(last)
+    forged = msgspec.structs.replace(found.header, epoch=1, step=1, steps=8)
+    checkpoint.save(last, forged, found.state | {STEP: np.asarray(8)})
+    assert refused(folder) == (
+        f"{last}: expected 4 steps an epoch, as the data and training.batch_size have, got step 1 of epoch 2, 8 in all"
+    )
+
+
+def test_names_reach_a_terminal_without_what_it_would_obey(tmp_path: Path) -> None:
+    result = run("evaluate", str(tmp_path / "\x1b[31mred\x07"))
+    assert result.exit_code == 2
+    assert "\\x1b[31mred\\x07" in result.stderr
+    assert "\x1b" not in result.stderr

@@ -40,4 +40,4 @@ def _untold() -> bool:
 
 
 def _folder() -> Path:
-    return cache.own(cache.own(cache.user_folder()) / "jax")
+    return cache.all_own(cache.own(cache.user_folder()) / "jax")

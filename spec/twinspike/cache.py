@@ -38,7 +38,8 @@ def user_folder() -> Path:
             return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local", "twinspike", "Cache")
         if sys.platform == "darwin":
             return Path.home() / "Library" / "Caches" / "twinspike"
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "twinspike")
+        told = os.environ.get("XDG_CACHE_HOME", "")
+        return Path(told if os.path.isabs(told) else Path.home() / ".cache", "twinspike")  # as the XDG specification says
     except RuntimeError as error:  # pathlib's way to say that there is no home
         raise FileNotFoundError(str(error)) from error
 
@@ -47,12 +48,28 @@ def own(folder: Path) -> Path:
     """The folder that is given, made if it is not there.
 
     Raises:
-        OSError: it can't be made, belongs to another user, or can be written by others.
+        OSError: it can't be made, belongs to another user, can be written by others, or lies where everyone can exchange it.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for found in (folder.lstat(), folder.stat()):  # a link, and what it leads to
         if fault := _others(found):
             raise PermissionError(f"{folder} {fault}")
+    for above in (*folder.absolute().parents, *folder.resolve().parents):
+        mode = above.stat().st_mode
+        if sys.platform != "win32" and mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            raise PermissionError(f"{above} can be written by others (mode {stat.S_IMODE(mode):o}; chmod o-w), and so exchanged")
+    return folder
+
+
+def all_own(folder: Path) -> Path:
+    """The folder, for who reads whatever lies in it, without digests; raises as `own`, also for a file that others can write."""
+    entered = own(folder).stat().st_mode & (stat.S_IXGRP | stat.S_IXOTH)
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # another process may be at work
+            found = path.lstat()
+            fault = _others(found)
+            if fault and (entered or found.st_uid != os.geteuid()):
+                raise PermissionError(f"{path} {fault}; remove it")
     return folder
 
 
@@ -87,12 +104,15 @@ def alone(folder: Path, seconds: float) -> Iterator[Path]:
     Raises:
         OSError: the folder can't be written, or another process took too long.
     """
-    with (folder / "lock").open("ab") as file:  # closed, even by a death, it is free again
+    with (folder / "lock").open("ab") as file:  # a death frees it too
         if _locked(file.fileno(), folder, seconds):
             for left in folder.glob(f"{UNFINISHED}*"):
                 shutil.rmtree(left, ignore_errors=True)
-        with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=folder, ignore_cleanup_errors=True) as scratch:
-            yield Path(scratch)
+        try:
+            with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=folder, ignore_cleanup_errors=True) as scratch:
+                yield Path(scratch)
+        finally:
+            _unlock(file.fileno())
 
 
 def keep(scratch: Path, name: str, suffix: str, content: bytes) -> Path:
@@ -161,3 +181,10 @@ def _locked(file: int, folder: Path, seconds: float) -> bool:
             return False
         else:
             return True
+
+
+def _unlock(file: int) -> None:
+    """By itself a close frees no lock that a process forked meanwhile holds too."""
+    if sys.platform != "win32":
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_UN)

@@ -24,7 +24,7 @@ from twinspike.network import Network
 from twinspike.parameters import STEP, State, check_state, check_values, layout
 from twinspike.precision import PRECISIONS
 from twinspike_training.config import RunConfig
-from twinspike_training.files import write_atomic
+from twinspike_training.files import FILE, found, write_atomic
 
 FORMAT = 2
 """Version of the header; a reader refuses others. 2: digests of the header and of the arrays, in place of a CRC of the latter."""
@@ -146,7 +146,7 @@ def load(path: Path) -> Checkpoint:
     header, content = _read(path, whole=True)
     try:
         state: State = from_bytes(content)
-    except SafetensorError as error:
+    except (SafetensorError, KeyError) as error:  # a KeyError for a dtype that NumPy has not
         raise refuse(what, expected="a readable checkpoint", got=" ".join(str(error).split())) from None
     require(_digest(state) == header.arrays, what, expected="values that match their digest", got=_DAMAGED)
     _check(header, state, what)
@@ -163,26 +163,27 @@ _DAMAGED = "a file that was altered or damaged"
 
 def _read(path: Path, *, whole: bool) -> tuple[Header, bytes]:
     """The checked header and the file's bytes; without the arrays if not `whole`."""
-    what = str(path)
-    if not path.is_file():
-        raise refuse(what, expected="a checkpoint", got="no plain file" if os.path.lexists(path) else "no such file")
+    what, kind = str(path), found(path)
+    require(kind == FILE, what, expected="a checkpoint", got=kind)
     try:
         with path.open("rb") as file:
-            content = file.read(-1 if whole else _PREFIX)
-            end = _PREFIX + int.from_bytes(content[:_PREFIX], "little")
-            if not whole and end <= os.fstat(file.fileno()).st_size:
-                content += file.read(end - _PREFIX)
+            head, size = file.read(_PREFIX), os.fstat(file.fileno()).st_size
+            end = _PREFIX + int.from_bytes(head, "little")
+            head += file.read(end - _PREFIX) if end <= size else b""
+            outer = _json(head[_PREFIX:]) if len(head) == end else None
+            if not isinstance(outer, dict):
+                raise refuse(what, expected="a safetensors file", got="a broken or foreign one")
+            metadata = outer.pop("__metadata__", None)
+            text = metadata.get(KEY) if isinstance(metadata, dict) else None
+            if not isinstance(text, str):
+                raise refuse(what, expected="a checkpoint of Twinspike", got="a safetensors file from elsewhere")
+            header = _header(head, _json(text.encode()), what)
+            # now that the head is what was written: no more is read than it says
+            length = max((array["data_offsets"][1] for array in outer.values()), default=0)
+            require(size == end + length, what, expected=f"{end + length:,} bytes", got=f"{size:,} bytes: {_DAMAGED}")
+            return header, head + file.read() if whole else head
     except OSError as error:
         raise refuse(what, expected="a readable file", got=error.strerror) from None
-    head = content[:end]
-    outer = _json(head[_PREFIX:]) if len(head) == end else None
-    if not isinstance(outer, dict):
-        raise refuse(what, expected="a safetensors file", got="a broken or foreign one")
-    metadata = outer.get("__metadata__")
-    text = metadata.get(KEY) if isinstance(metadata, dict) else None
-    if not isinstance(text, str):
-        raise refuse(what, expected="a checkpoint of Twinspike", got="a safetensors file from elsewhere")
-    return _header(head, _json(text.encode()), what), content
 
 
 def _header(head: bytes, data: Any, what: str) -> Header:

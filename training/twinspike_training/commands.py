@@ -59,11 +59,16 @@ def _command(function: Callable[Arguments, Value]) -> Callable[Arguments, Value]
         try:
             return function(*args, **kwargs)
         except SpecError as error:
-            typer.echo(f"error: {error}", err=True)
+            typer.echo(f"error: {_legible(str(error))}", err=True)
             raise typer.Exit(2) from None
 
     app.command()(guarded)
     return guarded
+
+
+def _legible(text: str) -> str:
+    """A line whose names, which may be anyone's, hold nothing that a terminal would obey."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _console() -> Console:

@@ -24,6 +24,7 @@ from twinspike.precision import PrecisionName
 from twinspike.zoo import ZOO
 from twinspike.zoo import network as zoo_network
 from twinspike_training.data import DataConfig
+from twinspike_training.files import FILE, found
 
 CONFIGS = Path(__file__).parent / "configs"
 """Folder of the configs that come with the package."""
@@ -164,7 +165,7 @@ def find_config(source: str) -> Path:
     if source in embedded():
         return CONFIGS / f"{source}.toml"
     path = Path(source)
-    if path.is_file():
+    if found(path) == FILE:
         return path
     raise refuse("config", expected=f"a file, or one of {', '.join(embedded())}", got=source, do=_nearest(source, embedded()))
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from twinspike.errors import refuse
 from twinspike_training.compare import Curves
+from twinspike_training.files import write_atomic
 from twinspike_training.metrics import Series, series
 
 SNN, ANN = "#c2410c", "#1d4ed8"
@@ -45,7 +46,7 @@ def write(made: Figure, path: Path) -> Path:
     """Save a figure as PNG, making its folder."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        made.savefig(path, format="png")
+        write_atomic(path, lambda part: made.savefig(part, format="png"))
     except OSError as error:
         raise refuse("picture", expected="a path that can be written", got=f"{path} ({error.strerror})") from None
     return path

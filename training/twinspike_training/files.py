@@ -3,8 +3,29 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
+
+FILE = "a file"
+"""What `found` says of a plain file."""
+
+
+def found(path: Path, *, follow: bool = True) -> str:
+    """What lies at a path: `FILE`, or in a few words what else, or why that can't be told.
+
+    Args:
+        path: of anything.
+        follow: whether a link to a file is one; what is written to must not lead elsewhere.
+    """
+    try:
+        mode = (path.stat() if follow else path.lstat()).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return "a link to nothing" if os.path.lexists(path) else "no such file"
+    except (OSError, ValueError) as error:  # no permission on the way to it, a name too long or with a NUL, a device that fails
+        return getattr(error, "strerror", None) or str(error)
+    kinds = {stat.S_IFREG: FILE, stat.S_IFDIR: "a folder", stat.S_IFLNK: "a link", stat.S_IFIFO: "a pipe"}
+    return kinds.get(stat.S_IFMT(mode), "no plain file")
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
@@ -12,13 +33,23 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
 
     Args:
         path: the file; its folder must exist.
-        write: writes the new content to the path that it is given, in the same folder.
+        write: writes the new content to the path that it is given, of an empty file in the same folder.
+
+    Raises:
+        OSError: it can't be written; what was there is still there, and nothing else.
     """
     # One name per target, not a random one: what a killed process leaves is overwritten by the next write.
     temporary = path.with_name(f".{path.name}.part")
-    write(temporary)
-    _sync(temporary)
-    os.replace(temporary, path)
+    # In a folder from elsewhere a link or a pipe may lie there, to be written through or waited for.
+    temporary.unlink(missing_ok=True)
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    try:
+        write(temporary)
+        _sync(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     _sync(path.parent)
 
 

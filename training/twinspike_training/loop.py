@@ -30,7 +30,17 @@ from twinspike_training.files import write_atomic
 from twinspike_training.metrics import Board, MetricsLog, NotFiniteError, Pending
 from twinspike_training.progress import Progress
 from twinspike_training.record import require_plain, rewind, tells_of_steps
-from twinspike_training.run import Ready, RunFolder, create, prepare, read_config, reconcile, same_data, stored_config
+from twinspike_training.run import (
+    Ready,
+    RunFolder,
+    create,
+    prepare,
+    read_config,
+    reconcile,
+    same_data,
+    same_epochs,
+    stored_config,
+)
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,21 +116,23 @@ def resume(folder: RunFolder, wanted: RunConfig | None, progress: Progress, whic
     if found is not None:
         reconcile(found.header.config, config)
     ready = prepare(config, found.header.network if found else None)
-    if found is None:
-        progress.note(f"{folder.path} has no checkpoint and took no steps: starts from the beginning")
-        said = rewind(folder.metrics, 0, 0)
-    else:
-        header, path = found.header, folder.checkpoint(which)
+    header, path = found.header if found else None, folder.checkpoint(which)
+    if header is not None:
         same_data(header, ready.dataset, str(path))
-        if which != "last":
-            # Before the record is cut: whatever is killed after this is resumed from here.
-            _take_the_place_of_last(folder, path)
-            progress.note(f"goes on from {path}, after epoch {header.epoch}; it took the place of {folder.checkpoint('last')}")
-        said = rewind(folder.metrics, header.metrics_bytes, header.steps)
-    for line in said:
-        progress.note(line)
+        same_epochs(header, ready.steps_per_epoch, str(path))
     if config != stored:
         folder.write_config(config)
+    if header is None:
+        progress.note(f"{folder.path} has no checkpoint and took no steps: starts from the beginning")
+        said = rewind(folder.metrics, 0, 0)
+    elif which == "last":
+        said = rewind(folder.metrics, header.metrics_bytes, header.steps)
+    else:
+        # Before the record is cut, so that whatever is killed after this is resumed from here.
+        said = rewind(folder.metrics, header.metrics_bytes, header.steps, lambda: _take_the_place_of_last(folder, path))
+        progress.note(f"goes on from {path}, after epoch {header.epoch}; it took the place of {folder.checkpoint('last')}")
+    for line in said:
+        progress.note(line)
     return _Loop(folder, ready, found, progress).run()
 
 
@@ -165,10 +177,20 @@ class _Loop:
             header = found.header
             values = found.state
             self.epoch, self.step, self.steps, self.best = header.epoch, header.step, header.steps, header.best
+            if self.best is not None:
+                self._keep_best(folder.checkpoint("best"))
         self.state = ready.program.load(values)
         board = Board(folder.path, self.steps) if config.training.tensorboard else None
         self.log = MetricsLog(folder.metrics, ready.session.to_numpy, board)
         self.saved_at = time.monotonic()
+
+    def _keep_best(self, path: Path) -> None:
+        """Say so where the best checkpoint is lost; the next evaluation is the best then."""
+        try:
+            checkpoint.load(path)
+        except SpecError as error:
+            self.progress.note(f"the best checkpoint is lost ({error}): the next evaluation is the best anew")
+            self.best = None
 
     def run(self) -> Outcome:
         """Train until the last epoch or a stop request."""
@@ -260,7 +282,10 @@ class _Loop:
 
     def _kept(self) -> str:
         path = self.folder.checkpoint("last")
-        return f"{path} keeps step {checkpoint.load_header(path).steps}" if path.exists() else "no checkpoint yet"
+        try:
+            return f"{path} keeps step {checkpoint.load_header(path).steps}"
+        except SpecError:
+            return f"{path} keeps none that can be read"
 
     def _due(self) -> bool:
         training = self.config.training
@@ -287,7 +312,7 @@ class _Loop:
         try:
             checkpoint.save(self.folder.checkpoint(which), header, values)
         except SpecError as error:  # the state is one that nothing can go on from
-            raise SpecError(f"{error}; {self._kept()}") from None
+            raise SpecError(f"{error}; {self._kept()}; lower learning_rate in a new run") from None
         except OSError as error:
             raise refuse("checkpoint", expected="room and permission to write it", got=f"{self.folder.path} ({error})") from None
         self.saved_at = time.monotonic()

@@ -18,7 +18,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinspike.backend import Metrics, Values
-from twinspike.errors import SpecError, refuse
+from twinspike.errors import SpecError, refuse, require
+from twinspike_training.files import FILE, found
 
 Series = NDArray[np.float64]
 
@@ -139,23 +140,22 @@ def read(path: Path) -> list[dict[str, Any]]:
     Raises:
         SpecError: no such file, or a line that is no JSON object.
     """
-    if not path.is_file():
-        raise refuse("metrics", expected="the metrics.jsonl of a run", got=str(path))
+    what = found(path)
+    require(what == FILE, "metrics", expected="the metrics.jsonl of a run", got=f"{path} ({what})")
+    try:
+        *whole, _ = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise refuse("metrics", expected="a file that can be read", got=f"{path} ({error.strerror})") from None
     lines = []
-    for number, text in enumerate(_whole_lines(path), start=1):
+    for number, text in enumerate(whole, start=1):
         try:
             line = json.loads(text)
         except ValueError:
             line = None
-        if not isinstance(line, dict) or "kind" not in line:
-            raise refuse(f"{path} line {number}", expected="a JSON object with a kind", got=text.decode(errors="replace"))
+        if not isinstance(line, dict) or not isinstance(line.get("kind"), str) or type(line.get("step")) is not int:
+            raise refuse(f"{path} line {number}", expected="a JSON object with a kind and a step", got=ascii(text)[2:-1])
         lines.append(line)
     return lines
-
-
-def _whole_lines(path: Path) -> Iterator[bytes]:
-    *whole, _ = path.read_bytes().split(b"\n")
-    yield from whole
 
 
 def series(lines: list[dict[str, Any]], kind: str, name: str) -> tuple[Series, Series]:

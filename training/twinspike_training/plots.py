@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def plot_run(folder: RunFolder, out: Path, index: int = 0, changes: Sequence[str
             name = f"Loss of orthogonality, {title}"
             done.append(_plot_deviation(epochs, deviations, name, out / "orthogonality.png"))
     path = folder.checkpoint("last")
-    if path.is_file():
+    if os.path.lexists(path):
         found = checkpoint.load(path)
         same_config(found.header, config, str(path))
         factored = [layer.name for layer in found.header.network.layers if f"{layer.name}.sigma_snn" in found.state]

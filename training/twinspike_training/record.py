@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from twinspike.errors import refuse, require
 from twinspike_training import metrics
+from twinspike_training.files import FILE, found
 
 TAKEN_BACK = "taken-back.jsonl"
 """File beside the record that gets what is cut off."""
@@ -18,19 +20,20 @@ def tells_of_steps(path: Path) -> bool:
 
 
 def require_plain(path: Path) -> None:
-    """Refuse a record, or what gets its end, that is there and no plain file: a pipe would be waited for, for ever."""
+    """Refuse a record, or what gets its end, that is no plain file: a pipe would be waited for, a link written through."""
     for file in (path, path.with_name(TAKEN_BACK)):
-        plain = file.is_file() or not os.path.lexists(file)
-        require(plain, str(file), expected="a plain file", got="something else", do="move it away")
+        what = found(file, follow=False)
+        require(what == FILE or not os.path.lexists(file), str(file), expected="a plain file", got=what, do="move it away")
 
 
-def rewind(path: Path, length: int, step: int) -> list[str]:
+def rewind(path: Path, length: int, step: int, before_cut: Callable[[], object] = lambda: None) -> list[str]:
     """Cut a record back to a checkpoint, at the end of a line; what is cut off is added to `TAKEN_BACK` beside it.
 
     Args:
         path: of `metrics.jsonl`, which need not be there.
         length: of the record when the checkpoint was written, in bytes.
         step: of the checkpoint, for the lines.
+        before_cut: called once the end is kept and before it is cut off: what must not happen if that fails.
 
     Returns:
         Lines that say what was done and what is missing; none where the record is as it was.
@@ -41,7 +44,7 @@ def rewind(path: Path, length: int, step: int) -> list[str]:
     require_plain(path)
     beside = path.with_name(TAKEN_BACK)
     try:
-        content = path.read_bytes() if path.exists() else b""
+        content = path.read_bytes() if os.path.lexists(path) else b""
         kept = content.rfind(b"\n", 0, length) + 1
         taken = content[kept:]
         if taken:
@@ -50,6 +53,8 @@ def rewind(path: Path, length: int, step: int) -> list[str]:
                 end.write(taken.removesuffix(b"\n") + b"\n")
                 end.flush()
                 os.fsync(end.fileno())
+        before_cut()
+        if taken:
             os.truncate(path, kept)
     except OSError as error:
         got = f"{error.filename} ({error.strerror})"

@@ -21,7 +21,7 @@ from twinspike.network import Network
 from twinspike_training import checkpoint
 from twinspike_training.config import RunConfig, build, build_network, load_config, override, to_json
 from twinspike_training.data import Dataset, open_dataset
-from twinspike_training.files import is_part, write_atomic
+from twinspike_training.files import FILE, found, is_part, write_atomic
 from twinspike_training.metrics import tensorboard_modules
 
 MAY_CHANGE = ("backend", "device", "precision", "compile", "recompute", "training", "data.path", "data.workers")
@@ -53,9 +53,13 @@ class RunFolder(msgspec.Struct, frozen=True):
         return self.path / f"{which}.safetensors"
 
     def write_config(self, config: RunConfig) -> None:
-        """Write or replace the config."""
+        """Write or replace the config; SpecError where that can't be done."""
         text = to_json(config)
-        write_atomic(self.config, lambda path: path.write_text(text, encoding="utf-8"))
+        try:
+            write_atomic(self.config, lambda path: path.write_text(text, encoding="utf-8"))
+        except OSError as error:
+            got = f"{self.config} ({error.strerror})"
+            raise refuse("run", expected="a folder that can be written", got=got) from None
 
 
 def create(config: RunConfig) -> RunFolder:
@@ -79,7 +83,7 @@ def create(config: RunConfig) -> RunFolder:
                     require(free, "run", expected="a name not used before", got=str(path), do=f"--resume {path} goes on with it")
                     break
                 number += 1
-    except (PermissionError, NotADirectoryError) as error:
+    except OSError as error:
         raise refuse("out", expected="a folder that can be written", got=f"{config.out} ({error.strerror})") from None
     folder = RunFolder(path)
     folder.write_config(config)
@@ -90,7 +94,8 @@ def open_run(path: str | Path) -> RunFolder:
     """The folder of a run that exists; SpecError if it is none."""
     folder = RunFolder(Path(path))
     do = "name the folder that training printed, such as runs/digits_cnn-001"
-    require(folder.config.is_file(), "run", expected="a run's folder with config.json", got=str(path), do=do)
+    what = found(folder.config)
+    require(what == FILE, "run", expected="a run's folder with config.json", got=f"{path} ({what})", do=do)
     return folder
 
 
@@ -199,6 +204,13 @@ def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(data, dict):
         return {prefix: data}
     return {k: v for key, inner in data.items() for k, v in _flat(inner, f"{prefix}.{key}" if prefix else key).items()}
+
+
+def same_epochs(header: checkpoint.Header, steps_per_epoch: int, what: str) -> None:
+    """Refuse to go on from a position that is none of epochs of that many steps."""
+    expected = f"{steps_per_epoch} steps an epoch, as the data and training.batch_size have"
+    fits = header.step <= steps_per_epoch and header.steps == header.epoch * steps_per_epoch + header.step
+    require(fits, what, expected=expected, got=f"step {header.step} of epoch {header.epoch + 1}, {header.steps} in all")
 
 
 def same_data(header: checkpoint.Header, dataset: Dataset, what: str) -> None:
