@@ -33,7 +33,7 @@ OF_OPERATIONS = [fault for fault in EDITED if reach(fault.edits).operations]
 OF_NETWORKS = [fault for fault in EDITED if not reach(fault.edits).operations]
 EXAMINATIONS = {name: check for name, check in CHECKS.items() if name.startswith("operation[")}
 
-WIDE = Profile("wide", cover=1.0, draws=40, fresh=True, derandomized=True, both_modes=True)
+WIDE = Profile("wide", cover=1.0, draws=40, fresh=True, derandomized=True, both_modes=True, limit=600.0)
 
 NO_BACKEND_ANSWERS_FOR = {"FAC-1", "ORT-1", "BN-7", *(c for c in CLAUSES if c.startswith(("INI-", "RND-", "SCH-")))}
 """Layouts, initial values, a metric, streams and schedules are computed by the specification itself."""

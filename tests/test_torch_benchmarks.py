@@ -68,21 +68,3 @@ def test_the_device_s_own_tests_are_selected(monkeypatch: pytest.MonkeyPatch, tm
     kernels = [name for name in names if "test_kernels_lif" in name]
     assert len(kernels) > 50
     assert all("triton" in name and "numba" not in name for name in kernels)
-
-
-def test_parts_that_measure_note_what_they_find(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Tiny, on the CPU: a step, its epoch and its profile by one program, and the device's ceilings."""
-    parts = load(monkeypatch, "gpu_parts")
-    given = {"device": "cpu", "backend": "torch", "compiled": False, "precision": "f32-ieee", "batch_size": 8, "tiny": True}
-    options = argparse.Namespace(**given, data=None, lock=tmp_path / "lock", result=tmp_path / "result.json")
-    monkeypatch.setattr(parts, "BLOCKS", 3)
-    for part, wanted in (
-        ("joint", {"step_seconds", "epoch_seconds", "epoch_seconds_without_data", "profile_us_per_step"}),
-        ("ceilings", {"copy_gb_per_second", "product bfloat16", "product tf32", "product float32"}),
-        ("convolutions", {"64 to 64, 32 x 32, stride 1", "64 to 64, 32 x 32, stride 1, searched"}),
-        ("lif", {"kernels", "float32", "bfloat16"}),
-    ):
-        notes = parts.Notes(options.result)
-        parts.PARTS[part](options, notes)
-        assert wanted <= set(notes.facts)
-        assert not (tmp_path / "result.waiting").exists()
