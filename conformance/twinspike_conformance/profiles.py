@@ -29,7 +29,7 @@ PROFILES: dict[str, Profile] = {
     p.name: p
     for p in (
         Profile("smoke", cover=0.1, draws=0, fresh=False, derandomized=True, both_modes=False, limit=600.0),
-        Profile("ci", cover=1.0, draws=12, fresh=False, derandomized=True, both_modes=True, limit=600.0),
+        Profile("ci", cover=1.0, draws=12, fresh=False, derandomized=True, both_modes=True, limit=1800.0),
         Profile("deep", cover=1.0, draws=500, fresh=True, derandomized=False, both_modes=True, limit=36000.0),
     )
 }
