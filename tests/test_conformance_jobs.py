@@ -79,7 +79,7 @@ def test_a_limit_is_a_positive_number_of_seconds(asked, capsys):
 
 
 def test_limits_are_the_profile_s_unless_asked():
-    assert [jobs.limit(None, PROFILES[name]) for name in ("smoke", "ci", "deep")] == [600.0, 600.0, 36000.0]
+    assert [jobs.limit(None, PROFILES[name]) for name in ("smoke", "ci", "deep")] == [600.0, 1800.0, 36000.0]
     assert jobs.limit(7.0, PROFILES["ci"]) == 7.0
 
 

@@ -151,13 +151,14 @@ def _soft(row: dict[str, Any]) -> bool:
     return bool(row["method"]["time_steps"] > 1 and row["method"]["neuron"]["reset"] == "soft")
 
 
-_FIRST = (*_ROWS[:2], next(row for row in _ROWS[2:] if _soft(row)))
+_NEXT = sorted(_ROWS[3:], key=lambda row: not _soft(row))
 
 CONFIGS: tuple[dict[str, Any], ...] = (
     _paper(BLOCK.name),
-    *sorted(_FIRST, key=lambda row: bool(row["network"] != BLOCK.name)),
+    *sorted(_ROWS[:3], key=lambda row: bool(row["network"] != BLOCK.name)),
     *map(_paper, ("resnet18", "vgg16", "events", "digits_cnn", "resnet19")),
-    *(row for row in _ROWS if row not in _FIRST),
+    *_NEXT[:1],
+    *(row for row in _ROWS[3:] if row is not _NEXT[0]),
 )
 """Every network with the paper's method, and every option with every other.
 
