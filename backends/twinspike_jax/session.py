@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 import twinspike
 from twinspike.backend import Capabilities
-from twinspike.checks import check_claim, check_operation
+from twinspike.checks import check_claim, check_finite, check_operation
 from twinspike.config import Method, Optimizer
 from twinspike.errors import refuse, require
 from twinspike.network import Network
@@ -148,8 +148,8 @@ class JaxSession:
         """
         _check(operation, config, inputs)
         with formats(self._casts.storage):
+            check_finite(operation, lambda key: bool(jnp.isfinite(inputs[key]).all()))
             if operation == "factorize":  # its rank may depend on values, which jit does not see
-                factorization.check_finite(inputs["kernel"])
                 rank = factorization.rank_of(inputs["kernel"], factorization=config)
                 config = twinspike.Factorization(**{**_fields(config), "rank": rank})
             return dict(self._run(_forward, operation, config, dict(inputs)))

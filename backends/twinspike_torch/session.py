@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from twinspike.checks import check_operation
+from twinspike.checks import check_finite, check_operation
 from twinspike.config import Method, Optimizer
 from twinspike.errors import refuse, require
 from twinspike.network import Network
@@ -64,6 +64,7 @@ class TorchSession:
         """Outputs by name; SpecError if config or inputs don't fit the operation's row."""
         self._check(operation, config, inputs)
         with torch.no_grad(), arithmetic(self.precision), compiler_warnings_ignored():
+            check_finite(operation, lambda key: bool(inputs[key].isfinite().all()))
             return self._function(operation, config, inputs)(inputs)
 
     def vjp(self, operation: str, config: Any, inputs: Inputs, cotangents: Inputs) -> tuple[Tensors, Tensors]:
