@@ -100,6 +100,18 @@ def test_the_rank_for_an_energy_is_counted_by_hand(sigma, fraction, rank):
     assert factorization.rank_for_energy(np.array(sigma, np.float64), fraction) == rank
 
 
+@pytest.mark.parametrize("exponent", [-1000, -600, 600, 1000])
+def test_the_rank_for_an_energy_is_the_same_at_every_scale(exponent):
+    """Squares of these leave float64."""
+    sigma = np.ldexp([[3.0, 1.0, 1.0, 1.0]], exponent)
+    assert [factorization.rank_for_energy(sigma, share) for share in (0.7, 0.75, 0.8, 0.9, 1.0)] == [1, 1, 2, 3, 4]
+
+
+def test_the_rank_of_zeros_is_one_and_another_position_decides():
+    assert factorization.rank_for_energy(np.zeros((1, 3)), 0.9) == 1
+    assert factorization.rank_for_energy(np.array([[0.0, 0.0], [1.0, 1.0]]), 0.9) == 2
+
+
 def test_the_rank_is_full_or_cut_or_for_an_energy():
     kernel = np.zeros((4, 5, 3, 2))
     kernel[:, :4] = np.diag([3.0, 1.0, 1.0, 1.0])[:, :, None, None]

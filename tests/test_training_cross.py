@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from training_runs import TINY, lines, quiet, train
 
+from twinspike.errors import SpecError
 from twinspike_training import agreement, checkpoint, loop
 from twinspike_training.config import load_config
 from twinspike_training.evaluation import evaluate
@@ -48,3 +49,13 @@ def test_each_backend_evaluates_a_checkpoint_alike(tmp_path: Path) -> None:
 def test_backends_agree_with_the_reference(other: str) -> None:
     rows = agreement.agreement("numpy", other, load_config("digits", [*TINY, f"name={other}"]), steps=2)
     assert [row for row in rows if not row.agrees] == []
+
+
+@pytest.mark.parametrize("by", ["polar", "qr"])
+@pytest.mark.parametrize("backend", ["numpy", "torch", "jax"])
+def test_a_run_that_diverges_under_retraction_ends_in_the_line_about_its_loss(tmp_path: Path, backend: str, by: str) -> None:
+    diverging = ("schedule.kind=constant", "learning_rate=1e300", "precision=f64", "training.log_every=100")
+    retracted = ("kind=retract", f"by={by}", "every=1")
+    orthogonality = [f"method.factorization.orthogonality.{setting}" for setting in retracted]
+    with pytest.raises(SpecError, match=r"^loss: expected a finite number, got (nan|inf) at step [2-4]; [^\n]*$"):
+        train(tmp_path, f"backend={backend}", *diverging, *orthogonality)

@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from numpy.typing import NDArray
 
 from twinspike.config import Factorization
-from twinspike.errors import refuse, require
-from twinspike.reference.factorization import rank_for_energy
+from twinspike.errors import require
 from twinspike_jax import products
 
 HIGHEST = lax.Precision.HIGHEST
@@ -53,8 +53,16 @@ def rank_of(kernel: Array, *, factorization: Factorization) -> int:
         return full
     if isinstance(factorization.rank, int):
         return min(factorization.rank, full)
-    sigma = jnp.linalg.svd(matrices, compute_uv=False)
-    return rank_for_energy(np.asarray(sigma, dtype=np.float64), factorization.rank)
+    return _rank_for_energy(np.asarray(jnp.linalg.svd(matrices, compute_uv=False), dtype=np.float64), factorization.rank)
+
+
+def _rank_for_energy(sigma: NDArray[np.float64], share: float) -> int:
+    """The smallest rank that keeps a share of the squares at every position; sigma (*p, n), descending, on the host."""
+    _, exponent = np.frexp(sigma[..., :1])
+    squares = np.ldexp(sigma, -exponent) ** 2  # those of very large and small values leave the format
+    kept = squares.cumsum(axis=-1)
+    ranks = 1 + (kept < share * kept[..., -1:]).sum(axis=-1)  # one more than those that keep too little
+    return int(ranks.max())
 
 
 def factorize(kernel: Array, *, factorization: Factorization, rank: int | None = None) -> tuple[Array, Array, Array]:
@@ -80,16 +88,6 @@ def factorize(kernel: Array, *, factorization: Factorization, rank: int | None =
     largest = jnp.take_along_axis(u, jnp.abs(u).argmax(axis=-2, keepdims=True), axis=-2)
     sign = jnp.where(largest < 0, -1.0, 1.0).astype(u.dtype)
     return u * sign, sigma, v * _t(sign)
-
-
-def check_finite(kernel: Array) -> None:
-    """Refuse a kernel with NaN or infinity; waits for its values.
-
-    Raises:
-        SpecError: as said.
-    """
-    if not bool(jnp.isfinite(kernel).all()):
-        raise refuse("kernel", expected="finite values", got="NaN or infinity")
 
 
 def compose(
@@ -170,6 +168,8 @@ def deviation(u: Array, v: Array) -> Array:
 def retract(u: Array, v: Array, *, by: Literal["polar", "qr"]) -> tuple[Array, Array]:
     """Orthonormal U (*p, m, r) and V (*p, r, n) for drifted ones of full rank (clause ORT-3).
 
+    A matrix with NaN or infinity gives NaN: it is the loss that tells of a run that diverged.
+
     Args:
         u: columns to make orthonormal.
         v: rows to make orthonormal.
@@ -179,9 +179,13 @@ def retract(u: Array, v: Array, *, by: Literal["polar", "qr"]) -> tuple[Array, A
 
 
 def _orthonormal(a: Array, by: Literal["polar", "qr"]) -> Array:
+    finite = jnp.isfinite(a).all(axis=(-2, -1), keepdims=True)
+    a = jnp.where(finite, a, 0.0)
     if by == "polar":
         left, _, right = jnp.linalg.svd(a, full_matrices=False)
-        return _product(left, right)
-    q, r = jnp.linalg.qr(a)
-    sign = jnp.where(jnp.diagonal(r, axis1=-2, axis2=-1) < 0, -1.0, 1.0).astype(a.dtype)
-    return q * sign[..., None, :]
+        found = _product(left, right)
+    else:
+        q, r = jnp.linalg.qr(a)
+        sign = jnp.where(jnp.diagonal(r, axis1=-2, axis2=-1) < 0, -1.0, 1.0).astype(a.dtype)
+        found = q * sign[..., None, :]
+    return jnp.where(finite, found, jnp.nan)

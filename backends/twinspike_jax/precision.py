@@ -1,17 +1,19 @@
-"""Precision profiles in JAX terms: formats, the precision of products, and the one place that knows about x64.
+"""Precision profiles in JAX terms: formats, the precision of products, and what a session computes in.
 
-JAX has float64 only while a global flag is on. A session in float64 must work with the flag off, and one in
-float32 must stay float32 with the flag on, so every entry point of a session runs inside `formats`.
+JAX has float64 only while a global flag is on, and other settings of a process decide on formats, shapes and devices too.
+A session must work with each of them and compute the same, so every entry point of one runs inside `arithmetic`.
 """
 
 from __future__ import annotations
 
 import importlib
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from twinspike.errors import refuse, require
@@ -60,6 +62,28 @@ def formats(storage: str) -> AbstractContextManager[Any]:
         switch = importlib.import_module("jax.experimental").enable_x64
     found: AbstractContextManager[Any] = switch(enabled)
     return found
+
+
+@contextmanager
+def arithmetic(storage: str, device: jax.Device) -> Iterator[None]:
+    """Hold JAX to a storage format and a device, and to its own defaults, whatever its user has set.
+
+    What only watches is left on: `jax_debug_nans`, `jax_check_tracer_leaks` and their like.
+
+    Args:
+        storage: float32 or float64.
+        device: where arrays are made that are placed nowhere.
+    """
+    with ExitStack() as held:
+        held.enter_context(formats(storage))
+        held.enter_context(jax.default_device(device))
+        held.enter_context(jax.default_matmul_precision(None))
+        held.enter_context(jax.numpy_dtype_promotion("standard"))
+        held.enter_context(jax.numpy_rank_promotion("allow"))
+        held.enter_context(jax.transfer_guard("allow"))
+        held.enter_context(np.errstate(all="ignore"))
+        held.enter_context(jax.disable_jit(False))  # whether a session compiles is its own setting
+        yield
 
 
 def wide(dtype: DType) -> DType:

@@ -27,7 +27,7 @@ from twinspike_jax import factorization, losses
 from twinspike_jax.network import Outputs, apply, ends, reduced_logits, total_penalty
 from twinspike_jax.optimizer import decay_mask, make_optimizer, read_slots, write_slots
 from twinspike_jax.piecewise import Pieces
-from twinspike_jax.precision import Policy, formats, name_of
+from twinspike_jax.precision import Policy, arithmetic, name_of
 from twinspike_jax.twin import Statistics, Twinned, constant_layers, run_twin
 from twinspike_jax.weights import Params
 
@@ -91,7 +91,7 @@ class JaxProgram:
         """
         entries = self._layout
         check_state(values, entries)
-        with formats(self._casts.storage):
+        with arithmetic(self._casts.storage, self._device):
             params = {e.name: self._put(values[e.name]) for e in entries if e.trained}
             statistics = {e.name: self._put(values[e.name]) for e in entries if e.kind == "statistic"}
             kept = {
@@ -107,7 +107,8 @@ class JaxProgram:
         found: dict[str, Any] = {**state.params, **state.statistics}
         for slot, tree in read_slots(self._optimizer, state.optimizer).items():
             found |= {f"optimizer/{slot}/{name}": value for name, value in tree.items()}
-        dumped: dict[str, Values] = {e.name: np.array(found[e.name]) for e in self._layout if e.name != STEP}
+        with arithmetic(self._casts.storage, self._device):
+            dumped: dict[str, Values] = {e.name: np.array(found[e.name]) for e in self._layout if e.name != STEP}
         return {**dumped, STEP: np.asarray(state.step, dtype=np.int64)}
 
     def _put(self, values: Values, dtype: str | None = None) -> Array:
@@ -127,7 +128,7 @@ class JaxProgram:
         check_batch(self._network, self._method, images, labels)
         fits = math.isfinite(learning_rate) and learning_rate >= 0
         require(fits, "learning_rate", expected="a finite number >= 0", got=learning_rate)
-        with formats(self._casts.storage):
+        with arithmetic(self._casts.storage, self._device):
             batch = self._put(images), self._put(labels, "int32"), self._put(np.asarray(learning_rate))
             params, statistics, slots_after, metrics = self._update(*state[:3], *batch)
             step = state.step + 1
@@ -142,7 +143,7 @@ class JaxProgram:
             SpecError: the batch does not fit.
         """
         check_batch(self._network, self._method, images, labels)
-        with formats(self._casts.storage):
+        with arithmetic(self._casts.storage, self._device):
             batch = self._put(images), self._put(labels, "int32")
             found, _, metrics = self._differentiate(state.params, state.statistics, *batch)
             return {e.name: np.array(found[e.name]) for e in self._layout if e.trained}, Metrics(**metrics)
@@ -212,7 +213,7 @@ class JaxProgram:
             SpecError: the images don't fit.
         """
         check_images(self._network, self._method, images)
-        with formats(self._casts.storage):
+        with arithmetic(self._casts.storage, self._device):
             return Evaluation(**self._evaluate(state.params, state.statistics, self._put(images)))
 
     def _evaluate_by(self, params: Params, statistics: Statistics, images: Array) -> dict[str, Array]:
@@ -235,7 +236,7 @@ class JaxProgram:
             check_images(self._network, self._method, images)
         else:
             check_batch(self._network, self._method, images, labels)
-        with formats(self._casts.storage):
+        with arithmetic(self._casts.storage, self._device):
             given = state.params, state.statistics, self._put(images)
             towards: tuple[Any, Any] | None = None
             by_name: dict[str, Array] = {}

@@ -1,7 +1,7 @@
 """Backend and session: this package behind the contract of the specification.
 
-A session places every array on its own device and runs in its own formats, whatever JAX's default device and
-x64 flag are; the user's settings are never changed.
+A session places every array on its own device and runs in its own formats, whatever JAX's settings are; the user's
+settings are never changed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 import twinspike
 from twinspike.backend import Capabilities
-from twinspike.checks import check_claim, check_operation
+from twinspike.checks import check_claim, check_finite, check_operation
 from twinspike.config import Method, Optimizer
 from twinspike.errors import refuse, require
 from twinspike.network import Network
@@ -30,7 +30,7 @@ from twinspike_jax import factorization, neuron_kernels, products
 from twinspike_jax.compile_cache import keep_compiled, obstacle
 from twinspike_jax.operations import ROWS
 from twinspike_jax.piecewise import Pieces
-from twinspike_jax.precision import Policy, formats, policy
+from twinspike_jax.precision import Policy, arithmetic, policy
 from twinspike_jax.program import JaxProgram
 
 Values = NDArray[Any]
@@ -121,7 +121,7 @@ class JaxSession:
 
     def flags(self) -> dict[str, str]:
         """The widest format and the precision of products inside this session's entry points."""
-        with formats(self._casts.storage):
+        with arithmetic(self._casts.storage, self._placed):
             widest = jax.dtypes.canonicalize_dtype(np.float64).name
         return {"widest format": widest, "product precision": self._casts.product.name}
 
@@ -129,7 +129,7 @@ class JaxSession:
         """A copy on the device: floats in the storage format, integers as int64, or int32 outside `f64`."""
         values = np.asarray(values)
         require(values.dtype.kind in "fiu", "array", expected="floats or integers", got=str(values.dtype))
-        with formats(self._casts.storage):
+        with arithmetic(self._casts.storage, self._placed):
             whole = np.int64 if self._casts.storage == "float64" else np.int32
             kind = np.dtype(self._casts.storage) if values.dtype.kind == "f" else np.dtype(whole)
             # copied before, since JAX may share the memory of a NumPy array that its owner still changes
@@ -138,7 +138,8 @@ class JaxSession:
 
     def to_numpy(self, tensor: Array) -> Values:
         """A copy on the host; bfloat16 comes as float32."""
-        return np.array(tensor.astype(jnp.float32) if tensor.dtype == jnp.bfloat16 else tensor)
+        with arithmetic(self._casts.storage, self._placed):
+            return np.array(tensor.astype(jnp.float32) if tensor.dtype == jnp.bfloat16 else tensor)
 
     def forward(self, operation: str, config: Any, inputs: Mapping[str, Array]) -> Arrays:
         """Outputs by name.
@@ -147,9 +148,9 @@ class JaxSession:
             SpecError: config or inputs don't fit the operation's row.
         """
         _check(operation, config, inputs)
-        with formats(self._casts.storage):
+        with arithmetic(self._casts.storage, self._placed):
+            check_finite(operation, lambda key: bool(jnp.isfinite(inputs[key]).all()))
             if operation == "factorize":  # its rank may depend on values, which jit does not see
-                factorization.check_finite(inputs["kernel"])
                 rank = factorization.rank_of(inputs["kernel"], factorization=config)
                 config = twinspike.Factorization(**{**_fields(config), "rank": rank})
             return dict(self._run(_forward, operation, config, dict(inputs)))
@@ -166,7 +167,7 @@ class JaxSession:
         row = OPERATIONS[operation]
         if not row.differentiable:
             raise refuse(f"{operation} gradient", expected="an operation with differentiable inputs", got=operation)
-        with formats(self._casts.storage):
+        with arithmetic(self._casts.storage, self._placed):
             shapes = jax.eval_shape(lambda a: _forward(operation, config, self._casts, a), dict(inputs))
             for name, g in cotangents.items():
                 what = f"{operation} cotangent {name}"
@@ -198,7 +199,8 @@ class JaxSession:
             if len(self._programs) == PROGRAMS:
                 del self._programs[next(iter(self._programs))]
             form = {"casts": self._casts, "device": self._placed, "compiled": self.compiled, "recompute": recompute}
-            self._programs[key] = JaxProgram(network, method, optimizer, **form)
+            with arithmetic(self._casts.storage, self._placed):
+                self._programs[key] = JaxProgram(network, method, optimizer, **form)
         return self._programs[key]
 
 

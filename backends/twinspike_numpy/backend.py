@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, final
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 import twinspike
 from twinspike.backend import Capabilities, Evaluation, Metrics
-from twinspike.checks import check_batch, check_claim, check_images, check_operation
+from twinspike.checks import check_batch, check_claim, check_finite, check_images, check_operation
 from twinspike.config import Method, Optimizer
 from twinspike.errors import refuse, require
 from twinspike.network import Network
@@ -26,6 +27,13 @@ from twinspike.reference import step
 
 Tensor = NDArray[Any]
 Tensors = dict[str, Tensor]
+
+
+@contextmanager
+def _arithmetic() -> Iterator[None]:
+    """Hold NumPy to go on with what overflows, as other backends do, whatever its user has set."""
+    with np.errstate(all="ignore"):
+        yield
 
 
 @final
@@ -68,6 +76,7 @@ class NumpySession:
         """None: NumPy has no settings that decide results."""
         return {}
 
+    @_arithmetic()
     def from_numpy(self, values: NDArray[np.generic]) -> Tensor:
         """A copy: floats as float64, integers as int64."""
         return _stored(values)
@@ -76,11 +85,13 @@ class NumpySession:
         """A copy."""
         return np.array(tensor)
 
+    @_arithmetic()
     def forward(self, operation: str, config: Any, inputs: Mapping[str, Tensor]) -> Tensors:
         """Outputs by name; SpecError if config or inputs don't fit the operation's row."""
         _check(operation, config, inputs)
         return dict(OPERATIONS[operation].forward(config, inputs))
 
+    @_arithmetic()
     def vjp(
         self, operation: str, config: Any, inputs: Mapping[str, Tensor], cotangents: Mapping[str, Tensor]
     ) -> tuple[Tensors, Tensors]:
@@ -115,6 +126,7 @@ class NumpyProgram:
         self._optimizer = optimizer
         self._layout = layout(network, method, optimizer)
 
+    @_arithmetic()
     def load(self, values: Mapping[str, NDArray[np.generic]]) -> State:
         """A checked copy in float64; SpecError if a name, shape or value does not fit."""
         check_state(values, self._layout)
@@ -124,6 +136,7 @@ class NumpyProgram:
         """A copy."""
         return {name: np.array(value) for name, value in state.items()}
 
+    @_arithmetic()
     def train_step(self, state: State, images: NDArray[Any], labels: NDArray[Any], learning_rate: float) -> tuple[State, Metrics]:
         """One optimizer step on one batch, and a retraction where due; SpecError if the batch does not fit."""
         check_batch(self._network, self._method, images, labels)
@@ -133,17 +146,20 @@ class NumpyProgram:
         # one memory layout whatever made the array: BLAS rounds differently by layout, and a resumed run must not
         return {name: _stored(value) for name, value in after.items()}, metrics
 
+    @_arithmetic()
     def gradients(self, state: State, images: NDArray[Any], labels: NDArray[Any]) -> tuple[Tensors, Metrics]:
         """Gradient for every trained entry, by name; SpecError if the batch does not fit."""
         check_batch(self._network, self._method, images, labels)
         by_name, _, metrics = step.gradients(self._network, self._method, state, images, labels)
         return {entry.name: by_name[entry.name] for entry in self._layout if entry.trained}, metrics
 
+    @_arithmetic()
     def evaluate(self, state: State, images: NDArray[Any]) -> Evaluation:
         """Both twins in evaluation mode; SpecError if the images don't fit."""
         check_images(self._network, self._method, images)
         return step.evaluate(self._network, self._method, state, images)
 
+    @_arithmetic()
     def trace(
         self, state: State, images: NDArray[Any], *, training: bool = False, labels: NDArray[Any] | None = None
     ) -> dict[str, Tensors]:
@@ -170,3 +186,4 @@ def _check(name: str, config: Any, inputs: Mapping[str, Tensor]) -> None:
         require(value.dtype in (np.float64, np.int64), what, expected="float64 or int64", got=str(value.dtype))
     floating = {key: value.dtype.kind == "f" for key, value in inputs.items()}
     check_operation(name, config, {key: value.shape for key, value in inputs.items()}, floating)
+    check_finite(name, lambda key: bool(np.isfinite(inputs[key]).all()))

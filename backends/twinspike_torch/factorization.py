@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -73,7 +74,9 @@ def _rank(f: Factorization, sigma: Tensor) -> int:
         return full
     if isinstance(f.rank, int):
         return min(f.rank, full)
-    energy = sigma.square().cumsum(-1)
+    values = sigma.to(dtype=torch.float64, device="cpu").numpy()
+    _, exponent = np.frexp(values[..., :1])
+    energy = (np.ldexp(values, -exponent) ** 2).cumsum(-1)  # squares of very large and small values leave the format
     too_few = energy < f.rank * energy[..., -1:]
     return int(too_few.sum(-1).max()) + 1
 
@@ -211,6 +214,8 @@ def deviation(U: Tensor, V: Tensor) -> Tensor:
 def retract(by: Literal["polar", "qr"], U: Tensor, V: Tensor) -> tuple[Tensor, Tensor]:
     """Orthonormal U and V for drifted ones of full rank; sigma stays as it is (clause ORT-3).
 
+    A matrix with NaN or infinity gives NaN: LAPACK would raise, and it is the loss that tells of a run that diverged.
+
     Args:
         by: `polar`, the nearest orthonormal matrix, or `qr`, Q with a positive diagonal of R.
         U: (*p, m, r).
@@ -220,11 +225,13 @@ def retract(by: Literal["polar", "qr"], U: Tensor, V: Tensor) -> tuple[Tensor, T
 
 
 def _orthonormal(by: str, a: Tensor) -> Tensor:
+    finite = a.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
+    a = torch.where(finite, a, 0.0)
     if by == "polar":
         left, _, right = torch.linalg.svd(a, full_matrices=False)
-        polar: Tensor = left @ right
-        return polar
-    q, r = torch.linalg.qr(a)
-    sign = torch.where(r.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(q.dtype)
-    positive: Tensor = q * sign.unsqueeze(-2)
-    return positive
+        found = left @ right
+    else:
+        q, r = torch.linalg.qr(a)
+        sign = torch.where(r.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(q.dtype)
+        found = q * sign.unsqueeze(-2)
+    return torch.where(finite, found, torch.nan)

@@ -1,15 +1,17 @@
-"""Precision profiles as torch dtypes, and the global switches of reduced products, set and read back (clauses PRE-*).
+"""Precision profiles as torch dtypes, and what a session computes in, whatever its user's process is in (clauses PRE-*).
 
-torch decides per process whether float32 products may be rounded. A session sets the switches for the
-time of its own computation and puts back what it found.
+torch decides by switches of the process whether float32 products may be rounded, and by contexts around a call in which
+format and on which device it computes. A session holds its own for the time of its own computation, and puts back what it
+found. Modules keep to what is around them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 
 from twinspike.errors import require
@@ -63,7 +65,45 @@ def flags(precision: str) -> dict[str, str]:
 
 
 @contextmanager
-def arithmetic(precision: str) -> Iterator[None]:
+def arithmetic(precision: str, gradients: bool = False) -> Iterator[None]:
+    """Hold torch to a profile and to the devices that are named, whatever settings and contexts are around.
+
+    Held are float32 products, autocast, the default format and device, inference mode, the recording of gradients, and what
+    NumPy does about overflow.
+    What only watches is left on: anomaly detection, determinism, profilers.
+
+    Args:
+        precision: a profile's name.
+        gradients: whether operations are recorded for a backward pass.
+
+    Raises:
+        SpecError: torch does not take a setting.
+    """
+    with ExitStack() as held:
+        held.enter_context(torch.inference_mode(False))  # which has gradients recorded, so it comes before the next
+        held.enter_context(torch.set_grad_enabled(gradients))
+        for device in ("cpu", "cuda"):
+            held.enter_context(without_autocast(device))
+        # A default device is a mode that sees every call of torch from Python: none does in here.
+        held.enter_context(torch._C.DisableTorchFunction())
+        held.enter_context(_default_dtype(torch.float32))
+        held.enter_context(np.errstate(all="ignore"))
+        held.enter_context(_products(precision))
+        yield
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    found = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(found)
+
+
+@contextmanager
+def _products(precision: str) -> Iterator[None]:
     """Hold the process to a profile's float32 products; SpecError if torch does not take the setting."""
     found = [(owner, name, getattr(owner, name)) for owner, name, *_ in _switches()]
     level = torch.get_float32_matmul_precision() if precision == "tf32" else None

@@ -86,11 +86,12 @@ class TorchProgram:
         """Put a state onto the device; SpecError if a name, shape or value does not fit."""
         check_state(values, self._layout)
         found: dict[str, Tensors] = {"parameter": {}, "statistic": {}, "slot": {}}
-        for entry in self._layout:
-            if entry.kind != "counter":
-                kind = "parameter" if entry.trained else entry.kind
-                tensor = to_device(values[entry.name], self._device, storage(self._precision))
-                found[kind][entry.name] = tensor.requires_grad_(entry.trained)
+        with arithmetic(self._precision):
+            for entry in self._layout:
+                if entry.kind != "counter":
+                    kind = "parameter" if entry.trained else entry.kind
+                    tensor = to_device(values[entry.name], self._device, storage(self._precision))
+                    found[kind][entry.name] = tensor.requires_grad_(entry.trained)
         return ProgramState(found["parameter"], found["statistic"], found["slot"], int(values[STEP]))
 
     def dump(self, state: ProgramState) -> State:
@@ -98,7 +99,8 @@ class TorchProgram:
         _check_fresh(state)
         tensors = state.parameters | state.statistics | state.slots
         counter = np.asarray(state.step, dtype=np.int64)
-        return {e.name: counter if e.kind == "counter" else to_host(tensors[e.name]) for e in self._layout}
+        with arithmetic(self._precision):
+            return {e.name: counter if e.kind == "counter" else to_host(tensors[e.name]) for e in self._layout}
 
     def train_step(
         self, state: ProgramState, images: NDArray[Any], labels: NDArray[Any], learning_rate: float
@@ -112,39 +114,41 @@ class TorchProgram:
         check_batch(self._network, self._method, images, labels)
         fits = math.isfinite(learning_rate) and learning_rate >= 0
         require(fits, "learning_rate", expected="a finite number >= 0", got=learning_rate)
-        gradients, metrics = self._gradients(state.parameters, state.statistics, images, labels)
-        state.spent = True
-        step = state.step + 1
-        after = ProgramState(state.parameters, state.statistics, state.slots, step)
-        for flag, names in self._groups:
-            update_(
-                self._optimizer,
-                [after.parameters[name] for name in names],
-                [gradients[name] for name in names],
-                {slot: [after.slots[f"optimizer/{slot}/{name}"] for name in names] for slot in slots(self._optimizer)},
-                decays=flag,
-                learning_rate=learning_rate,
-                step=step,
-            )
-        self._retract(after)
-        return after, metrics
+        with arithmetic(self._precision), compiler_warnings_ignored():
+            gradients, metrics = self._gradients(state.parameters, state.statistics, images, labels)
+            state.spent = True
+            step = state.step + 1
+            after = ProgramState(state.parameters, state.statistics, state.slots, step)
+            for flag, names in self._groups:
+                update_(
+                    self._optimizer,
+                    [after.parameters[name] for name in names],
+                    [gradients[name] for name in names],
+                    {slot: [after.slots[f"optimizer/{slot}/{name}"] for name in names] for slot in slots(self._optimizer)},
+                    decays=flag,
+                    learning_rate=learning_rate,
+                    step=step,
+                )
+            self._retract(after)
+            return after, metrics
 
     def gradients(self, state: ProgramState, images: NDArray[Any], labels: NDArray[Any]) -> tuple[State, Metrics]:
         """Gradient of the loss for every trained entry, by name; SpecError if the batch does not fit."""
         _check_fresh(state)
         check_batch(self._network, self._method, images, labels)
-        statistics = {name: value.clone() for name, value in state.statistics.items()}
-        gradients, metrics = self._gradients(state.parameters, statistics, images, labels)
-        return {name: to_host(g) for name, g in gradients.items()}, metrics
+        with arithmetic(self._precision), compiler_warnings_ignored():
+            statistics = {name: value.clone() for name, value in state.statistics.items()}
+            gradients, metrics = self._gradients(state.parameters, statistics, images, labels)
+            return {name: to_host(g) for name, g in gradients.items()}, metrics
 
     def evaluate(self, state: ProgramState, images: NDArray[Any]) -> Evaluation:
         """Both twins in evaluation mode; SpecError if the images don't fit."""
         _check_fresh(state)
         check_images(self._network, self._method, images)
-        with torch.no_grad(), arithmetic(self._precision), compiler_warnings_ignored():
+        with arithmetic(self._precision), compiler_warnings_ignored():
             out: TwinOutput = self._outputs(state.parameters, state.statistics, self._images(images))
-        rates = out.logits_ann.new_zeros(0) if out.spike_rates is None else out.spike_rates
-        return Evaluation(logits_ann=out.logits_ann, logits_snn=_reduced(self._method, out), spike_rates=rates)
+            rates = out.logits_ann.new_zeros(0) if out.spike_rates is None else out.spike_rates
+            return Evaluation(logits_ann=out.logits_ann, logits_snn=_reduced(self._method, out), spike_rates=rates)
 
     def trace(
         self, state: ProgramState, images: NDArray[Any], *, training: bool = False, labels: NDArray[Any] | None = None
@@ -169,10 +173,10 @@ class TorchProgram:
             if u is not None:
                 taps[layer]["u"] = to_host(u)
 
-        statistics = {name: value.clone() for name, value in state.statistics.items()}
-        body = _Tapped(self._training if training else self._evaluation)
-        values = {f"body.{name}": value for name, value in (state.parameters | statistics).items()}
-        with torch.set_grad_enabled(labels is not None), arithmetic(self._precision):
+        with arithmetic(self._precision, gradients=labels is not None):
+            statistics = {name: value.clone() for name, value in state.statistics.items()}
+            body = _Tapped(self._training if training else self._evaluation)
+            values = {f"body.{name}": value for name, value in (state.parameters | statistics).items()}
             out: TwinOutput = functional_call(body, values, (self._images(images), tap))
             if labels is not None:
                 y = to_device(labels, self._device, storage(self._precision))
@@ -188,25 +192,23 @@ class TorchProgram:
     def _gradients(
         self, parameters: Tensors, statistics: Tensors, images: NDArray[Any], labels: NDArray[Any]
     ) -> tuple[Tensors, Metrics]:
-        """Gradients by name; the given statistics move."""
+        """Gradients by name; the given statistics move. Within `arithmetic`."""
         y = to_device(labels, self._device, storage(self._precision))
-        with torch.enable_grad(), arithmetic(self._precision), compiler_warnings_ignored():
+        with torch.enable_grad():
             loss, report = self._objective(parameters, statistics, self._images(images), y)
             found = torch.autograd.grad(loss, list(parameters.values()))
         rest = {name: value for name, value in report._asdict().items() if name != "terms"}
         metrics = Metrics(**report.terms._replace(loss=loss.detach())._asdict(), **rest)
         return dict(zip(parameters, found, strict=True)), metrics
 
-    @torch.no_grad()
     def _retract(self, state: ProgramState) -> None:
         """Clause ORT-3."""
         orthogonality = self._method.factorization.orthogonality
         if isinstance(orthogonality, Retract) and state.step % orthogonality.every == 0:
-            with arithmetic(self._precision):
-                for name in self._factored:
-                    u, v = state.parameters[f"{name}.U"], state.parameters[f"{name}.V"]
-                    for old, new in zip((u, v), factorization.retract(orthogonality.by, u, v), strict=True):
-                        old.copy_(new)
+            for name in self._factored:
+                u, v = state.parameters[f"{name}.U"], state.parameters[f"{name}.V"]
+                for old, new in zip((u, v), factorization.retract(orthogonality.by, u, v), strict=True):
+                    old.copy_(new)
 
     def _images(self, images: NDArray[Any]) -> Tensor:
         x = to_device(images, self._device, storage(self._precision))

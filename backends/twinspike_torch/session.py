@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from twinspike.checks import check_operation
+from twinspike.checks import check_finite, check_operation
 from twinspike.config import Method, Optimizer
 from twinspike.errors import refuse, require
 from twinspike.network import Network
@@ -54,16 +54,19 @@ class TorchSession:
 
     def from_numpy(self, values: NDArray[Any]) -> Tensor:
         """A copy on the device: floats in the storage format, integers as int64."""
-        return to_device(values, self._device, storage(self.precision))
+        with arithmetic(self.precision):
+            return to_device(values, self._device, storage(self.precision))
 
     def to_numpy(self, tensor: Tensor) -> NDArray[Any]:
         """A copy on the host; bfloat16 comes as float32."""
-        return to_host(tensor)
+        with arithmetic(self.precision):
+            return to_host(tensor)
 
     def forward(self, operation: str, config: Any, inputs: Inputs) -> Tensors:
         """Outputs by name; SpecError if config or inputs don't fit the operation's row."""
         self._check(operation, config, inputs)
-        with torch.no_grad(), arithmetic(self.precision), compiler_warnings_ignored():
+        with arithmetic(self.precision), compiler_warnings_ignored():
+            check_finite(operation, lambda key: bool(inputs[key].isfinite().all()))
             return self._function(operation, config, inputs)(inputs)
 
     def vjp(self, operation: str, config: Any, inputs: Inputs, cotangents: Inputs) -> tuple[Tensors, Tensors]:
@@ -79,9 +82,9 @@ class TorchSession:
         for name in cotangents:
             what = f"{operation} cotangent {name}"
             require(name in row.cotangents, what, expected=f"one of {', '.join(row.cotangents)}", got=name)
-        leaves = {k: v.detach().requires_grad_(k in row.differentiable) for k, v in inputs.items()}
         asked = [k for k in row.differentiable if k in inputs]
-        with torch.enable_grad(), arithmetic(self.precision), compiler_warnings_ignored():
+        with arithmetic(self.precision, gradients=True), compiler_warnings_ignored():
+            leaves = {k: _own(v).requires_grad_(k in row.differentiable) for k, v in inputs.items()}
             outputs = self._function(operation, config, leaves)(leaves)
             seeds = {k: g for k, g in cotangents.items() if outputs[k].requires_grad}
             for name, g in cotangents.items():
@@ -91,7 +94,7 @@ class TorchSession:
             found = _gradients(
                 [outputs[k] for k in seeds], [leaves[k] for k in asked], [g.to(outputs[k].dtype) for k, g in seeds.items()]
             )
-        return {k: v.detach() for k, v in outputs.items()}, dict(zip(asked, found, strict=True))
+            return {k: v.detach() for k, v in outputs.items()}, dict(zip(asked, found, strict=True))
 
     def program(self, network: Network, method: Method, optimizer: Optimizer, *, recompute: bool = False) -> TorchProgram:
         """The network, ready to train; `recompute` has each block run again in the backward pass.
@@ -103,7 +106,8 @@ class TorchSession:
             if len(self._programs) == PROGRAMS:
                 del self._programs[next(iter(self._programs))]
             form = (self._device, self.precision, self.compiled, recompute, self._kernel)
-            self._programs[key] = TorchProgram(network, method, optimizer, *form)
+            with arithmetic(self.precision):
+                self._programs[key] = TorchProgram(network, method, optimizer, *form)
         return self._programs[key]
 
     def _check(self, name: str, config: Any, inputs: Inputs) -> None:
@@ -130,6 +134,11 @@ class TorchSession:
         if key not in self._compiled:
             self._compiled[key] = compiled(run)
         return self._compiled[key]
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """The tensor cut off from what made it; one that was made in inference mode can only be copied."""
+    return tensor.clone() if tensor.is_inference() else tensor.detach()
 
 
 def _gradients(outputs: list[Tensor], inputs: list[Tensor], seeds: list[Tensor]) -> list[Tensor]:

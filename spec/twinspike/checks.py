@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,8 @@ Shape = tuple[int, ...]
 
 _WHOLE = {"labels", "step"}
 """Inputs of operations that are integers; all others are floats."""
+_FINITE = {"factorize": ("kernel",), "retract": ("U", "V")}
+"""Inputs of operations that have no answer for NaN or infinity; all others compute with them."""
 
 
 def check_operation(name: str, config: Any, shapes: Mapping[str, Shape], floating: Mapping[str, bool]) -> None:
@@ -77,6 +79,20 @@ def _unify(what: str, dims: list[str], shape: Shape, sizes: dict[str, Any]) -> N
         known = {k: v for k, v in sizes.items() if k in dims}
         require(fits, what, expected=f"{legend} with {known}", got=shape)
         require(size == () or np.min(size) >= 1, what, expected=f"{legend}, all sizes >= 1", got=shape)
+
+
+def check_finite(name: str, finite: Callable[[str], bool]) -> None:
+    """Refuse NaN and infinity where a matrix is decomposed (clauses FAC-3, ORT-3).
+
+    Args:
+        name: of the operation.
+        finite: whether all values of an input are finite, by its name; asked only where it matters, since it waits for them.
+
+    Raises:
+        SpecError: they are not.
+    """
+    for key in _FINITE.get(name, ()):
+        require(finite(key), f"{name}.{key}", expected="finite values", got="NaN or infinity")
 
 
 def check_images(network: Network, method: Method, images: NDArray[np.generic]) -> int:

@@ -43,6 +43,8 @@ def singular_values(f: Factorization, kernel: Array) -> Array:
 
 def rank_for_energy(sigma: Array, fraction: float) -> int:
     """Smallest rank that keeps `fraction` of the sum of squares at every position (clause FAC-5)."""
+    _, exponent = np.frexp(sigma[..., :1])
+    sigma = np.ldexp(sigma, -exponent)  # squares of very large and very small values leave the format
     energy = np.cumsum(sigma**2, axis=-1)
     enough = energy >= fraction * energy[..., -1:]
     return int(enough.argmax(axis=-1).max()) + 1
@@ -120,6 +122,8 @@ def penalty_adjoint(u: Array, v: Array) -> tuple[Array, Array]:
 def retract(by: str, u: Array, v: Array) -> tuple[Array, Array]:
     """Orthonormal U and V for drifted ones of full rank; sigma stays as it is (clause ORT-3).
 
+    A matrix with NaN or infinity gives NaN: LAPACK would raise, and it is the loss that tells of a run that diverged.
+
     Args:
         by: `polar`, the nearest orthonormal matrix, or `qr`, Q with a positive diagonal of R.
         u: (*p, m, r).
@@ -129,6 +133,9 @@ def retract(by: str, u: Array, v: Array) -> tuple[Array, Array]:
 
 
 def _orthonormal(by: str, a: Array) -> Array:
+    finite = np.isfinite(a).all(axis=(-2, -1), keepdims=True)
+    if not finite.all():
+        return np.where(finite, _orthonormal(by, np.where(finite, a, 0.0)), np.nan)
     if by == "polar":
         left, _, right = np.linalg.svd(a, full_matrices=False)
         return np.asarray(left @ right)
