@@ -140,7 +140,7 @@ def _cross(interrupts: Interrupts, words: list[str]) -> int:
 
     with interrupts.part():
         for check in wanted:
-            record = cross.run(pair, check, chosen, given.seed)
+            record = cross.run(pair, check, chosen, given.seed, lambda *_: interrupts.look())
             interrupts.look()
             found[check.id] = record
             if given.report is not None:

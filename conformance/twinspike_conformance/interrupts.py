@@ -22,14 +22,14 @@ class Interrupt(KeyboardInterrupt):
 
 @final
 class Interrupts:
-    """A context in which the first of these signals raises `Interrupt` in the main thread, and later ones do nothing.
+    """A context in which these signals raise `Interrupt` in the main thread, until the run's `part` is left.
 
     A signal that was ignored before, as by `nohup`, stays so.
     """
 
     def __init__(self) -> None:
         self.number: int | None = None
-        """The signal that came."""
+        """The signal that came first."""
         self._over = False
         self._before: dict[int, Any] = {}
 
@@ -47,8 +47,8 @@ class Interrupts:
             signal.signal(number, before)
 
     def _came(self, number: int, _: FrameType | None) -> None:
-        if self.number is None and not self._over:
-            self.number = number
+        if not self._over:  # again and again, since a backend may make an error of its own of what is raised in it
+            self.number = self.number or number
             raise Interrupt
 
     @contextmanager
