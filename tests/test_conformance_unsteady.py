@@ -266,11 +266,12 @@ def test_what_an_ended_process_said_is_heard_out(monkeypatch):
     def late(popen, lines):
         with popen.stdout:
             for line in popen.stdout:
-                time.sleep(0.5)
+                time.sleep(2.5)
                 lines.put(line)
         lines.put(None)
 
     monkeypatch.setattr(process, "_listen", late)
+    monkeypatch.setattr(process, "_LAST", 60.0)
     one = process.Process(Options(backend="unsteady_backends:ending", precision="f64", profile="smoke"), print)
     try:
         record = one.run(CHECK)
