@@ -78,7 +78,7 @@ def test_what_was_found_is_reported(command: str, number: signal.Signals, tmp_pa
         run.kill()
     else:
         os.killpg(run.pid, number)
-    rest, error = run.communicate()
+    rest, error = run.communicate(timeout=300)  # a process that goes on keeps the pipes open
     assert run.returncode == (-number if number == signal.SIGKILL else 128 + number), told + rest + error
     found = verify(tmp_path / "report.json")
     records = {record.id: (record.status, record.reason) for record in found.records}
