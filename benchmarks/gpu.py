@@ -47,6 +47,8 @@ PRECISIONS = ("bf16-mixed", "f32-ieee", "tf32")
 NEEDED = ("numpy", "msgspec", "hypothesis", "pytest", "jaxtyping", "beartype")
 """Without which no part can run."""
 PREFLIGHT, MEASURE, PROVE, FINISH = range(4)
+LIMIT = 40.0
+"""Seconds that a check of the suite may take at least: opening a backend on a GPU takes a part of them."""
 SPARE = 0.35
 """Share of the budget that proofs leave to measurements."""
 
@@ -73,8 +75,23 @@ def main() -> None:
     environment = child_environment(options.scratch, [options.wheels] if options.wheels else [])
     given = {key: value for key, value in vars(options).items() if key not in ("out", "scratch", "wheels", "authors", "data")}
     report = header("gpu") | {"options": given, "parts": earlier(options.out)}
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("gpu.py was ended by SIGTERM"))
+    listen()
     Runner(options.out, options.scratch, report, environment, options.seconds).run(list(parts(options)), options.parts)
+
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def listen() -> None:
+    """Let the first signal end the visit, and later ones not disturb that."""
+
+    def end(number: int, _: object) -> None:
+        for other in SIGNALS:
+            signal.signal(other, signal.SIG_IGN)
+        sys.exit(f"gpu.py was ended by {signal.Signals(number).name}")
+
+    for number in SIGNALS:
+        signal.signal(number, end)
 
 
 def parts(options: argparse.Namespace) -> Iterator[Part]:
@@ -173,10 +190,11 @@ def _script(file: str, name: str, part: str, options: argparse.Namespace, limit:
 
 
 def suite(name: str, words: Sequence[str], options: argparse.Namespace, profile: str, limit: float, stage: int) -> Part:
-    """A run of the conformance suite."""
+    """A run of the conformance suite, whose checks have limits, so that one which hangs leaves time to others."""
     at = options.scratch / name.replace(" ", "-")
     some = ["--only", "relu"] if options.tiny and "--only" not in words else []
     command = [sys.executable, "-m", "twinspike_conformance", *words, "--profile", profile, "--report", str(at), *some]
+    command += ["--limit", f"{max(LIMIT, limit / 3):g}"] if words[0] != "cross" else []  # which has none
     spare = SPARE * options.seconds if stage == PROVE else 0.0
     lacks = "it needs a CUDA device: no CPU rounds to TF32" if "tf32" in words and options.device == "cpu" else ""
     return Part(name, command, at / "report.json", limit, stage, spare=spare, lacks=lacks, threads=2)

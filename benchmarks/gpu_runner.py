@@ -3,18 +3,21 @@
 A part has what its result file says, whatever becomes of the process: the report is written whole after each number
 that a part notes, and again when it ends. Parts that measure take the lock of the device while they do (`gpu_parts.py`),
 so that only one measures, while the next is already imported or compiled; for parts that prove something, and may share
-the device, the lock is taken here.
+the device, the lock is taken here. A part is first asked to end, so that the suite can leave its report, and no part
+outlives this process.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import json
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import tarfile
 import time
 from collections.abc import Callable
@@ -27,7 +30,12 @@ from measure import ROOT, cores
 LEAST = 10.0
 """Seconds that must be left for a part to be begun."""
 TICK = 0.1
+GRACE = 5.0
+"""Seconds that a part has to end once it was asked to."""
 FAILED = ("fail", "error")
+_C = ctypes.CDLL(None)
+_PDEATHSIG = 1
+"""PR_SET_PDEATHSIG of Linux: the signal that a process gets when the thread that started it ends."""
 
 
 class Part(NamedTuple):
@@ -63,10 +71,20 @@ class _Job:
         self.part, self.until, self.began = part, until, time.monotonic()
         self.beside: set[str] = set()
         self.seen = 0
+        self.asked: float | None = None
+        """When it was asked to end."""
         _remove(part.result)
         part.result.parent.mkdir(parents=True, exist_ok=True)
         with output.open("wb") as to:
-            self.process = subprocess.Popen(part.command, cwd=ROOT, env=environment, stdout=to, stderr=to, start_new_session=True)
+            self.process = subprocess.Popen(
+                part.command,
+                cwd=ROOT,
+                env=environment,
+                stdout=to,
+                stderr=to,
+                start_new_session=True,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509  # this process has no threads
+            )
 
     def waits(self) -> bool:
         """Whether it stands before the lock."""
@@ -80,6 +98,18 @@ class _Job:
             before, self.seen = self.seen, self.part.result.stat().st_mtime_ns
             return before != self.seen
         return False
+
+    def ask(self) -> None:
+        """Ask it and all its children to end, once."""
+        if self.asked is None:
+            self.asked = time.monotonic()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGTERM)
+
+    def runs(self) -> bool:
+        """Whether it goes on; not where it was asked to end and has had its time."""
+        late = self.asked is not None and time.monotonic() >= self.asked + GRACE
+        return self.process.poll() is None and not late
 
     def end(self) -> None:
         """End it with all its children."""
@@ -111,18 +141,32 @@ class Runner:
         try:
             while pending or running:
                 running = [job for job in running if not self._ended(job)]
-                for part in pending:
+                for part in pending.copy():
                     self._begin(part, pending, running)
                 if self.held and not any(not job.part.alone for job in running):
                     self._hold(False)
                 time.sleep(TICK)
         finally:
-            for job in running:
-                job.end()
+            self._end_all(running, pending)
+
+    def _end_all(self, running: list[_Job], pending: list[Part]) -> None:
+        """Leave nothing that runs, and then note what can be noted."""
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+        for job in running:
+            job.ask()
+        while any(job.runs() for job in running):
+            time.sleep(TICK)
+        for job in running:
+            job.end()
+        for job in running:
+            with contextlib.suppress(Exception):  # of a full disk, as a rule, which costs no other part its note
                 self._note(job, "stopped: gpu.py was ended")
-            for part in pending:
+        for part in pending:
+            with contextlib.suppress(Exception):
                 self._not_run(part, "gpu.py was ended")
-            self.lock.close()
+        self.lock.close()
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
 
     # --- what may begin --------------------------------------------------------------------------------------
 
@@ -182,13 +226,15 @@ class Runner:
         if job.waits():
             job.until = min(job.until + TICK, self.deadline)
         code = job.process.poll()
-        if code is None and now < job.until:
+        if code is None and now >= job.until:
+            job.ask()
+        if job.runs():
             if job.noted():
                 with contextlib.suppress(Exception):  # it may be writing; what it leaves in the end is judged
                     self._record(job.part, {"status": "running"} | read(job.part.result), quiet=True)
             return False
         job.end()
-        self._note(job, f"stopped after {now - job.began:.0f} s" if code is None else said(code))
+        self._note(job, said(job.process.returncode) if job.asked is None else f"stopped after {job.asked - job.began:.0f} s")
         return True
 
     def _note(self, job: _Job, status: str) -> None:
@@ -198,7 +244,9 @@ class Runner:
         found |= {"beside": sorted(job.beside)} if job.beside else {}
         found |= _read(part.result)
         if part.fails:
-            found["status"] = "ok" if found.get("verdict") == "fail" else f"expected a verdict fail: {found['status']}"
+            statuses = found.get("statuses", {})
+            caught = statuses.get("fail") and not statuses.get("error")
+            found["status"] = "ok" if caught else f"expected a check that fails and none that is an error: {found['status']}"
         elif status == "ok" and "unread" in found:
             found["status"] = "failed: its result can't be read"
         text = job.output.read_text(encoding="utf-8", errors="replace")
@@ -219,7 +267,8 @@ class Runner:
     def _record(self, part: Part, found: dict[str, Any], quiet: bool = False) -> None:
         self.report["parts"][part.name] = found
         if not quiet:
-            print(f"{part.name}: {json.dumps(found, default=str)}", flush=True)
+            with contextlib.suppress(OSError):  # nobody may read it any more
+                print(f"{part.name}: {json.dumps(found, default=str)}", flush=True)
         text = json.dumps(self.report, indent=1, default=str)
         for folder, name in ((self.scratch, "SCRATCH"), (ROOT, "CHECKOUT")):
             text = text.replace(str(folder), name)
@@ -230,10 +279,16 @@ class Runner:
 
         def write(path: Path) -> None:
             with tarfile.open(path, "w:gz") as archive:
-                for found in sorted(self.scratch.glob("*/report.html")):
+                for found in sorted(self.scratch.glob("*/report.json")):  # which is there first
                     archive.add(found.parent, found.parent.name)
 
         replace(self.out / "reports.tar.gz", write)
+
+
+def _end_with_parent() -> None:
+    """Within a part before it begins: Linux ends it when this process is gone, however it ended. Elsewhere nothing does."""
+    if sys.platform == "linux":
+        _C.prctl(_PDEATHSIG, signal.SIGKILL)
 
 
 def slots(part: Part) -> int:
@@ -296,7 +351,8 @@ def read(result: Path) -> dict[str, Any]:
         for record in chosen:
             counts["statuses"][record["status"]] = counts["statuses"].get(record["status"], 0) + 1
         failed = [record["id"] for record in chosen if record["status"] in FAILED]
-        return counts | {"failed": failed, "verdict": "fail" if failed else "pass"}
+        cut = any(record["reason"] == "interrupted" for record in chosen)
+        return counts | {"failed": failed, "verdict": "fail" if failed else "incomplete" if cut else "pass"}
     if result.suffix == ".json":
         found = json.loads(result.read_text(encoding="utf-8"))
         if not isinstance(found, dict):

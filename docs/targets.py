@@ -83,7 +83,7 @@ def _gpu_verdicts(result: Result) -> float:
 
 
 def _sentinels(result: Result) -> float:
-    caught: int = sum(part(result, f"sentinel {backend}", "verdict") == "fail" for backend in ("torch", "jax"))
+    caught: int = sum(part(result, f"sentinel {backend}", "status") == "ok" for backend in ("torch", "jax"))
     return 2 - caught
 
 

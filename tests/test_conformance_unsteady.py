@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 from unsteady_backends import OtherError, bench, calls, deep, raising, wrong
 
-from twinspike_conformance import process, runner
+from twinspike_conformance import jobs, process, runner
 from twinspike_conformance.cases.base import from_digest
 from twinspike_conformance.checks import CHECKS
 from twinspike_conformance.command import main as suite
@@ -241,6 +243,73 @@ def test_a_process_that_ends_between_two_checks_costs_none():
         assert one.run(CHECK).status == "pass"
     finally:
         one.stop()
+
+
+def alone(backend: str) -> Record:
+    """The record of one check in a process of its own, which has to go on with the next one."""
+    one = process.Process(Options(backend=backend, precision="f64", profile="smoke"), print)
+    try:
+        record = one.run(CHECK)
+        assert one.run(CHECKS["operation[linear-exact]"]).status == "pass"
+        return record
+    finally:
+        one.stop()
+
+
+def test_a_line_that_is_cut_short_is_the_end():
+    record = alone("unsteady_backends:torn")
+    assert (record.status, record.reason) == ("error", "the process that ran it ended with status 4")
+
+
+def test_a_check_has_ended_when_its_own_record_comes():
+    assert (alone("unsteady_backends:forged").id, alone("unsteady_backends:forged").status) == (CHECK.id, "pass")
+
+
+def test_what_an_ended_process_said_is_heard_out(monkeypatch):
+    """However late this process comes to read it."""
+
+    def late(popen, lines):
+        with popen.stdout:
+            for line in popen.stdout:
+                time.sleep(2.5)
+                lines.put(line)
+        lines.put(None)
+
+    monkeypatch.setattr(process, "_listen", late)
+    monkeypatch.setattr(process, "_LAST", 60.0)
+    one = process.Process(Options(backend="unsteady_backends:ending", precision="f64", profile="smoke"), print)
+    try:
+        record = one.run(CHECK)
+    finally:
+        one.stop()
+    assert record.reason == "the process that ran it was ended by SIGABRT"
+    assert record.failure is not None
+    assert record.failure.example.startswith("relu ")
+
+
+def test_nothing_is_imported_from_the_folder_in_which_it_is_run(tmp_path, monkeypatch):
+    (tmp_path / "msgspec.py").write_text("raise ImportError('another')\n", encoding="utf-8")
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    monkeypatch.chdir(tmp_path)
+    one = process.Process(Options(backend="numpy", precision="f64"), print)
+    try:
+        assert one.opened().backend == "numpy"
+    finally:
+        one.stop()
+
+
+def test_an_error_beside_a_process_costs_one_check(monkeypatch):
+    right = process.Process.run
+
+    def run(self, check):
+        return right(self, check) if check is not CHECK else 1 // 0
+
+    monkeypatch.setattr(process.Process, "run", run)
+    other = CHECKS["operation[linear-exact]"]
+    with jobs.Team(Options(backend="numpy", precision="f64", profile="smoke"), print) as team:
+        found = team.run([CHECK, other], lambda record: None)
+    assert found[CHECK.id].reason == "the suite itself failed: ZeroDivisionError: integer division or modulo by zero"
+    assert found[other.id].status == "pass"
 
 
 def test_a_failure_stands_if_the_process_ends_while_it_is_made_small(tmp_path):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
+import io
 import json
 import os
 import signal
@@ -223,16 +225,24 @@ def test_what_an_earlier_report_has_found_is_kept(bench: Bench) -> None:
 CHILD = """import json, os, pathlib, sys, time; p = pathlib.Path(sys.argv[1])
 p.with_suffix('.tmp').write_text(json.dumps({'pid': os.getpid()})); p.with_suffix('.tmp').replace(p); time.sleep(1000)
 """
-DRIVER = f"""import sys; sys.path.insert(0, sys.argv[1]); import gpu_runner as r, pathlib, signal
-signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended")); at = pathlib.Path(sys.argv[2])
+DRIVER = f"""import sys; sys.path.insert(0, sys.argv[1]); import gpu, gpu_runner as r, pathlib
+gpu.listen(); at = pathlib.Path(sys.argv[2])
 p = r.Part("long", [sys.executable, "-c", {CHILD!r}, str(at / "long.json")], at / "long.json", 500, 0)
 r.Runner(at, at, {{"parts": {{}}}}, {{}}, 600).run([p, p._replace(name="later", stage=1)], [])
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def lives(process: int) -> bool:
+    """Whether it runs; one that has ended may be waited for by nobody."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
 def test_numbers_are_on_disk_when_the_script_itself_is_ended(tmp_path: Path, how: signal.Signals) -> None:
-    """As soon as they are noted; on a polite end also that the rest was not run, and nothing goes on."""
+    """As soon as they are noted; on a polite end also that the rest was not run. Nothing goes on, however it ended."""
     script = subprocess.Popen([sys.executable, "-c", DRIVER, str(ROOT / "benchmarks"), str(tmp_path)], stderr=subprocess.PIPE)
     child = 0
     try:
@@ -247,16 +257,81 @@ def test_numbers_are_on_disk_when_the_script_itself_is_ended(tmp_path: Path, how
         script.communicate()
         parts = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))["parts"]
         assert parts["long"]["pid"] == child
-        if how == signal.SIGTERM:
+        if how != signal.SIGKILL:
             assert parts["long"]["status"] == "stopped: gpu.py was ended"
             assert parts["later"] == {"status": "not run", "reason": "gpu.py was ended"}
-            with pytest.raises(ProcessLookupError):
-                os.kill(child, 0)
+        deadline = time.monotonic() + 60
+        while lives(child) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not lives(child)
     finally:
         script.kill()
         script.wait()
-        if child and how == signal.SIGKILL:
+        if child and lives(child):
             os.kill(child, signal.SIGKILL)
+
+
+def test_what_cannot_be_noted_leaves_nothing_that_runs(bench: Bench, runner: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several parts, each."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(runner, "slots", lambda part: 3)
+    monkeypatch.setattr(runner.Runner, "_note", full)
+    for name in ("one", "two"):
+        bench.add(name, f"note(pid=os.getpid()); pathlib.Path({str(bench.scratch)!r}, {name!r}).touch(); time.sleep(1000)")
+    wait = "\nwhile not all(pathlib.Path({at!r}, name).exists() for name in ('one', 'two')): time.sleep(0.05)\nnote(step=1)"
+    bench.add("quick", wait.format(at=str(bench.scratch)))
+    with pytest.raises(OSError, match="No space"):
+        bench.run()
+    for name in ("one", "two"):
+        assert not lives(json.loads((bench.scratch / f"{name}.json").read_text(encoding="utf-8"))["pid"])
+
+
+class Closed(io.StringIO):
+    """What nobody reads any more."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+
+def test_nobody_who_reads_costs_no_part(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.add("one", "note(step=1)")
+    monkeypatch.setattr(sys, "stdout", Closed())
+    assert bench.run()["one"]["step"] == 1
+
+
+ASKED = {
+    "leaves a result": ("signal.signal(signal.SIGTERM, lambda *_: (note(last=2), os._exit(0)));", {"last": 2}),
+    "does not hear": ("signal.signal(signal.SIGTERM, signal.SIG_IGN);", {"first": 1}),
+}
+
+
+@pytest.mark.parametrize(("code", "left"), ASKED.values(), ids=ASKED)
+def test_a_part_at_its_limit_is_asked_before_it_is_ended(
+    bench: Bench, runner: ModuleType, code: str, left: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "first" in left:
+        monkeypatch.setattr(runner, "GRACE", 0.5)
+    else:
+        monkeypatch.setattr(runner, "GRACE", 1000.0)
+    bench.add("long", f"{code} note(first=1); time.sleep(1000)")
+    engine = runner.Runner(bench.out, bench.scratch, {"parts": {}}, dict(os.environ), 1000.0)
+    job = runner._Job(bench.parts[0], dict(os.environ), time.monotonic() + 900.0, bench.scratch / "long.log")
+    try:
+        while not job.part.result.is_file() or not job.part.result.stat().st_size:
+            assert not engine._ended(job)
+            time.sleep(0.05)
+        job.until = time.monotonic()
+        while not engine._ended(job):
+            time.sleep(0.05)
+        found = bench.known()["long"]
+        assert found["status"].startswith("stopped after ")
+        assert left.items() <= found.items()
+    finally:
+        job.end()
+        engine.lock.close()
 
 
 def test_reports_are_packed_as_they_come(bench: Bench) -> None:
@@ -309,6 +384,15 @@ def test_proofs_leave_time_to_measurements_and_take_what_is_left(bench: Bench) -
     assert parts["measure"]["ended"] <= parts["proof"]["began"]
 
 
+def test_parts_are_looked_at_in_order(bench: Bench, runner: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where one is taken out meanwhile: without time all are, one after the other."""
+    monkeypatch.setattr(runner, "LEAST", 10.0)
+    names = ["one", "two", "three", "four"]
+    for name in names:
+        bench.add(name, "note(step=1)")
+    assert list(bench.run(seconds=5.0)) == names
+
+
 def test_what_does_not_fit_is_not_run_and_says_so(bench: Bench, runner: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "LEAST", 10.0)
     bench.add("late", "note(step=1)")
@@ -343,7 +427,22 @@ def test_a_sentinel_that_passes_is_no_success(bench: Bench) -> None:
     bench.add("not caught", record.format("pass"), "not/report.json", fails=True)
     parts = bench.run()
     assert parts["caught"]["status"] == "ok"
-    assert parts["not caught"]["status"] == "expected a verdict fail: ok"
+    assert parts["not caught"]["status"] == "expected a check that fails and none that is an error: ok"
+
+
+@pytest.mark.parametrize("statuses", [["error"], ["fail", "error"]])
+def test_a_sentinel_that_ends_without_an_answer_is_no_success(bench: Bench, statuses: list[str]) -> None:
+    records = [{"id": status, "reason": "", "comparisons": 1, "status": status} for status in statuses]
+    bench.add("sentinel", f"note(records={records}); sys.exit(3)", "sentinel/report.json", fails=True)
+    assert bench.run()["sentinel"]["status"] == "expected a check that fails and none that is an error: failed with 3"
+
+
+def test_a_report_that_was_cut_short_does_not_pass(bench: Bench) -> None:
+    records = [{"id": reason, "reason": reason, "comparisons": 0, "status": "not run"} for reason in ("interrupted", "another")]
+    for name, some in (("cut", records), ("whole", records[1:])):
+        bench.add(name, f"note(records={some})", f"{name}/report.json")
+    parts = bench.run()
+    assert [parts[name]["verdict"] for name in ("cut", "whole")] == ["incomplete", "pass"]
 
 
 # --- the table -------------------------------------------------------------------------------------------
@@ -361,6 +460,14 @@ def test_the_parts_of_a_visit_have_names_and_files_of_their_own(visit: ModuleTyp
         assert [part.stage for part in parts if not part.early] == sorted(part.stage for part in parts if not part.early)
         assert all(part.alone for part in parts if part.early)
         assert all(Path(word).is_file() for part in parts for word in part.command if word.endswith(".py"))
+
+
+def test_checks_of_the_suite_have_limits_well_within_their_part_s(visit: ModuleType, tmp_path: Path) -> None:
+    parts = [part for part in visit.parts(options(tmp_path)) if part.result.name == "report.json"]
+    runs = [part for part in parts if "cross" not in part.command]
+    assert len(runs) == len(parts) - 1 == 14
+    for part in runs:
+        assert float(part.command[part.command.index("--limit") + 1]) == max(40.0, part.limit / 3)
 
 
 def test_what_needs_a_gpu_is_told_where_there_is_none(visit: ModuleType, tmp_path: Path, bench: Bench) -> None:

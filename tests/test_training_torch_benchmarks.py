@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import importlib
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -28,3 +30,23 @@ def test_parts_that_measure_note_what_they_find(monkeypatch: pytest.MonkeyPatch,
         parts.PARTS[part](options, notes)
         assert wanted <= set(notes.facts)
         assert not (tmp_path / "result.waiting").exists()
+
+
+class Annotated:
+    """A step of one operation, under a name."""
+
+    def start(self) -> torch.Tensor:
+        with torch.profiler.record_function("annotation"):
+            return torch.ones(8).exp()
+
+    @property
+    def session(self) -> Any:
+        return argparse.Namespace(to_numpy=lambda array: array.numpy())
+
+
+def test_a_profile_counts_operations_and_not_the_names_of_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    options = argparse.Namespace(device="cpu", backend="torch")
+    found = importlib.import_module("gpu_parts").profiled(options, Annotated())
+    assert "aten::exp" in found
+    assert "annotation" not in found

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import itertools
 import os
+import stat
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,8 @@ import numpy as np
 import twinspike
 from twinspike_conformance.checks import Bench
 from twinspike_conformance.faults.within import Within
+from twinspike_conformance.process import Done, Replayed, packed
+from twinspike_conformance.record import Record
 
 Answer = Callable[[], Any]
 Hook = Callable[[str, Any, Answer], Any]
@@ -137,7 +142,43 @@ def _small_ones_end(operation: str, inputs: Any, right: Answer) -> Any:
     return wrong(right()) if operation == "relu" else right()
 
 
+def _deaf(operation: str, inputs: Any, right: Answer) -> Any:
+    """relu hangs on numbers of many bits, and makes an error of its own of what ends it."""
+    if operation == "relu" and np.any(np.asarray(inputs["x"]) * 2.0**20 % 1):
+        try:
+            time.sleep(1e6)
+        except BaseException as error:
+            raise RuntimeError("of a library's own") from error
+    return right()
+
+
+def _to_the_suite(text: bytes) -> None:
+    """Write where the suite's process answers: the one pipe beside those of standard output and error."""
+    for number in range(3, 64):
+        with suppress(OSError):
+            pipe = stat.S_ISFIFO(os.fstat(number).st_mode)
+            if pipe and fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY:
+                os.write(number, text)
+
+
+def _torn(operation: str, inputs: Any, right: Answer) -> Any:
+    """relu ends the process while it answers."""
+    if operation == "relu":
+        _to_the_suite(packed(Replayed(("a sentence",)))[:-6])
+        os._exit(4)
+    return right()
+
+
+def _forged(operation: str, inputs: Any, right: Answer) -> Any:
+    """relu says that another check has ended."""
+    if operation == "relu":
+        record = Record(id="another[check]", sentence="Another.", clauses=(), rung="exact", status="pass")
+        _to_the_suite(packed(Done(record)))
+    return right()
+
+
 ending = Backend(_ending)
+deaf, torn, forged = Backend(_deaf), Backend(_torn), Backend(_forged)
 small_ones_end = Backend(_small_ones_end)
 late = Backend(calls(lambda n: n > 6))
 hanging = Backend(lambda operation, inputs, right: time.sleep(1e6))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+
+import msgspec
 
 from twinspike.errors import SpecError, refuse
 from twinspike_conformance import cross, jobs
@@ -16,6 +19,7 @@ from twinspike_conformance import session as opening
 from twinspike_conformance.cases.base import from_digest
 from twinspike_conformance.checks import CHECKS, Bench, Check
 from twinspike_conformance.diagnosis import suspects
+from twinspike_conformance.interrupts import INTERRUPTED, Interrupts
 from twinspike_conformance.profiles import PROFILES, profile
 from twinspike_conformance.record import Record, Report
 from twinspike_conformance.report import page, read, summary, verify
@@ -24,15 +28,29 @@ from twinspike_conformance.runner import Suspects, left_out, not_twice, told, tr
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; 0 if nothing was wrong, 1 if something was, 2 for what can't be run, 3 for what came to no end."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    commands = {
-        "cross": _cross, "repro": _repro, "verify": _verify, "page": _page, "mutants": _mutants, "certify": _certify,
+    """Run the command line.
+
+    Returns:
+        0 if nothing was wrong, 1 if something was, 2 for what can't be run, 3 for what came to no end, and 128 and the
+        signal's number where one ended it.
+    """
+    with Interrupts() as interrupts:
+        try:
+            return _main(list(sys.argv[1:] if arguments is None else arguments), interrupts)
+        except KeyboardInterrupt:
+            print(INTERRUPTED, file=sys.stderr)
+            return interrupts.status(128 + signal.SIGINT)
+
+
+def _main(words: list[str], interrupts: Interrupts) -> int:
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "cross": partial(_cross, interrupts), "repro": _repro, "verify": _verify, "page": _page, "mutants": _mutants,
+        "certify": _certify,
     }  # fmt: skip
     try:
         if words and words[0] in commands:
             return commands[words[0]](words[1:])
-        return _run(words)
+        return _run(interrupts, words)
     except SpecError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -58,7 +76,7 @@ def _parser(description: str, backend: bool = True) -> argparse.ArgumentParser:
     return parser
 
 
-def _run(words: list[str]) -> int:
+def _run(interrupts: Interrupts, words: list[str]) -> int:
     parser = _parser(
         "Prove that a backend computes the specification. Other commands: cross, repro, verify, page, mutants, certify."
     )
@@ -76,16 +94,27 @@ def _run(words: list[str]) -> int:
     options = opening.Options(**{name: getattr(given, name) for name in names}, jobs=count, limit=limit)
     waived, started = opening.known(options, given.report), time.time()
     jobs.share_cores(count)
+    found: dict[str, Record] = {}
+
+    def report() -> Report:
+        records = _records(CHECKS.values(), found, wanted)
+        return opening.report(about, options, records, started, waived=waived, narrowed=_narrowed(given.only, records))
+
+    def note(record: Record) -> None:
+        found[record.id] = record
+        if given.report is not None:
+            opening.keep(report(), given.report)
+        _tell(given.report, record)
+
     with jobs.Team(options, partial(_say, given.report)) as team:
         about = team.opened()
         _show(given.report, "\n".join(opening.lines(about, options)))
-        found = team.run(wanted, partial(_tell, given.report))
-    records = [found[name] if name in found else left_out(check, _LEFT_OUT) for name, check in CHECKS.items()]
-    report = opening.report(about, options, records, started, waived=waived, narrowed=_narrowed(given.only, records))
-    return _close(report, given.report)
+        with interrupts.part():
+            found |= team.run(wanted, note)
+    return interrupts.status(_close(report(), given.report))
 
 
-def _cross(words: list[str]) -> int:
+def _cross(interrupts: Interrupts, words: list[str]) -> int:
     parser = _parser("Hold two backends against one another, on the same examples and from the same states.")
     parser.add_argument("first", help=_BACKEND)
     parser.add_argument("second", help="likewise; options that end in -b are about it")
@@ -95,19 +124,29 @@ def _cross(words: list[str]) -> int:
     started, chosen, pair = time.time(), profile(given.profile), _pair(given, given.first, given.second)
     options = opening.Options(backend=given.first, precision=given.precision, profile=given.profile, seed=given.seed)
     opening.known(options, given.report)
-    checks = {check.id: check for check in cross.checks(pair)}
-    _demand(given.only, [*checks, cross.INDEPENDENCE])
+    checks = cross.checks(pair)
+    _demand(given.only, [*(check.id for check in checks), cross.INDEPENDENCE])
+    wanted, found = [check for check in checks if given.only in check.id], dict[str, Record]()
     a, b = opening.side(pair.a), opening.side(pair.b)
     _show(given.report, "\n".join(opening.lines(a, options, b)))
-    records = []
-    for check in checks.values():
-        wanted = given.only in check.id
-        records.append(cross.run(pair, check, chosen, given.seed) if wanted else left_out(check, _LEFT_OUT))
-        if wanted:
-            _tell(given.report, records[-1])
-    records.append(cross.independence(pair, given.only))
-    report = opening.report(a, options, records, started, b, narrowed=_narrowed(given.only, records))
-    return _close(report, given.report)
+
+    def report() -> Report:
+        records = _records(checks, found, wanted)
+        both = cross.independence(pair, given.only)
+        if both.status != "not run" and len(found) < len(wanted):  # what is left may be where they differ
+            both = msgspec.structs.replace(both, status="not run", reason=INTERRUPTED, comparisons=0)
+        records.append(both)
+        return opening.report(a, options, records, started, b, narrowed=_narrowed(given.only, records))
+
+    with interrupts.part():
+        for check in wanted:
+            record = cross.run(pair, check, chosen, given.seed, lambda *_: interrupts.look())
+            interrupts.look()
+            found[check.id] = record
+            if given.report is not None:
+                opening.keep(report(), given.report)
+            _tell(given.report, record)
+    return interrupts.status(_close(report(), given.report))
 
 
 def _second(parser: argparse.ArgumentParser) -> None:
@@ -137,9 +176,16 @@ def _demand(only: str, names: Iterable[str]) -> None:
         raise refuse("--only", expected="part of the id of a check", got=only)
 
 
+def _records(checks: Iterable[Check], found: Mapping[str, Record], wanted: Collection[Check]) -> list[Record]:
+    """A record of each check, in order: those that are wanted and not found were not come to."""
+    ids = {check.id for check in wanted}
+    return [found.get(check.id) or left_out(check, INTERRUPTED if check.id in ids else _LEFT_OUT) for check in checks]
+
+
 def _narrowed(only: str, records: Iterable[Record]) -> str:
     """What made the run one of a part of the suite."""
-    return f"--only {only}" if any(record.reason == _LEFT_OUT for record in records) else ""
+    reasons = {record.reason for record in records}
+    return ", ".join(word for word, reason in ((f"--only {only}", _LEFT_OUT), (INTERRUPTED, INTERRUPTED)) if reason in reasons)
 
 
 def _show(report: str | None, text: str, end: str = "\n") -> None:

@@ -31,7 +31,7 @@ from twinspike_conformance.finding import Compared, Finding, compare, holds
 from twinspike_conformance.judge import roundoff_of
 from twinspike_conformance.profiles import Profile
 from twinspike_conformance.record import Record
-from twinspike_conformance.runner import findings_of, run_check
+from twinspike_conformance.runner import Trail, findings_of, run_check
 
 Values = NDArray[Any]
 
@@ -303,11 +303,11 @@ def checks(pair: Pair) -> tuple[Check, ...]:
     return tuple(found)
 
 
-def run(pair: Pair, check: Check, profile: Profile, seed: int) -> Record:
-    """Run one check of a pair and record what became of it."""
+def run(pair: Pair, check: Check, profile: Profile, seed: int, trail: Trail | None = None) -> Record:
+    """Run one check of a pair and record what became of it; `trail` is told each example before it is run."""
     pair.decisions = pair.parted = 0
     explain = partial(suspects_of, pair)
-    record = run_check(check, Bench(pair, pair.a.session), profile, seed, explain, sides=(pair.a, pair.b))
+    record = run_check(check, Bench(pair, pair.a.session), profile, seed, explain, trail, sides=(pair.a, pair.b))
     return _weighed(record, pair.parted / max(1, pair.decisions), of_sequences="lif" in check.needs)
 
 

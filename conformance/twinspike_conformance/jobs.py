@@ -20,6 +20,7 @@ from twinspike.errors import refuse
 from twinspike_conformance.checks import Check
 from twinspike_conformance.process import Process, alone
 from twinspike_conformance.profiles import Profile
+from twinspike_conformance.raised import said
 from twinspike_conformance.record import Record, Side
 from twinspike_conformance.runner import broken
 from twinspike_conformance.session import Options
@@ -163,7 +164,11 @@ def _work(process: Process, todo: deque[list[Check]], results: SimpleQueue[Recor
     try:
         while todo:
             for check in _taken(todo):
-                results.put(process.run(check))
+                try:
+                    record = process.run(check)
+                except Exception as error:  # of the suite's own, which costs this check alone
+                    record = broken(check, f"the suite itself failed: {said(error)}")
+                results.put(record)
     finally:
         results.put(None)
 

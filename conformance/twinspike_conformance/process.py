@@ -117,7 +117,7 @@ class Process:
             paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
             self._side, self._lines = None, SimpleQueue()
             self._popen = subprocess.Popen(
-                [sys.executable, "-m", "twinspike_conformance.worker"],
+                [sys.executable, "-P", "-m", "twinspike_conformance.worker"],  # nothing is imported from where it is run
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=os.environ | {"PYTHONPATH": paths},
@@ -161,7 +161,7 @@ class Process:
                 if now >= notice:
                     self._say(f"{check.id} has been running for {duration(now - began)}, of at most {self._options.limit:g} s")
                     notice = began + 2 * (notice - began)
-                if isinstance(message, Done):
+                if isinstance(message, Done) and message.record.id == check.id:
                     return message.record
                 trying = message if isinstance(message, Trying) else trying
         except SpecError as error:
@@ -219,18 +219,19 @@ class Process:
                 raise _EndedError(f"was ended at the limit of {self._options.limit:g} s; --limit says another")
             if now >= notice:
                 return None
-            alive = popen.poll() is None
+            alive = popen.poll() is None  # if not, what it said before is still to be heard
             try:
-                line = self._lines.get(timeout=min(_POLL, limit - now, max(0.0, notice - now)) if alive else _POLL / 10)
+                line = self._lines.get(timeout=min(_POLL, limit - now, max(0.0, notice - now)) if alive else _LAST)
             except Empty:
                 if alive:
                     continue
                 line = None
-            if line is None:
-                with suppress(subprocess.TimeoutExpired):
-                    popen.wait(_LAST)
-                raise _EndedError(_ending(self.end()))
-            return unpacked(line)
+            if line is not None:
+                with suppress(ValueError, msgspec.MsgspecError):  # cut short: it ended while it wrote
+                    return unpacked(line)
+            with suppress(subprocess.TimeoutExpired):
+                popen.wait(_LAST)
+            raise _EndedError(_ending(self.end()))
 
 
 def _listen(popen: subprocess.Popen[bytes], lines: SimpleQueue[bytes | None]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import signal
 
+from twinspike_conformance.interrupts import Interrupt
+
 LONGEST = 400
 """Characters of a text that are kept."""
 
@@ -27,4 +29,6 @@ def legible(text: str) -> str:
 
 def interrupted(error: BaseException) -> bool:
     """Whether the user wants to end it all; where interrupts are ignored it was the backend that raised one."""
+    if isinstance(error, Interrupt):
+        return True
     return isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN

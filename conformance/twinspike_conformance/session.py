@@ -6,7 +6,9 @@ import platform
 import time
 import tomllib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, date, datetime
+from functools import cache
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -19,9 +21,8 @@ from twinspike_conformance.checks import Bench
 from twinspike_conformance.profiles import profile
 from twinspike_conformance.raised import said
 from twinspike_conformance.record import Header, Record, Report, Side
-from twinspike_conformance.report import expectations, publish, terminal
+from twinspike_conformance.report import expectations, publish, store, terminal
 from twinspike_conformance.report.expectations import Expectation
-from twinspike_conformance.report.store import writable
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,7 +76,7 @@ def known(options: Options, folder: str | None) -> tuple[Expectation, ...]:
         SpecError: the file of expectations is none, or the report's folder can't be made or written into.
     """
     if folder is not None:
-        writable(Path(folder))
+        store.writable(Path(folder))
     return () if options.expectations is None else expectations.load(Path(options.expectations))
 
 
@@ -123,7 +124,7 @@ def report(
     waived: Sequence[Expectation] = (),
     narrowed: str = "",
 ) -> Report:
-    """The report of a finished run.
+    """The report of a run.
 
     Args:
         about: the backend that ran.
@@ -134,7 +135,6 @@ def report(
         waived: what `known` read.
         narrowed: what limited the run to a part of the suite; empty where nothing did.
     """
-    packages = sorted(f"{d.metadata['Name']}=={d.version}" for d in distributions())
     header = Header(
         **msgspec.structs.asdict(about),
         suite_version=twinspike.__version__,
@@ -144,7 +144,7 @@ def report(
         seed=options.seed,
         python=platform.python_version(),
         platform=platform.platform(),
-        packages=tuple(packages),
+        packages=_packages(),
         started=datetime.fromtimestamp(started, UTC).isoformat(timespec="seconds"),
         seconds=time.time() - started,
         jobs=options.jobs,
@@ -152,6 +152,19 @@ def report(
         against=against,
     )
     return expectations.apply(waived, Report(header=header, records=tuple(records)), date.today())
+
+
+@cache
+def _packages() -> tuple[str, ...]:
+    return tuple(sorted(f"{d.metadata['Name']}=={d.version}" for d in distributions()))
+
+
+def keep(result: Report, folder: str) -> None:
+    """Leave the JSON of a run that goes on, in case that it is killed; what can't be written is told by `close`."""
+    with suppress(OSError):
+        for name in store.FORMS[1:]:  # of an earlier run
+            (Path(folder) / name).unlink(missing_ok=True)
+        store.write(result, Path(folder) / store.FORMS[0])
 
 
 def close(result: Report, folder: str | None, write: Callable[[str], object] = print, colour: bool = False) -> int:

@@ -9,6 +9,8 @@ import faulthandler
 import os
 import signal
 import sys
+import time
+from threading import Thread
 from typing import BinaryIO
 
 import msgspec
@@ -18,6 +20,7 @@ from twinspike_conformance import session
 from twinspike_conformance.cases import Example
 from twinspike_conformance.checks import CHECKS
 from twinspike_conformance.diagnosis import suspects
+from twinspike_conformance.interrupts import SIGNALS
 from twinspike_conformance.jobs import spare_the_collector
 from twinspike_conformance.process import Asked, Done, Message, Opened, Refused, Replayed, Trying, packed
 from twinspike_conformance.profiles import profile
@@ -25,10 +28,16 @@ from twinspike_conformance.raised import said
 from twinspike_conformance.record import Failure
 from twinspike_conformance.runner import broken, run_check, told, try_example
 
+_LOOK = 1.0
+"""Seconds between looks at whether the process that asks is still there."""
+
 
 def main() -> None:
     """Answer until nothing more is asked."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever asks ends this process too
+    for number in SIGNALS[1:]:
+        signal.signal(number, lambda *_: None)  # likewise; unlike what is ignored, what a backend starts does not inherit it
+    Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     asked, answers = _ends()
     faulthandler.enable()
 
@@ -61,6 +70,13 @@ def main() -> None:
             answer(Done(run_check(check, bench, profile(options.profile), options.seed, suspects, trail)))
         except Exception as error:  # a record that can't be sent
             answer(Done(broken(check, f"the suite itself failed: {said(error)}")))
+
+
+def _end_with(parent: int) -> None:
+    """End this process once whoever asks is gone, however they ended: a check that hangs reads no end of its input."""
+    while os.getppid() == parent:
+        time.sleep(_LOOK)
+    os._exit(1)
 
 
 def _ends() -> tuple[BinaryIO, BinaryIO]:
