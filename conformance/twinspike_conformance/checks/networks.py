@@ -96,7 +96,7 @@ def _again(s: Setting, value: Values, precision: Precision) -> Tracked:
     of zeros the error is once that element.
     """
     g, unit = np.asarray(value, np.float64), roundoff_of(precision)
-    handed = precision.product_roundoff if precision.activations == "bfloat16" else 0.0
+    handed = precision.product_roundoff if precision.product_roundoff > unit else 0.0  # an operand may be rounded elsewhere
     n = 2 * (_depth(s.network) + s.method.time_steps)
     room = min(n, 6 * math.sqrt(n)) * max(64 * unit, handed) * np.abs(g).max(initial=0.0)
     return Tracked(g, np.full(g.shape, room), roundoff=unit)
