@@ -64,7 +64,8 @@ def test_the_device_s_own_tests_are_selected(monkeypatch: pytest.MonkeyPatch, tm
     run = subprocess.run([*command, "--collect-only"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
     names = [line for line in run.stdout.splitlines() if "::" in line]
-    assert {name.partition("::")[0].rpartition("/")[2] for name in names} == {"test_kernels_lif.py", "test_torch_device.py"}
+    wanted = {"test_kernels_lif.py", "test_torch_ambient.py", "test_torch_device.py"}
+    assert {name.partition("::")[0].rpartition("/")[2] for name in names} == wanted
     kernels = [name for name in names if "test_kernels_lif" in name]
     assert len(kernels) > 50
     assert all("triton" in name and "numba" not in name for name in kernels)
