@@ -18,4 +18,4 @@ def test_the_device_s_own_tests_are_selected(monkeypatch: pytest.MonkeyPatch, tm
     run = subprocess.run([*command, "--collect-only"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
     files = {line.partition("::")[0].rpartition("/")[2] for line in run.stdout.splitlines() if "::" in line}
-    assert files == {f"test_jax_{name}.py" for name in ("backend", "network", "neuron", "operations")}
+    assert files == {f"test_jax_{name}.py" for name in ("ambient", "backend", "network", "neuron", "operations")}
