@@ -146,12 +146,14 @@ def _paper(name: str) -> dict[str, Any]:
 _ROWS = tuple({"network": r["network"], "method": encode(_method(r)), "optimizer": encode(r["optimizer"])} for r in _METHODS)
 
 
-def _soft(row: dict[str, Any]) -> bool:
-    """Whether what a soft reset leaves is seen, by a later step."""
-    return bool(row["method"]["time_steps"] > 1 and row["method"]["neuron"]["reset"] == "soft")
+def _wanted(row: dict[str, Any]) -> bool:
+    """Whether a soft reset is seen by a later step, and factors are retracted, though not in every step."""
+    method = row["method"]
+    seen = method["time_steps"] > 1 and method["neuron"]["reset"] == "soft"
+    return bool(seen and method["factorization"]["orthogonality"].get("every") == 2)
 
 
-_NEXT = sorted(_ROWS[3:], key=lambda row: not _soft(row))
+_NEXT = sorted(_ROWS[3:], key=lambda row: not _wanted(row))
 
 CONFIGS: tuple[dict[str, Any], ...] = (
     _paper(BLOCK.name),
