@@ -17,10 +17,15 @@ from twinspike import cache
 
 def keep_compiled() -> None:
     """Tell JAX to keep compiled functions in the user's cache folder, if it was told nothing and the folder is the user's own."""
-    if _untold() and obstacle() is None:
-        settings: Any = jax.config  # declared at run time
-        settings.update("jax_compilation_cache_dir", str(_folder()))
-        compilation_cache.reset_cache()  # had it compiled before, it would not look for a folder again
+    if not _untold():
+        return
+    try:
+        folder = _folder()
+    except OSError:  # `obstacle` says it
+        return
+    settings: Any = jax.config  # declared at run time
+    settings.update("jax_compilation_cache_dir", str(folder))
+    compilation_cache.reset_cache()  # had it compiled before, it would not look for a folder again
 
 
 def obstacle() -> str | None:

@@ -21,6 +21,7 @@ import twinspike
 from twinspike.clauses import BY_ID
 from twinspike.errors import SpecError, refuse
 from twinspike_conformance.record import RATIO_BINS, SCHEMA, Record, Report, Status
+from twinspike_conformance.report.summary import of_tests, ran
 
 FORMS = ("report.json", "junit.xml", "report.html", "badge.svg", "badge.json")
 """Files of a report."""
@@ -126,13 +127,12 @@ def verify(path: Path, suite: Collection[str] | None = None) -> Report:
 
 def _whole(path: Path, report: Report, suite: Collection[str]) -> None:
     """Refuse a part of the suite."""
-    h, n = report.header, len(report.records)
+    h = report.header
     missing = set(suite) - {record.id for record in report.records}
     if missing and h.against is None and h.suite_version == twinspike.__version__:
         raise refuse(f"{path}: records", expected=f"the suite's {len(suite)} tests", got=f"{len(missing)} of them missing")
     if report.verdict == "incomplete":
-        ran = n - sum(record.status in ("not run", "not supported") for record in report.records)
-        got = f"{ran} of {n} tests run" + (f" ({h.narrowed})" if h.narrowed else "")
+        got = f"{ran(report)} of {of_tests(len(report.records))} run" + (f" ({h.narrowed})" if h.narrowed else "")
         raise refuse(f"{path}", expected="a run of the whole suite", got=got, do="a part does not stand for the whole")
 
 
