@@ -117,7 +117,7 @@ class Taps(msgspec.Struct):
 def _bfloat16(x: Values) -> Values:
     """The nearest numbers with 8 significant bits: a number is one of them where it is equal to its own."""
     fraction, exponent = np.frexp(x)
-    return np.ldexp(np.round(fraction * 2.0**8), exponent - 8)
+    return np.asarray(np.ldexp(np.round(fraction * 2.0**8), exponent - 8))
 
 
 def folded(x: Any) -> Any:
