@@ -112,6 +112,8 @@ LIES: dict[str, tuple[Edit, str]] = {
     "last bin": (lambda r: _of(r, "pass").update(ratios=[0] * len(RATIO_BINS) + [1]), "nothing above 1"),
     "negative": (lambda r: _of(r, "pass").update(examples=-1), "at least 0"),
     "share": (lambda r: _of(r, "pass").update(ambiguous=1.5), "from 0 to 1"),
+    "vacuous": (lambda r: next(x for x in r["records"] if sum(x["ratios"]) > 0).update(vacuous=400), "at most 1 in 20"),
+    "more vacuous than bounded": (lambda r: _of(r, "inconclusive").update(vacuous=1), "at most the 0 with a bound"),
     "sum": (lambda r: _of(r, "pass").update(comparisons=1, ratios=[2] + [0] * len(RATIO_BINS)), "at most the 1 comparisons"),
 }
 

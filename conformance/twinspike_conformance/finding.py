@@ -42,6 +42,14 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     compared: Compared | None = None
     """What was compared; None for a property, and where shapes differ."""
 
+    @property
+    def vacuous(self) -> bool:
+        """Whether an answer of zeros would pass, though what is wanted is not 0 everywhere: it says nothing then."""
+        if self.compared is None:
+            return False
+        size = np.abs(self.compared.want)
+        return bool(size.any() and (size <= self.compared.bound).all())
+
     def within(self, factor: float) -> bool:
         """Whether it is ok or would be with its bound times `factor`; what is exact or no number has no bound to widen."""
         return self.ok or (not isinstance(self.got, str) and self.ratio <= factor)

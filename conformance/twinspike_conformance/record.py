@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import msgspec
@@ -15,6 +16,13 @@ SCHEMA = 3
 
 WANTED = 2
 """Different tests that must find a fault."""
+
+VACUOUS = 20
+"""Of each so many comparisons with a bound, one may be such that an answer of zeros would pass; of a part of so many too.
+
+Where the right value is itself what rounding leaves of terms that cancel, no bound is below it, so there will be a few. A fault
+is to be found by two tests (WANTED): with 1 comparison in 20 blind, both are so by chance in 1 case of 400.
+"""
 
 Status = Literal["pass", "fail", "error", "not supported", "waived", "inconclusive", "not run"]
 
@@ -74,6 +82,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     worst_ratio: float = 0.0
     ratios: tuple[int, ...] = ()
     """Comparisons per bin of RATIO_BINS, of rungs that have a bound."""
+    vacuous: int = 0
+    """Of these, how many an answer of zeros would pass, though what is wanted is not 0 everywhere."""
     ambiguous: float = 0.0
     """Share of decisions that rounding left open."""
     seconds: float = 0.0
@@ -82,6 +92,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     failure: Failure | None = None
     waiver: Waiver | None = None
     """Set where the status is `waived`; the reason is then the waiver's."""
+
+
+def says_little(record: Record) -> bool:
+    """Whether more comparisons than a few are vacuous (VACUOUS), or all of them."""
+    bounded = sum(record.ratios)
+    return record.vacuous > math.ceil(bounded / VACUOUS) or 0 < bounded == record.vacuous
 
 
 class Side(msgspec.Struct, frozen=True, kw_only=True):

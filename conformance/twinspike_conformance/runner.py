@@ -24,7 +24,7 @@ from twinspike_conformance.checks import Bench, Check
 from twinspike_conformance.finding import Finding
 from twinspike_conformance.profiles import Profile
 from twinspike_conformance.raised import interrupted, legible, said
-from twinspike_conformance.record import RATIO_BINS, Failure, Record, Status
+from twinspike_conformance.record import RATIO_BINS, VACUOUS, Failure, Record, Status, says_little
 from twinspike_conformance.reproduction import reproduction
 
 Suspects = Callable[[Bench, Check, Example], tuple[str, ...]]
@@ -56,7 +56,7 @@ class Tally:
     """Counts what the comparisons of one check found."""
 
     def __init__(self) -> None:
-        self.examples = self.comparisons = 0
+        self.examples = self.comparisons = self.vacuous = 0
         self.worst = 0.0
         self.ratios = [0] * (len(RATIO_BINS) + 1)
         self.first: dict[Hashable, float] = {}
@@ -76,7 +76,9 @@ class Tally:
         for finding in findings:
             self.comparisons += 1
             self.clauses.update(finding.clauses)
-            if finding.rung in ("bound", "certificate") and finding.bound > 0:
+            vacuous = finding.vacuous
+            if finding.rung in ("bound", "certificate") and (finding.bound > 0 or vacuous):
+                self.vacuous += vacuous
                 self.worst = max(self.worst, finding.ratio)
                 self.ratios[int(np.searchsorted(RATIO_BINS, finding.ratio))] += 1
 
@@ -250,7 +252,17 @@ def run_check(
         return _record(check, asked.tally, "fail", seconds, failure=failure)
     if asked.tally.comparisons == 0:
         return _record(check, asked.tally, "not run", seconds, reason="no example of this profile came to a comparison")
-    return _record(check, asked.tally, "pass", seconds)
+    return _weighed(_record(check, asked.tally, "pass", seconds))
+
+
+def _weighed(record: Record) -> Record:
+    """A record of a check that passed, or that says too little for that."""
+    if not says_little(record):
+        return record
+    compared = sum(record.ratios)
+    few = f"more than 1 in {VACUOUS}" if record.vacuous < compared else "all"
+    reason = f"an answer of zeros would pass {record.vacuous} of {compared} comparisons with a bound, {few}"
+    return msgspec.structs.replace(record, status="inconclusive", reason=reason)
 
 
 def _judge_all(check: Check, profile: Profile, seed: int, asked: _Asked) -> None:
@@ -346,6 +358,7 @@ def _record(
         comparisons=tally.comparisons,
         worst_ratio=tally.worst,
         ratios=tuple(tally.ratios),
+        vacuous=tally.vacuous,
         seconds=seconds,
         compile_seconds=tally.compile_seconds,
         failure=failure,

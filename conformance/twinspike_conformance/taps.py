@@ -84,6 +84,13 @@ class Taps(msgspec.Struct):
         """Roundoff of what layers hand to one another, 0 where it is the format of everything."""
         return 2.0**-8 if self.precision.activations == "bfloat16" else 0.0
 
+    def operand_of(self, gradient: Values) -> Tracked:
+        """A gradient as a convolution's gradients get it: rounded to the format of activations, where it is not of it (PRE-6)."""
+        if not self.cast:
+            return self.lift(gradient)
+        error = np.where(_bfloat16(gradient) == gradient, 0.0, self.cast * np.abs(gradient))
+        return self.lift(gradient)._view(gradient, error)
+
     def kernel(self, layer: Conv | Linear, twin: Twin) -> Tracked:
         """The kernel of one twin, composed where it is factored, rounded to the operands' format."""
         modules = tracked()
@@ -105,6 +112,12 @@ class Taps(msgspec.Struct):
         if isinstance(layer, Linear) or not is_factored(layer, f) or self.cast:
             return None
         return self.factors(layer, twin) if f.matricize == "per_position" else None
+
+
+def _bfloat16(x: Values) -> Values:
+    """The nearest numbers with 8 significant bits: a number is one of them where it is equal to its own."""
+    fraction, exponent = np.frexp(x)
+    return np.asarray(np.ldexp(np.round(fraction * 2.0**8), exponent - 8))
 
 
 def folded(x: Any) -> Any:
@@ -232,7 +245,8 @@ def _adjoint(taps: Taps, reader: Layer, twin: Twin, name: str, towards: dict[str
     x = _step_input(taps, twin, reader.input, g)
     match reader:
         case Conv(stride=stride, padding=padding):
-            d_x, _ = modules["layers"].conv2d_adjoint(folded(x), taps.kernel(reader, twin), folded(lifted), stride, padding)
+            operand = folded(taps.operand_of(g))
+            d_x, _ = modules["layers"].conv2d_adjoint(folded(x), taps.kernel(reader, twin), operand, stride, padding)
             if (factors := taps.apart(reader, twin)) is not None:
                 d_x = factored.either(d_x, factored.adjoint(folded(x), factors, folded(lifted), stride, padding).x)
         case Linear():
@@ -290,7 +304,8 @@ def _parameters(taps: Taps, layer: Layer, twin: Twin, towards: dict[str, list[Tr
         return
     if isinstance(layer, Conv):
         kernel = taps.kernel(layer, twin)
-        _, d_kernel = modules["layers"].conv2d_adjoint(folded(x), kernel, folded(taps.lift(g)), layer.stride, layer.padding)
+        operand = folded(taps.operand_of(g))
+        _, d_kernel = modules["layers"].conv2d_adjoint(folded(x), kernel, operand, layer.stride, layer.padding)
         d_kernel = Tracked(d_kernel.value, d_kernel.error + 2 * taps.cast * np.abs(d_kernel.value), roundoff=taps.roundoff)
     else:
         _, d_kernel, d_bias = modules["layers"].linear_adjoint(folded(x), taps.kernel(layer, twin), folded(taps.lift(g)))

@@ -147,6 +147,7 @@ CLAUSES: tuple[Clause, ...] = (
         ("MUST", "tf32: as f32-ieee, but operands of products may be rounded to 11 significant bits."),
         ("MUST", "Results are on the device asked for; inputs are never modified."),
         ("MAY", "bf16-mixed: the gradient of a composed kernel may be rounded to bfloat16 where it leaves a convolution."),
+        ("MAY", "bf16-mixed: gradients that layers hand back may be float32 or bfloat16; as operands of a convolution's gradients they are bfloat16."),
     ),
 )
 

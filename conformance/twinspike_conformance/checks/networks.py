@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinspike.config import SGD, TWINS, AdamW, Optimizer, Penalty, Retract, Twin
-from twinspike.network import INPUT, Network, Norm, inputs_of
 from twinspike.parameters import STEP, check_state, decays, is_factored, layout, slots
 from twinspike.precision import PRECISIONS, Precision
 from twinspike_conformance import certificates, taps
 from twinspike_conformance.cases.base import Example
 from twinspike_conformance.cases.networks import BUCKETS, CONFIGS, FAMILIES, PINNED, Setting
 from twinspike_conformance.checks.base import Bench, Check, Space
-from twinspike_conformance.checks.programs import counts, ends_of, opened, taps_of
+from twinspike_conformance.checks.programs import counts, depths, ends_of, opened, path, taps_of, terms_of
 from twinspike_conformance.checks.refusals import refusal
+from twinspike_conformance.checks.statistics import statistics
 from twinspike_conformance.finding import Finding, Rung, compare, holds
 from twinspike_conformance.judge import roundoff_of
 from twinspike_conformance.tracked import Tracked
@@ -88,26 +87,10 @@ def _penalty_gradient(t: taps.Taps, layer: str, suffix: str) -> Tracked:
 
 
 def _again(s: Setting, value: Values, precision: Precision) -> Tracked:
-    """A gradient that a backend computes a second time, perhaps compiled in another way.
-
-    Along the longest path, from the input to a loss and back, over layers and over time, each value is rounded where it is
-    handed on, and in sums of some dozens of terms. n roundings of unit u that know nothing of one another add up to less than
-    min(n, 6 sqrt(n)) u (Higham and Mary, SIAM J. Sci. Comput. 41(5), 2019), here of the array's largest element: of an answer
-    of zeros the error is once that element.
-    """
+    """A gradient that a backend computes a second time, perhaps compiled in another way: the path is to a loss and back."""
     g, unit = np.asarray(value, np.float64), roundoff_of(precision)
-    handed = precision.product_roundoff if precision.product_roundoff > unit else 0.0  # an operand may be rounded elsewhere
-    n = 2 * (_depth(s.network) + s.method.time_steps)
-    room = min(n, 6 * math.sqrt(n)) * max(64 * unit, handed) * np.abs(g).max(initial=0.0)
+    room = path(2 * (max(depths(s.network).values()) + s.method.time_steps), precision) * np.abs(g).max(initial=0.0)
     return Tracked(g, np.full(g.shape, room), roundoff=unit)
-
-
-def _depth(network: Network) -> int:
-    """Layers on the longest path through a network."""
-    deep = {INPUT: 0}
-    for layer in network.layers:
-        deep[layer.name] = 1 + max(deep[name] for name in inputs_of(layer))
-    return max(deep.values())
 
 
 def _loss(bench: Bench, example: Example) -> list[Finding]:
@@ -115,10 +98,8 @@ def _loss(bench: Bench, example: Example) -> list[Finding]:
     s, program, state = opened(bench, example)
     t = taps_of(bench, s, program, state, training=True, labels=True)
     _, metrics = program.gradients(state, s.images[0], s.labels[0])
-    ends, modules = ends_of(t), tracked()
-    arrays = (ends.logits_ann, ends.logits_snn, ends.features_ann, ends.features_snn)
-    terms = modules["losses"].joint_loss(s.method.loss, *arrays, s.labels[0])
-    want: dict[str, Any] = terms._asdict()
+    ends = ends_of(t)
+    want: dict[str, Any] = terms_of(t, ends, s.labels[0])
     want["penalty"] = _penalty(t)
     want["loss"] = want["loss"] + want["penalty"]
     found = []
@@ -175,25 +156,6 @@ def _head_bound(t: taps.Taps, head: str) -> Tracked:
         y = tracked()["layers"].linear(taps.folded(x), t.kernel(layer, twin), bias).reshape(len(x), -1, layer.out_features)
         both.append(tracked()["layers"].readout(y, t.method.readout) if twin == "snn" else y[0])
     return certificates.stack(both)
-
-
-def _statistics(bench: Bench, example: Example) -> list[Finding]:
-    """Running statistics after a training step follow from the backend's own inputs to each norm."""
-    s, program, state = opened(bench, example)
-    t = taps_of(bench, s, program, state, training=True, labels=True)
-    state, _ = program.train_step(state, s.images[0], s.labels[0], 0.125)
-    after = program.dump(state)
-    found = []
-    for layer in s.network.layers:
-        for twin in TWINS if isinstance(layer, Norm) else ():
-            names = [f"{layer.name}.{q}_{twin}" for q in ("gamma", "beta", "mean", "var")]
-            arrays = [t.lift(np.asarray(s.state[n], np.float64)) for n in names]
-            want = tracked()["norm"].batch_norm_train(s.method.batch_norm, t.operand(twin, layer.input), *arrays)
-            for name, right in ((names[2], want.mean), (names[3], want.var)):
-                found.append(
-                    compare(name, after[name], right.value, right.error, rung="bound", clauses=("BN-2", "BN-3", "BN-4", "BN-6"))
-                )
-    return found
 
 
 def _update(bench: Bench, example: Example) -> list[Finding]:
@@ -325,7 +287,7 @@ _RUNS: tuple[tuple[str, Callable[[Bench, Example], list[Finding]], Rung, float],
     ("gradients", _gradients, "bound", 0.25),
     ("loss", _loss, "bound", 0.25),
     ("evaluation", _evaluation, "bound", 0.25),
-    ("statistics", _statistics, "bound", 0.25),
+    ("statistics", statistics, "bound", 0.25),
     ("update", _update, "bound", 0.25),
     ("state", _state, "property", 0.15),
     ("refusals", _refusals, "property", 0.15),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgspec
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 
 from twinspike.backend import Program
 from twinspike.config import Twin
-from twinspike.precision import PRECISIONS
+from twinspike.network import INPUT, Network, inputs_of
+from twinspike.precision import PRECISIONS, Precision
 from twinspike_conformance import certificates, taps
 from twinspike_conformance.cases.base import Example
 from twinspike_conformance.cases.networks import Setting, setting
@@ -97,3 +99,32 @@ def predicted(bench: Bench, metrics: Any, twin: Twin, logits: Tracked, labels: V
     unsure = (~zero & (np.abs(right - rivals) <= slack)).sum()
     got = float(bench.session.to_numpy(getattr(metrics, f"correct_{twin}")))
     return compare(f"correct_{twin}", got, sure + unsure / 2, unsure / 2, rung="certificate", clauses=("OUT-3",))
+
+
+def terms_of(t: taps.Taps, ends: Ends, labels: Values) -> dict[str, Tracked]:
+    """The loss without a penalty, and its terms, by their names in the metrics."""
+    arrays = (ends.logits_ann, ends.logits_snn, ends.features_ann, ends.features_snn)
+    terms: dict[str, Tracked] = tracked()["losses"].joint_loss(t.method.loss, *arrays, labels)._asdict()
+    return terms
+
+
+def path(n: int, precision: Precision, *, cast: bool = True) -> float:
+    """How far two right ways may lead apart over a path of n values, as a share of the array's largest element.
+
+    Along the longest path, over layers and over time, each value is rounded where it is handed on, and in sums of some dozens
+    of terms. n roundings of unit u that know nothing of one another add up to less than min(n, 6 sqrt(n)) u (Higham and Mary,
+    SIAM J. Sci. Comput. 41(5), 2019), here of the largest element: of an answer of zeros the error is once that element.
+
+    Without `cast`, what is handed on is known to have been rounded to the same values.
+    """
+    unit = roundoff_of(precision)
+    handed = precision.product_roundoff if cast and precision.product_roundoff > unit else 0.0  # an operand rounded elsewhere
+    return min(n, 6 * math.sqrt(n)) * max(64 * unit, handed)
+
+
+def depths(network: Network) -> dict[str, int]:
+    """Layers on the longest path from the network's input to each, itself included."""
+    deep = {INPUT: 0}
+    for layer in network.layers:
+        deep[layer.name] = 1 + max(deep[name] for name in inputs_of(layer))
+    return deep

@@ -24,7 +24,8 @@ def bounds(runs: Runs) -> Html | None:
             told = f"{summary.number(sum(bins))} comparisons"
             figures.append(tag("figure", tag("figcaption", tag("b", name), f" {told}"), histogram(bins, name)))
     found.sort(key=lambda item: -item[1].worst_ratio)
-    heads = ("test", *(("run",) if len(runs) > 1 else ()), "rung", "distribution", "comparisons", "worst error/bound", "")
+    run = ("run",) if len(runs) > 1 else ()
+    heads = ("test", *run, "rung", "distribution", "comparisons", "vacuous", "worst error/bound", "")
     rows = [(*_row(runs, label, record),) for label, record in found]
     flat = sum(summary.loose(record) for _, record in found)
     note = (
@@ -41,6 +42,7 @@ def bounds(runs: Runs) -> Html | None:
     )
     return join(
         tag("p", "An error is divided by the largest that correct rounding could cause. ", note, same, class_="lead"),
+        tag("p", f"Vacuous comparisons: {summary.vacuous([record for _, record in found])}."),
         tag("div", *figures, class_="figures"),
         table(heads, rows[:SHOWN], "Tests whose errors came nearest to their bounds"),
         folded,
@@ -71,6 +73,7 @@ def _row(runs: Runs, label: str, record: Record) -> tuple[str, ...]:
         record.rung,
         spark(record.ratios),
         tag("td", summary.number(sum(record.ratios)), class_="number"),
+        tag("td", summary.number(record.vacuous), class_="number"),
         tag("td", position(record.worst_ratio), " ", worst, class_="worst"),
         join(note),
     )

@@ -20,7 +20,7 @@ import msgspec
 import twinspike
 from twinspike.clauses import BY_ID
 from twinspike.errors import SpecError, refuse
-from twinspike_conformance.record import RATIO_BINS, SCHEMA, Record, Report, Status
+from twinspike_conformance.record import RATIO_BINS, SCHEMA, VACUOUS, Record, Report, Status, says_little
 from twinspike_conformance.report.summary import of_tests, ran
 
 FORMS = ("report.json", "junit.xml", "report.html", "badge.svg", "badge.json")
@@ -180,9 +180,15 @@ def _judge(name: str, record: Record, started: date) -> None:
         raise refuse(f"{name}: ratios", expected=f"{len(RATIO_BINS) + 1} bins", got=len(record.ratios))
     if record.status == "pass" and record.ratios and record.ratios[-1]:
         raise refuse(f"{name}: ratios", expected="nothing above 1 where a test passed", got=record.ratios[-1])
-    whole = (record.examples, record.comparisons, record.seconds, record.compile_seconds, record.worst_ratio, *record.ratios)
+    counts = (record.examples, record.comparisons, record.vacuous, *record.ratios)
+    whole = (*counts, record.seconds, record.compile_seconds, record.worst_ratio)
     if min(whole) < 0 or not 0 <= record.ambiguous <= 1:
         raise refuse(name, expected="counts and times of at least 0, shares from 0 to 1", got="another")
+    if record.status == "pass" and says_little(record):
+        got = f"{record.vacuous} of {sum(record.ratios)}"
+        raise refuse(f"{name}: vacuous", expected=f"at most 1 in {VACUOUS} where a test passed", got=got)
+    if record.vacuous > sum(record.ratios):
+        raise refuse(f"{name}: vacuous", expected=f"at most the {sum(record.ratios)} with a bound", got=record.vacuous)
     if sum(record.ratios) > record.comparisons:
         raise refuse(f"{name}: ratios", expected=f"at most the {record.comparisons} comparisons", got=sum(record.ratios))
 

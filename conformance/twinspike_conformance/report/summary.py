@@ -24,7 +24,7 @@ MEANINGS: dict[str, str] = {
     "pass": "ran, and everything it compared was as the clauses demand",
     "fail": "ran, and something was not",
     "error": "could not be judged: its process ended or came to the limit of its time, or the suite itself failed",
-    "inconclusive": "ran, but rounding left too much open to decide",
+    "inconclusive": "ran, but rounding left too much open to decide, or an answer of zeros would pass too much of it",
     "waived": "fails in a way that a dated expectation accepts",
     "not supported": "the backend does not claim it",
     "not run": "was left out of this run",
@@ -181,6 +181,14 @@ def chapters() -> dict[str, list[Clause]]:
 def loose(record: Record) -> bool:
     """Whether a test's errors, if it had any, all stayed so far below their bounds that these say nothing."""
     return sum(record.ratios) > 0 and 0 < record.worst_ratio < LOOSE
+
+
+def vacuous(records: Sequence[Record]) -> str:
+    """How many comparisons say nothing, in one sentence, with the tests that have most of them."""
+    found = sorted((record for record in records if record.vacuous), key=lambda record: -record.vacuous)
+    bounded = sum(sum(record.ratios) for record in records)
+    most = f" ({', '.join(f'{record.vacuous} in {record.id}' for record in found[:3])})" if found else ""
+    return f"an answer of zeros would pass {sum(r.vacuous for r in found)} of {bounded} comparisons with a bound{most}"
 
 
 def duration(seconds: float) -> str:
