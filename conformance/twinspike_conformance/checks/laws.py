@@ -7,6 +7,7 @@ running error analysis.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -124,19 +125,21 @@ def _shifted_norm(bench: Bench, example: Example) -> list[Finding]:
 
 
 def _shifted_logits(bench: Bench, example: Example) -> list[Finding]:
-    """Logits that are all larger by 1024 give the same loss and gradients: no exponential of them overflows.
+    """Logits that are all larger by some power of two give the same loss and gradients: no exponential of them overflows.
 
     An implementation may subtract max + log(sum) at once, so that each log probability is off by FREEDOM
-    roundings of the shift over the temperature; sums of p log q move by that times 1 + |log q|.
+    roundings of the shift over the temperature; sums of p log q move by that times 1 + |log q|. So the shift is
+    the least that sees an overflow. Where all logits are equal, gradients cancel and rounding is all there is.
     """
     row, material, precision = _prepare(bench, example)
-    if precision.activations == "bfloat16":
-        return []  # its 8 bits leave no room for a shift
-    shift, limit, unit = 1024.0, 8.0, roundoff_of(precision)
+    if precision.activations == "bfloat16" or example.family == "constant":
+        return []  # 8 bits leave no room for a shift
+    limit, unit, tau = 8.0, roundoff_of(precision), getattr(material.config, "temperature", 1.0)
+    overflow = math.log(np.finfo(precision.storage).max)
+    shift = 2.0 ** math.ceil(math.log2(limit + tau * overflow))
     names = [k for k, v in material.inputs.items() if v.dtype.kind == "f"]
     plain = material.inputs | {k: _gridded(material.inputs[k], limit) for k in names}
     moved = plain | {k: plain[k] + shift for k in names}
-    tau = getattr(material.config, "temperature", 1.0)
     steep = max(1.0, 1.0 / tau)
     surprise = 2.0 * limit * steep + np.log(plain[names[0]].shape[-1])
     near, far = (_bounds(row, precision, material.config, inputs, material.cotangents) for inputs in (plain, moved))
