@@ -12,18 +12,19 @@ import pytest
 import twinspike
 from twinspike.operations import OPERATIONS
 from twinspike.precision import PRECISIONS
-from twinspike_conformance import false_alarms, golden
 from twinspike_conformance.cases import CASES, materialize
 from twinspike_conformance.checks import CHECKS, Bench
 from twinspike_conformance.checks.base import space_of
-from twinspike_conformance.command import main as suite
-from twinspike_conformance.diagnosis import suspects
+from twinspike_conformance.commands import golden
+from twinspike_conformance.commands.command import main as suite
 from twinspike_conformance.faults import diagnose
-from twinspike_conformance.innocent import InnocentNumpy, Rules, innocent
-from twinspike_conformance.judge import ask
-from twinspike_conformance.profiles import PROFILES
+from twinspike_conformance.judges.operations import ask
 from twinspike_conformance.report import read
-from twinspike_conformance.runner import run_check
+from twinspike_conformance.run.diagnosis import suspects
+from twinspike_conformance.run.profiles import PROFILES
+from twinspike_conformance.run.runner import run_check
+from twinspike_conformance.strength import false_alarms
+from twinspike_conformance.strength.innocent import InnocentNumpy, Rules, innocent
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 GOLDEN = EXAMPLES / "golden"
@@ -196,7 +197,7 @@ def test_innocence_is_kept_through_conversions_and_writing() -> None:
 
 def test_the_golden_vectors_are_what_the_reference_computes() -> None:
     assert list(golden.check(GOLDEN)) == [], (
-        "if the reference was meant to change: python -m twinspike_conformance.golden examples/golden"
+        "if the reference was meant to change: python -m twinspike_conformance.commands.golden examples/golden"
     )
     assert sum(path.stat().st_size for path in GOLDEN.iterdir()) < 200_000
 

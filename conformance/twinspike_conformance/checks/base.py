@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from twinspike.backend import Backend, Session
 from twinspike.config import encode
+from twinspike_conformance.bounds.finding import Finding, Rung
 from twinspike_conformance.cases import CASES, Example
-from twinspike_conformance.finding import Finding, Rung
 
 
 class Bench(msgspec.Struct, frozen=True):

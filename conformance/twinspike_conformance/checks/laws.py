@@ -19,15 +19,15 @@ from twinspike.config import SGD, Adam, Factorization, Optimizer, Retract
 from twinspike.operations import OPERATIONS, Operation
 from twinspike.precision import PRECISIONS, Precision
 from twinspike.reference import factorization as fac
+from twinspike_conformance.bounds.finding import Finding, compare
+from twinspike_conformance.bounds.spectral import backward_error, moved_by
+from twinspike_conformance.bounds.tracked import FREEDOM, TINY, Tracked
 from twinspike_conformance.cases import CASES, Example, Material, materialize
+from twinspike_conformance.cases.families import rounded
 from twinspike_conformance.checks.base import Bench, Check, space_of
 from twinspike_conformance.checks.relations import answer
-from twinspike_conformance.families import rounded
-from twinspike_conformance.finding import Finding, compare
-from twinspike_conformance.judge import roundoff_of, track
-from twinspike_conformance.spectral import backward_error, moved_by
-from twinspike_conformance.tracked import FREEDOM, TINY, Tracked
-from twinspike_conformance.variant import tracked
+from twinspike_conformance.judges.operations import roundoff_of, track
+from twinspike_conformance.judges.variant import tracked
 
 Values = NDArray[Any]
 Named = dict[str, Values]

@@ -11,17 +11,18 @@ from numpy.typing import NDArray
 from twinspike.config import SGD, TWINS, AdamW, Optimizer, Penalty, Retract, Twin
 from twinspike.parameters import STEP, check_state, decays, is_factored, layout, slots
 from twinspike.precision import PRECISIONS, Precision
-from twinspike_conformance import certificates, taps
+from twinspike_conformance.bounds.finding import Finding, Rung, compare, holds
+from twinspike_conformance.bounds.tracked import Tracked
 from twinspike_conformance.cases.base import Example
 from twinspike_conformance.cases.networks import BUCKETS, CONFIGS, FAMILIES, PINNED, Setting
 from twinspike_conformance.checks.base import Bench, Check, Space
 from twinspike_conformance.checks.programs import counts, depths, ends_of, opened, path, taps_of, terms_of
 from twinspike_conformance.checks.refusals import refusal
 from twinspike_conformance.checks.statistics import statistics
-from twinspike_conformance.finding import Finding, Rung, compare, holds
-from twinspike_conformance.judge import roundoff_of
-from twinspike_conformance.tracked import Tracked
-from twinspike_conformance.variant import tracked
+from twinspike_conformance.judges import certificates
+from twinspike_conformance.judges import networks as taps
+from twinspike_conformance.judges.operations import roundoff_of
+from twinspike_conformance.judges.variant import tracked
 
 Values = NDArray[Any]
 

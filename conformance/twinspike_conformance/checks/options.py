@@ -12,14 +12,14 @@ from twinspike.checks import check_operation
 from twinspike.errors import SpecError
 from twinspike.operations import OPERATIONS, Composition, Nothing, Operation
 from twinspike.precision import PRECISIONS, Precision
+from twinspike_conformance.bounds.finding import Finding, holds
+from twinspike_conformance.bounds.tracked import Tracked
 from twinspike_conformance.cases import CASES, Example, Material, materialize
+from twinspike_conformance.cases.alternatives import changed
 from twinspike_conformance.checks.base import Bench, Check, space_of
 from twinspike_conformance.checks.relations import answer
-from twinspike_conformance.finding import Finding, holds
-from twinspike_conformance.judge import roundoff_of, track
-from twinspike_conformance.options import changed
-from twinspike_conformance.tracked import Tracked
-from twinspike_conformance.variant import tracked
+from twinspike_conformance.judges.operations import roundoff_of, track
+from twinspike_conformance.judges.variant import tracked
 
 Values = NDArray[Any]
 

@@ -13,14 +13,15 @@ from twinspike.backend import Program
 from twinspike.config import Twin
 from twinspike.network import INPUT, Network, inputs_of
 from twinspike.precision import PRECISIONS, Precision
-from twinspike_conformance import certificates, taps
+from twinspike_conformance.bounds.finding import Finding, compare
+from twinspike_conformance.bounds.tracked import Tracked
 from twinspike_conformance.cases.base import Example
 from twinspike_conformance.cases.networks import Setting, setting
 from twinspike_conformance.checks.base import Bench
-from twinspike_conformance.finding import Finding, compare
-from twinspike_conformance.judge import roundoff_of
-from twinspike_conformance.tracked import Tracked
-from twinspike_conformance.variant import tracked
+from twinspike_conformance.judges import certificates
+from twinspike_conformance.judges import networks as taps
+from twinspike_conformance.judges.operations import roundoff_of
+from twinspike_conformance.judges.variant import tracked
 
 Values = NDArray[Any]
 

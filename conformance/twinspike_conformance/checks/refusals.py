@@ -14,10 +14,10 @@ from twinspike.checks import check_operation
 from twinspike.errors import SpecError
 from twinspike.operations import OPERATIONS
 from twinspike.precision import PRECISIONS
+from twinspike_conformance.bounds.finding import Finding
 from twinspike_conformance.cases import CASES, Example, materialize
 from twinspike_conformance.cases.networks import BUCKETS, CONFIGS, FAMILIES, setting
 from twinspike_conformance.checks.base import Bench, Check, Space, space_of
-from twinspike_conformance.finding import Finding
 from twinspike_conformance.raised import interrupted, said
 
 Values = NDArray[Any]

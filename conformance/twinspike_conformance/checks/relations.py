@@ -15,10 +15,10 @@ from twinspike.backend import Session
 from twinspike.config import Neuron
 from twinspike.operations import OPERATIONS, Operation
 from twinspike.precision import PRECISIONS
+from twinspike_conformance.bounds.finding import Finding, compare
 from twinspike_conformance.cases import CASES, Example, Material, materialize
 from twinspike_conformance.checks.base import Bench, Check, space_of
-from twinspike_conformance.finding import Finding, compare
-from twinspike_conformance.judge import proved_exact
+from twinspike_conformance.judges.operations import proved_exact
 
 Values = NDArray[Any]
 Named = dict[str, Values]

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from twinspike.config import Factorization, Neuron, Rectangle, Retract
 from twinspike.reference import factorization as fac
-from twinspike_conformance.finding import Finding, compare
-from twinspike_conformance.tracked import FREEDOM, TINY, Tracked, gamma, storage
-from twinspike_conformance.variant import tracked
+from twinspike_conformance.bounds.finding import Finding, compare
+from twinspike_conformance.bounds.tracked import FREEDOM, TINY, Tracked, gamma, storage
+from twinspike_conformance.judges.variant import tracked
 
 Values = NDArray[np.float64]
 Named = Mapping[str, Any]

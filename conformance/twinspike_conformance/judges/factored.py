@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from twinspike_conformance import certificates
-from twinspike_conformance.tracked import Tracked
+from twinspike_conformance.bounds.tracked import Tracked
+from twinspike_conformance.judges import certificates
 
 Span = tuple[slice, ...]
 

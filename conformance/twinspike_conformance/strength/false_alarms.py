@@ -1,6 +1,6 @@
 """False alarms: right implementations, judged by the suite, which must find nothing.
 
-`python -m twinspike_conformance.false_alarms --examples N` runs the reference in float32 as it is, with
+`python -m twinspike_conformance.strength.false_alarms --examples N` runs the reference in float32 as it is, with
 sums in another order, with fused multiply-adds, with subnormals flushed, and with all of these, on N
 examples of the suite's checks. A finding is an alarm: then the suite is wrong, or the emulation is.
 Whole networks and modes are left out: their checks are of these operations again, and cost a thousand times as much.
@@ -26,10 +26,10 @@ from twinspike.backend import Capabilities
 from twinspike.checks import check_claim, check_operation
 from twinspike.errors import SpecError, refuse, require
 from twinspike.operations import OPERATIONS
-from twinspike_conformance import variant
 from twinspike_conformance.checks import CHECKS, Bench, Check
-from twinspike_conformance.innocent import InnocentNumpy, Rules, innocent
-from twinspike_conformance.runner import Tally, examples, try_example
+from twinspike_conformance.judges import variant
+from twinspike_conformance.run.runner import Tally, examples, try_example
+from twinspike_conformance.strength.innocent import InnocentNumpy, Rules, innocent
 
 Values = NDArray[Any]
 Tensors = dict[str, Any]
@@ -203,7 +203,7 @@ def study(count: int, seed: int, names: Sequence[str] = tuple(VARIANTS)) -> Stud
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 if there was no alarm, 1 if there was one, 2 for what can't be run."""
-    parser = argparse.ArgumentParser(prog="twinspike_conformance.false_alarms", description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog="twinspike_conformance.strength.false_alarms", description=__doc__, allow_abbrev=False)
     parser.add_argument("--examples", type=int, default=2000, help="in all, over checks and variants")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--variant", action="append", default=[], help=f"one of {', '.join(VARIANTS)}; repeatable")

@@ -17,11 +17,11 @@ from twinspike.config import TWINS, Method, Twin
 from twinspike.network import INPUT, Activation, Add, AvgPool, Conv, GlobalPool, Layer, Linear, Network, Norm, inputs_of
 from twinspike.parameters import is_factored, kernel_shape
 from twinspike.precision import Precision
-from twinspike_conformance import certificates, factored
-from twinspike_conformance.finding import Finding, compare
-from twinspike_conformance.judge import product_of
-from twinspike_conformance.tracked import Tracked
-from twinspike_conformance.variant import tracked
+from twinspike_conformance.bounds.finding import Finding, compare
+from twinspike_conformance.bounds.tracked import Tracked
+from twinspike_conformance.judges import certificates, factored
+from twinspike_conformance.judges.operations import product_of
+from twinspike_conformance.judges.variant import tracked
 
 Values = NDArray[Any]
 State = Mapping[str, NDArray[Any]]

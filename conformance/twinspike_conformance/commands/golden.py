@@ -1,6 +1,6 @@
 """Golden vectors: examples of every operation as files, for implementations that no Python can call.
 
-`python -m twinspike_conformance.golden DIR` writes them; `DIR --check` proves that the files there hold
+`python -m twinspike_conformance.commands.golden DIR` writes them; `DIR --check` proves that the files there hold
 what the reference computes; `DIR --answers DIR2` judges an implementation's answers to them by the
 suite's own rules, certificates included. The format is told in the documentation, page Conformance.
 """
@@ -24,15 +24,15 @@ from twinspike.config import Neuron, Rectangle
 from twinspike.errors import SpecError, refuse, require
 from twinspike.operations import OPERATIONS, TABLE, Operation
 from twinspike.precision import PRECISIONS
-from twinspike_conformance import certificates
+from twinspike_conformance.bounds.finding import Finding, compare
+from twinspike_conformance.bounds.tracked import Tracked
 from twinspike_conformance.cases import CASES, Example, Material, materialize
 from twinspike_conformance.cases.base import config_of
 from twinspike_conformance.checks.base import Space, space_of
-from twinspike_conformance.false_alarms import InnocentBackend
-from twinspike_conformance.finding import Finding, compare
-from twinspike_conformance.judge import Answer, ask, judge, proved_exact, roundoff_of, track
-from twinspike_conformance.tracked import Tracked
-from twinspike_conformance.variant import tracked
+from twinspike_conformance.judges import certificates
+from twinspike_conformance.judges.operations import Answer, ask, judge, proved_exact, roundoff_of, track
+from twinspike_conformance.judges.variant import tracked
+from twinspike_conformance.strength.false_alarms import InnocentBackend
 
 Values = NDArray[Any]
 Arrays = dict[str, Values]
@@ -332,7 +332,7 @@ def answers(folder: Path, given: Path, precision: str) -> Iterator[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 if all is well, 1 if something is wrong with vectors or answers, 2 for what can't be read."""
-    parser = argparse.ArgumentParser(prog="twinspike_conformance.golden", description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog="twinspike_conformance.commands.golden", description=__doc__, allow_abbrev=False)
     parser.add_argument("folder", type=Path, help="of the vectors")
     parser.add_argument("--check", action="store_true", help="verify the files there instead of writing them")
     parser.add_argument("--answers", type=Path, default=None, help="judge the answers in this folder instead")

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from twinspike.backend import Session
 from twinspike.operations import OPERATIONS, Operation
 from twinspike.precision import PRECISIONS, Precision
-from twinspike_conformance import certificates
-from twinspike_conformance.budget import Budget
+from twinspike_conformance.bounds.budget import Budget
+from twinspike_conformance.bounds.finding import Finding, compare, holds
+from twinspike_conformance.bounds.tracked import Tracked
 from twinspike_conformance.cases import CASES, Example, Material, materialize
-from twinspike_conformance.finding import Finding, compare, holds
-from twinspike_conformance.tracked import Tracked
-from twinspike_conformance.variant import tracked
+from twinspike_conformance.judges import certificates
+from twinspike_conformance.judges.variant import tracked
 
 Values = NDArray[Any]
 

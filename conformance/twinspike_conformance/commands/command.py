@@ -14,17 +14,17 @@ from pathlib import Path
 import msgspec
 
 from twinspike.errors import SpecError, refuse
-from twinspike_conformance import cross, jobs
-from twinspike_conformance import session as opening
 from twinspike_conformance.cases.base import from_digest
 from twinspike_conformance.checks import CHECKS, Bench, Check
-from twinspike_conformance.diagnosis import suspects
+from twinspike_conformance.commands import cross
 from twinspike_conformance.interrupts import INTERRUPTED, Interrupts
-from twinspike_conformance.profiles import PROFILES, profile
-from twinspike_conformance.record import Record, Report
 from twinspike_conformance.report import page, read, summary, verify
-from twinspike_conformance.reproduction import reproduction
-from twinspike_conformance.runner import Suspects, left_out, not_twice, told, try_example
+from twinspike_conformance.report.record import Record, Report
+from twinspike_conformance.run import jobs, opening
+from twinspike_conformance.run.diagnosis import suspects
+from twinspike_conformance.run.profiles import PROFILES, profile
+from twinspike_conformance.run.reproduction import reproduction
+from twinspike_conformance.run.runner import Suspects, left_out, not_twice, told, try_example
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -273,13 +273,13 @@ def _verify(words: list[str]) -> int:
 
 
 def _mutants(words: list[str]) -> int:
-    from twinspike_conformance.faults import gate  # noqa: PLC0415  # the corpus is large and seldom wanted
+    from twinspike_conformance.strength import gate  # noqa: PLC0415  # the corpus is large and seldom wanted
 
     return gate.main(words)
 
 
 def _certify(words: list[str]) -> int:
-    from twinspike_conformance import certify  # noqa: PLC0415  # no run of the suite needs it
+    from twinspike_conformance.commands import certify  # noqa: PLC0415  # no run of the suite needs it
 
     return certify.main(words)
 
