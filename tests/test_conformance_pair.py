@@ -25,7 +25,7 @@ from twinspike_conformance.report import read, summary, terminal, verify
 from twinspike_conformance.report.record import Record, Report
 from twinspike_conformance.run.opening import load
 from twinspike_conformance.run.profiles import PROFILES
-from twinspike_conformance.strength.false_alarms import PRECISION, VARIANTS, InnocentBackend
+from twinspike_conformance.strength.innocent import PRECISION, VARIANTS, InnocentBackend
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 SMOKE = PROFILES["smoke"]

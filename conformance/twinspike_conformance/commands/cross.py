@@ -111,6 +111,7 @@ def apart(pair: Pair, one: Finding, other: Finding) -> Finding:
     if one.quantity == "s" or one.quantity.endswith(": s"):
         pair.decisions += a.got.size
         pair.parted += int((a.got != b.got).sum())
+    found = msgspec.structs.replace(found, compared=Compared(a.got, a.want, bound))  # no deviation is what zeros are held against
     return found if found.ok else msgspec.structs.replace(found, told=_told(pair, found, a, b))
 
 
