@@ -117,10 +117,11 @@ def one(options: argparse.Namespace) -> dict[str, Any]:
     """This process as one run: all checks of a profile on a backend."""
     import msgspec
 
-    from twinspike_conformance import jobs, session
     from twinspike_conformance.checks import CHECKS
-    from twinspike_conformance.profiles import profile
-    from twinspike_conformance.runner import run_check
+    from twinspike_conformance.run import jobs
+    from twinspike_conformance.run import opening as session
+    from twinspike_conformance.run.profiles import profile
+    from twinspike_conformance.run.runner import run_check
 
     (name,) = options.profiles
     chosen = profile(name)

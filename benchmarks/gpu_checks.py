@@ -122,7 +122,7 @@ def exact(options: argparse.Namespace, notes: Notes) -> None:
     """CPU and device on dyadic data, where no partial result needs rounding: every output and gradient must be equal."""
     from twinspike_conformance.cases import CASES, materialize
     from twinspike_conformance.checks.base import space_of
-    from twinspike_conformance.judge import ask, proved_exact
+    from twinspike_conformance.judges.operations import ask, proved_exact
 
     backend = ts.load(options.backend)
     here, there = (backend.session(device, "f32-ieee") for device in ("cpu", options.device))

@@ -54,10 +54,12 @@ TARGETS = {
         EVERY_FOURTH,
         ("-k", "not every_single_array"),
     ),
-    "bounds": Target(tuple(f"{SUITE}.{m}" for m in ("tracked", "budget", "finding", "spectral")), ("test_conformance_rules.py",)),
-    "orders": Target((f"{SUITE}.factored",), ("test_conformance_factored.py",)),
+    "bounds": Target(
+        tuple(f"{SUITE}.bounds.{m}" for m in ("tracked", "budget", "finding", "spectral")), ("test_conformance_rules.py",)
+    ),
+    "orders": Target((f"{SUITE}.judges.factored",), ("test_conformance_factored.py",)),
     "judges": Target(
-        tuple(f"{SUITE}.{m}" for m in ("judge", "certificates", "taps")),
+        tuple(f"{SUITE}.judges.{m}" for m in ("operations", "certificates", "networks")),
         ("test_conformance_judges.py", "test_conformance_factored.py"),
         ("*5",),
     ),

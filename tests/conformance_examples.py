@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from twinspike.operations import OPERATIONS
-from twinspike_conformance.record import Failure, Header, KillRow, Record, Report, Side, Waiver
+from twinspike_conformance.report.record import Failure, Header, KillRow, Record, Report, Side, Waiver
 
 REPRODUCTION = """\
 import numpy as np

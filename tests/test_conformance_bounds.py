@@ -12,8 +12,8 @@ import twinspike as ts
 from twinspike_conformance.checks import CHECKS, Bench
 from twinspike_conformance.faults import BY_ID, subtle
 from twinspike_conformance.faults.backend import mutant
-from twinspike_conformance.faults.kill import kill, relevant
-from twinspike_conformance.runner import examples
+from twinspike_conformance.run.runner import examples
+from twinspike_conformance.strength.kill import kill, relevant
 
 NUMPY = ts.load("numpy")
 WIDER = 1000.0

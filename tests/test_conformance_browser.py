@@ -13,8 +13,8 @@ import dev
 import pytest
 from conformance_examples import passing, report
 
-from twinspike_conformance.record import Report
 from twinspike_conformance.report import page
+from twinspike_conformance.report.record import Report
 
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from twinspike_conformance.certify import PARTS
-from twinspike_conformance.command import main as suite
+from twinspike_conformance.commands.certify import PARTS
+from twinspike_conformance.commands.command import main as suite
 from twinspike_conformance.report import read
 
 SMALL = ["digits_cnn", "--width", "2", "--precision", "f64"]

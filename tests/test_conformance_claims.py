@@ -14,9 +14,9 @@ from twinspike.errors import refuse, require
 from twinspike.operations import OPERATIONS
 from twinspike_conformance.checks import CHECKS, Bench
 from twinspike_conformance.faults.within import Within
-from twinspike_conformance.profiles import PROFILES
-from twinspike_conformance.record import Record
-from twinspike_conformance.runner import run_check
+from twinspike_conformance.report.record import Record
+from twinspike_conformance.run.profiles import PROFILES
+from twinspike_conformance.run.runner import run_check
 
 PAIRED = sorted(name for name, row in OPERATIONS.items() if row.adjoint is not None)
 

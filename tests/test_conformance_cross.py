@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from twinspike_conformance import cross
 from twinspike_conformance.checks import Bench
-from twinspike_conformance.command import main as suite
-from twinspike_conformance.profiles import PROFILES
-from twinspike_conformance.record import Failure, Report
+from twinspike_conformance.commands import cross
+from twinspike_conformance.commands.command import main as suite
 from twinspike_conformance.report import verify
-from twinspike_conformance.session import load
+from twinspike_conformance.report.record import Failure, Report
+from twinspike_conformance.run.opening import load
+from twinspike_conformance.run.profiles import PROFILES
 
 
 def held(folder: Path, first: str, second: str, only: str, *words: str, profile: str = "smoke") -> tuple[int, Report]:

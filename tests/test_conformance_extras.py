@@ -12,18 +12,20 @@ import pytest
 import twinspike
 from twinspike.operations import OPERATIONS
 from twinspike.precision import PRECISIONS
-from twinspike_conformance import false_alarms, golden
 from twinspike_conformance.cases import CASES, materialize
 from twinspike_conformance.checks import CHECKS, Bench
 from twinspike_conformance.checks.base import space_of
-from twinspike_conformance.command import main as suite
-from twinspike_conformance.diagnosis import suspects
+from twinspike_conformance.commands import command, golden
+from twinspike_conformance.commands.command import main as suite
 from twinspike_conformance.faults import diagnose
-from twinspike_conformance.innocent import InnocentNumpy, Rules, innocent
-from twinspike_conformance.judge import ask
-from twinspike_conformance.profiles import PROFILES
+from twinspike_conformance.judges.operations import ask
 from twinspike_conformance.report import read
-from twinspike_conformance.runner import run_check
+from twinspike_conformance.run.diagnosis import suspects
+from twinspike_conformance.run.profiles import PROFILES
+from twinspike_conformance.run.runner import run_check
+from twinspike_conformance.strength import false_alarms
+from twinspike_conformance.strength.innocent import VARIANTS, InnocentBackend, InnocentSession
+from twinspike_conformance.strength.rounding import InnocentNumpy, Rules, innocent
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 GOLDEN = EXAMPLES / "golden"
@@ -108,20 +110,20 @@ def test_the_study_covers_every_operation_and_repeats_itself() -> None:
 
 
 def test_an_alarm_is_told_with_its_digest(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    right = false_alarms.InnocentSession._run
+    right = InnocentSession._run
 
-    def guilty(self: false_alarms.InnocentSession, function: str, *rest: object) -> dict[str, np.ndarray]:
+    def guilty(self: InnocentSession, function: str, *rest: object) -> dict[str, np.ndarray]:
         return {k: v + (function == "readout") for k, v in right(self, function, *rest).items()}  # type: ignore[arg-type]
 
-    monkeypatch.setattr(false_alarms.InnocentSession, "_run", guilty)
-    assert false_alarms.main(["--examples", "50", "--variant", "permuted"]) == 1
+    monkeypatch.setattr(InnocentSession, "_run", guilty)
+    assert command.main(["false-alarms", "--examples", "50", "--variant", "permuted"]) == 1
     out = capsys.readouterr().out
     assert "alarm: permuted, order" in out
     assert "operation[readout-exact]:" in out
 
 
 def test_a_variant_that_is_unknown_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert false_alarms.main(["--variant", "guilty"]) == 2
+    assert command.main(["false-alarms", "--variant", "guilty"]) == 2
     assert capsys.readouterr().err.startswith("error: --variant: expected one of plain, ")
 
 
@@ -136,7 +138,7 @@ def test_variants_round_otherwise_than_the_reference() -> None:
             material = materialize(CASES[name], space.sample(rng), "float32")
             found = {}
             for variant in ("plain", *differ):
-                session = false_alarms.InnocentBackend(variant, false_alarms.VARIANTS[variant]).session()
+                session = InnocentBackend(variant, VARIANTS[variant]).session()
                 inputs, g = ({k: session.from_numpy(v) for k, v in d.items()} for d in (material.inputs, material.cotangents))
                 outputs = session.forward(name, material.config, inputs)
                 gradients = session.vjp(name, material.config, inputs, g)[1] if row.adjoint else {}
@@ -196,7 +198,7 @@ def test_innocence_is_kept_through_conversions_and_writing() -> None:
 
 def test_the_golden_vectors_are_what_the_reference_computes() -> None:
     assert list(golden.check(GOLDEN)) == [], (
-        "if the reference was meant to change: python -m twinspike_conformance.golden examples/golden"
+        "if the reference was meant to change: python -m twinspike_conformance golden examples/golden"
     )
     assert sum(path.stat().st_size for path in GOLDEN.iterdir()) < 200_000
 
@@ -212,7 +214,7 @@ def test_golden_vectors_are_the_same_when_written_again(tmp_path: Path) -> None:
 
 def answered(folder: Path, spoil: str = "") -> Path:
     """Answers of the reference in float32 to the golden vectors, those to one example spoiled."""
-    session = false_alarms.InnocentBackend("plain", None).session()
+    session = InnocentBackend("plain", None).session()
     files: dict[str, dict[str, np.ndarray]] = {}
     for vector in golden.read(GOLDEN):
         row, _, material = golden._stored(vector)
@@ -232,7 +234,7 @@ def answered(folder: Path, spoil: str = "") -> Path:
 
 @pytest.mark.parametrize("spoil", ["", "lif-rounded-1", "factorize-rounded-0", "conv2d-exact-2", "optimizer_step-rounded-2"])
 def test_answers_are_judged_without_python_of_ones_own(tmp_path: Path, spoil: str, capsys: pytest.CaptureFixture[str]) -> None:
-    code = golden.main([str(GOLDEN), "--answers", str(answered(tmp_path, spoil))])
+    code = command.main(["golden", str(GOLDEN), "--answers", str(answered(tmp_path, spoil))])
     out = capsys.readouterr().out
     assert code == bool(spoil), out
     assert f"{spoil}: " in out if spoil else out.endswith("all right\n")
@@ -242,9 +244,9 @@ def test_answers_to_a_part_are_judged_in_part(tmp_path: Path, capsys: pytest.Cap
     answered(tmp_path)
     for path in tmp_path.glob("[!l]*.npz"):
         path.unlink()
-    assert golden.main([str(GOLDEN), "--answers", str(tmp_path)]) == 0
+    assert command.main(["golden", str(GOLDEN), "--answers", str(tmp_path)]) == 0
     assert capsys.readouterr().out.startswith("not answered: spike, relu, ")
-    assert golden.main([str(GOLDEN), "--answers", str(tmp_path / "none")]) == 2
+    assert command.main(["golden", str(GOLDEN), "--answers", str(tmp_path / "none")]) == 2
 
 
 def changed(folder: Path, name: str, at: int, by: float) -> None:
@@ -270,10 +272,10 @@ def test_damaged_vectors_are_refused_in_one_line(tmp_path: Path, capsys: pytest.
     index = msgspec.json.decode((tmp_path / golden.INDEX).read_bytes())
     for spoilt in (b"{}", msgspec.json.encode(index | {"schema": 99})):
         (tmp_path / golden.INDEX).write_bytes(spoilt)
-        assert golden.main([str(tmp_path), "--check"]) == 2
+        assert command.main(["golden", str(tmp_path), "--check"]) == 2
     golden.write(tmp_path)
     (tmp_path / "lif.npz").write_bytes(b"PK")
-    assert golden.main([str(tmp_path), "--check"]) == 2
+    assert command.main(["golden", str(tmp_path), "--check"]) == 2
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 3
     assert all(line.startswith("error: ") for line in errors)

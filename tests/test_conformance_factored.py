@@ -8,10 +8,11 @@ import pytest
 from twinspike.config import Factorization, Method
 from twinspike.network import Branch, Conv, GlobalPool, Linear, Network
 from twinspike.precision import PRECISIONS
-from twinspike_conformance import factored, taps
-from twinspike_conformance.judge import roundoff_of
-from twinspike_conformance.tracked import Tracked
-from twinspike_conformance.variant import tracked
+from twinspike_conformance.bounds.tracked import Tracked
+from twinspike_conformance.judges import factored
+from twinspike_conformance.judges import networks as taps
+from twinspike_conformance.judges.operations import roundoff_of
+from twinspike_conformance.judges.variant import tracked
 
 UNIT = roundoff_of(PRECISIONS["f32-ieee"])
 SHAPES = [

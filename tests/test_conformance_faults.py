@@ -16,16 +16,17 @@ from twinspike.errors import SpecError
 from twinspike.network import Network
 from twinspike.operations import OPERATIONS
 from twinspike.parameters import initial_state
-from twinspike_conformance import judge, variant
 from twinspike_conformance.cases import CASES, Example, materialize
 from twinspike_conformance.cases.networks import BLOCK
 from twinspike_conformance.checks import CHECKS
 from twinspike_conformance.faults import BY_ID, FAULTS, harness
 from twinspike_conformance.faults.backend import MutantProgram, fits, load_mutant, mutant
 from twinspike_conformance.faults.diagnose import suspects
-from twinspike_conformance.faults.kill import kill, survivors
 from twinspike_conformance.faults.reach import reach
-from twinspike_conformance.profiles import PROFILES, Profile
+from twinspike_conformance.judges import operations as judge
+from twinspike_conformance.judges import variant
+from twinspike_conformance.run.profiles import PROFILES, Profile
+from twinspike_conformance.strength.kill import kill, survivors
 
 NUMPY = ts.load("numpy")
 EDITED = [fault for fault in FAULTS if fault.edits]

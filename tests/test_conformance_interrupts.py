@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from twinspike_conformance import session
-from twinspike_conformance.command import main as suite
+from twinspike_conformance.commands.command import main as suite
 from twinspike_conformance.interrupts import SIGNALS, Interrupt, Interrupts
 from twinspike_conformance.raised import interrupted
 from twinspike_conformance.report import read, store, verify
+from twinspike_conformance.run import opening as session
 
 RUNS = {
     "run": (["unsteady_backends:deaf", "--jobs", "1"], "operation[relu-{}]"),

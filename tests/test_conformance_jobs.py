@@ -14,13 +14,13 @@ import pytest
 
 import twinspike as ts
 from twinspike.errors import SpecError
-from twinspike_conformance import jobs, process
 from twinspike_conformance.checks import CHECKS, Bench
-from twinspike_conformance.command import main as suite
-from twinspike_conformance.profiles import PROFILES
-from twinspike_conformance.record import Record
+from twinspike_conformance.commands.command import main as suite
 from twinspike_conformance.report import read
-from twinspike_conformance.runner import run_check
+from twinspike_conformance.report.record import Record
+from twinspike_conformance.run import jobs, process
+from twinspike_conformance.run.profiles import PROFILES
+from twinspike_conformance.run.runner import run_check
 
 
 def told(folder: Path, *words: str) -> list[Record]:

@@ -14,18 +14,19 @@ from twinspike.config import encode
 from twinspike.operations import OPERATIONS, Convolution
 from twinspike.precision import PRECISIONS
 from twinspike.reference.neuron import lif
-from twinspike_conformance import certificates, judge
-from twinspike_conformance.budget import Budget
+from twinspike_conformance.bounds.budget import Budget
+from twinspike_conformance.bounds.finding import Rung
+from twinspike_conformance.bounds.tracked import Tracked
 from twinspike_conformance.cases import CASES, materialize
 from twinspike_conformance.cases.base import Example
+from twinspike_conformance.cases.families import rounded
 from twinspike_conformance.cases.networks import NARROW
 from twinspike_conformance.checks import CHECKS, Bench
-from twinspike_conformance.families import rounded
 from twinspike_conformance.faults import BY_ID
 from twinspike_conformance.faults.backend import mutant
-from twinspike_conformance.faults.kill import kill
-from twinspike_conformance.finding import Rung
-from twinspike_conformance.tracked import Tracked
+from twinspike_conformance.judges import certificates
+from twinspike_conformance.judges import operations as judge
+from twinspike_conformance.strength.kill import kill
 
 NUMPY = ts.load("numpy")
 UNIT = 2.0**-24

@@ -11,11 +11,11 @@ import twinspike
 from twinspike import config as configs
 from twinspike import operations
 from twinspike.config import SGD, Config, Method, Neuron, Sigmoid
+from twinspike_conformance.cases.alternatives import ALTERNATIVES, PARTS, changed, without
 from twinspike_conformance.checks import CHECKS, Bench
 from twinspike_conformance.faults import BY_ID
-from twinspike_conformance.faults.kill import kill
 from twinspike_conformance.faults.options import OVERLOOKED, touched
-from twinspike_conformance.options import ALTERNATIVES, PARTS, changed, without
+from twinspike_conformance.strength.kill import kill
 
 NETWORKS_ALONE = {
     *("Neuron.decay_scope", "Neuron.threshold_scope", "Penalty.weight", "Retract.every", "Factorization.scope"),

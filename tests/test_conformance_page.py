@@ -15,8 +15,8 @@ from conformance_examples import FAILURE, KILLS, header, passing, report, side
 
 from twinspike.clauses import CLAUSES
 from twinspike.errors import SpecError
-from twinspike_conformance.record import RATIO_BINS, KillRow, Report
 from twinspike_conformance.report import badge, html, junit, page, publish, store, summary
+from twinspike_conformance.report.record import RATIO_BINS, KillRow, Report
 
 EMPTY = Report(header=header(), records=())
 

@@ -14,17 +14,18 @@ from conformance_examples import header, side
 
 import twinspike
 from twinspike.operations import OPERATIONS
-from twinspike_conformance import certificates, cross
+from twinspike_conformance.bounds.finding import Finding, compare
+from twinspike_conformance.bounds.tracked import Tracked
 from twinspike_conformance.cases import CASES, materialize
 from twinspike_conformance.checks import CHECKS, Bench
-from twinspike_conformance.command import main as suite
-from twinspike_conformance.false_alarms import PRECISION, VARIANTS, InnocentBackend
-from twinspike_conformance.finding import Finding, compare
-from twinspike_conformance.profiles import PROFILES
-from twinspike_conformance.record import Record, Report
+from twinspike_conformance.commands import cross
+from twinspike_conformance.commands.command import main as suite
+from twinspike_conformance.judges import certificates
 from twinspike_conformance.report import read, summary, terminal, verify
-from twinspike_conformance.session import load
-from twinspike_conformance.tracked import Tracked
+from twinspike_conformance.report.record import Record, Report
+from twinspike_conformance.run.opening import load
+from twinspike_conformance.run.profiles import PROFILES
+from twinspike_conformance.strength.innocent import PRECISION, VARIANTS, InnocentBackend
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 SMOKE = PROFILES["smoke"]

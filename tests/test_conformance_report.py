@@ -17,9 +17,9 @@ import pytest
 from conformance_examples import FAILURE, KILLS, header, passing, report, side
 
 from twinspike.errors import SpecError
-from twinspike_conformance.record import RATIO_BINS, SCHEMA, Record, Report, Verdict
 from twinspike_conformance.report import badge, expectations, junit, store, summary, terminal
 from twinspike_conformance.report.expectations import Expectation
+from twinspike_conformance.report.record import RATIO_BINS, SCHEMA, Record, Report, Verdict
 
 REPORTS = {"mixed": report(), "passing": passing(), "empty": Report(header=header(), records=())}
 

@@ -12,10 +12,10 @@ import pytest
 from conformance_examples import passing, report
 
 from twinspike_conformance import report as forms
-from twinspike_conformance import session
 from twinspike_conformance.checks import CHECKS
-from twinspike_conformance.command import main as suite
+from twinspike_conformance.commands.command import main as suite
 from twinspike_conformance.report import badge, html, publish, store, summary, terminal, verify
+from twinspike_conformance.run import opening as session
 
 RUN = ["numpy", "--precision", "f64", "--profile", "smoke", "--only", "operation[relu-exact]", "--jobs", "1"]
 COMMANDS = {

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
-from twinspike_conformance.budget import ZERO_LOW, Budget, lowest_bit
-from twinspike_conformance.finding import Finding, compare, holds
-from twinspike_conformance.spectral import backward_error, moved_by
-from twinspike_conformance.tracked import TINY, Tracked, gamma, storage
+from twinspike_conformance.bounds.budget import ZERO_LOW, Budget, lowest_bit
+from twinspike_conformance.bounds.finding import Finding, compare, holds
+from twinspike_conformance.bounds.spectral import backward_error, moved_by
+from twinspike_conformance.bounds.tracked import TINY, Tracked, gamma, storage
 
 U = 2.0**-24
 E = 2.0**-10

@@ -12,16 +12,16 @@ from conformance_examples import report
 
 import twinspike as ts
 from twinspike.network import Add
+from twinspike_conformance.bounds.finding import holds
 from twinspike_conformance.cases import CASES
 from twinspike_conformance.cases.base import Example
 from twinspike_conformance.cases.networks import BUCKETS, CONFIGS, NARROW, PINNED, build
 from twinspike_conformance.checks import CHECKS, Bench
 from twinspike_conformance.checks.base import Check
 from twinspike_conformance.faults.within import Within
-from twinspike_conformance.finding import holds
-from twinspike_conformance.profiles import PROFILES
 from twinspike_conformance.report import terminal
-from twinspike_conformance.runner import Tally, covering, run_check
+from twinspike_conformance.run.profiles import PROFILES
+from twinspike_conformance.run.runner import Tally, covering, run_check
 
 NUMPY = ts.load("numpy")
 BENCH = Bench(NUMPY, NUMPY.session("cpu", "f64"))

@@ -15,14 +15,14 @@ import pytest
 import twinspike as ts
 import twinspike_conformance
 from twinspike.clauses import BY_ID as CLAUSES
+from twinspike_conformance.bounds.spectral import moved_by
 from twinspike_conformance.checks import CHECKS, Bench
-from twinspike_conformance.command import main as suite
+from twinspike_conformance.commands.command import main as suite
 from twinspike_conformance.faults import BY_ID, FAULTS
 from twinspike_conformance.faults.backend import mutant
-from twinspike_conformance.faults.gate import part
-from twinspike_conformance.faults.kill import kill
 from twinspike_conformance.report import read
-from twinspike_conformance.spectral import moved_by
+from twinspike_conformance.strength.gate import part
+from twinspike_conformance.strength.kill import kill
 
 NUMPY = ts.load("numpy")
 NO_BACKEND_ANSWERS_FOR = {"FAC-4", "ORT-1", *(c for c in CLAUSES if c.startswith(("INI-", "RND-", "SCH-1", "SCH-2")))}
@@ -72,7 +72,7 @@ def test_failing_example_is_replayed_and_its_fault_named(tmp_path, capsys):
     told = capsys.readouterr().out
     assert record.failure.sentences[0] in told
     assert "suspect: lif-fire-strict:" in told
-    assert f"from twinspike_conformance.session import load\nsession = load({backend!r})" in told
+    assert f"from twinspike_conformance.run.opening import load\nsession = load({backend!r})" in told
     assert suite(["repro", record.failure.digest, "--backend", "numpy", "--precision", "f64"]) == 0
 
 

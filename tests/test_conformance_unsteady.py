@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from unsteady_backends import OtherError, bench, calls, deep, raising, wrong
 
-from twinspike_conformance import jobs, process, runner
 from twinspike_conformance.cases.base import from_digest
 from twinspike_conformance.checks import CHECKS
-from twinspike_conformance.command import main as suite
-from twinspike_conformance.profiles import PROFILES
-from twinspike_conformance.record import Record
+from twinspike_conformance.commands.command import main as suite
 from twinspike_conformance.report import read, verify
-from twinspike_conformance.runner import covering, run_check
-from twinspike_conformance.session import Options
+from twinspike_conformance.report.record import Record
+from twinspike_conformance.run import jobs, process, runner
+from twinspike_conformance.run.opening import Options
+from twinspike_conformance.run.profiles import PROFILES
+from twinspike_conformance.run.runner import covering, run_check
 
 CHECK = CHECKS["operation[relu-exact]"]
 CI = PROFILES["ci"]

@@ -10,13 +10,13 @@ import pytest
 from conformance_examples import passing
 
 import twinspike as ts
+from twinspike_conformance.bounds.finding import Finding, compare, holds
 from twinspike_conformance.cases import Example
 from twinspike_conformance.checks import CHECKS, Bench
-from twinspike_conformance.finding import Finding, compare, holds
-from twinspike_conformance.profiles import PROFILES
-from twinspike_conformance.record import VACUOUS, Record, says_little
 from twinspike_conformance.report import html, store, summary, terminal
-from twinspike_conformance.runner import Tally, run_check
+from twinspike_conformance.report.record import VACUOUS, Record, says_little
+from twinspike_conformance.run.profiles import PROFILES
+from twinspike_conformance.run.runner import Tally, run_check
 
 NUMPY = ts.load("numpy")
 BENCH = Bench(NUMPY, NUMPY.session("cpu", "f64"))

@@ -15,8 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import twinspike as ts
 import twinspike_torch as tt
 from twinspike_conformance.checks import CHECKS, Bench
-from twinspike_conformance.profiles import PROFILES
-from twinspike_conformance.runner import run_check
+from twinspike_conformance.run.profiles import PROFILES
+from twinspike_conformance.run.runner import run_check
 from twinspike_torch import convolution, factorization, taps
 from twinspike_torch.factorization import Factors, compose, compose_each
 

@@ -9,12 +9,12 @@ import pytest
 
 from twinspike.config import TWINS
 from twinspike.network import INPUT, Conv, inputs_of
-from twinspike_conformance import taps
+from twinspike_conformance.bounds.finding import Finding
 from twinspike_conformance.checks import CHECKS, Bench
 from twinspike_conformance.checks.networks import _seeds
 from twinspike_conformance.checks.programs import opened, taps_of
-from twinspike_conformance.finding import Finding
-from twinspike_conformance.runner import covering
+from twinspike_conformance.judges import networks as taps
+from twinspike_conformance.run.runner import covering
 from twinspike_torch.backend import TorchBackend
 
 TORCH = TorchBackend("plain")

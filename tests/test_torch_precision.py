@@ -15,7 +15,7 @@ from twinspike_conformance.cases import CASES, materialize
 from twinspike_conformance.checks import CHECKS, Bench
 from twinspike_conformance.faults import BY_ID
 from twinspike_conformance.faults.backend import modules
-from twinspike_conformance.judge import Answer, judge
+from twinspike_conformance.judges.operations import Answer, judge
 
 TORCH = ts.load("torch")
 SENTINELS = [name for name in CHECKS if name.startswith(("digits[", "sums[", "kept["))] + ["network[casts]"]

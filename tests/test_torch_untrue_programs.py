@@ -13,10 +13,10 @@ from twinspike.config import SGD, BatchNorm, Method, Optimizer, encode
 from twinspike.network import Network, Norm, infer_shapes
 from twinspike.parameters import decays, layout, slots
 from twinspike.reference.optimizer import optimizer_step
-from twinspike_conformance.certify import at
+from twinspike_conformance.bounds.finding import Finding
 from twinspike_conformance.checks import CHECKS, Bench
-from twinspike_conformance.finding import Finding
-from twinspike_conformance.runner import covering
+from twinspike_conformance.commands.certify import at
+from twinspike_conformance.run.runner import covering
 from twinspike_torch.backend import TorchBackend
 
 TORCH = TorchBackend("plain")

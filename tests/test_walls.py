@@ -36,6 +36,11 @@ def test_specification_and_numpy_backend_load_numpy_and_msgspec_alone(name: str,
     assert brought_in(name) - brought_in("numpy, msgspec") == own
 
 
+def test_bounds_of_the_suite_load_numpy_and_msgspec_alone() -> None:
+    rooms = ", ".join(f"twinspike_conformance.bounds.{module}" for module in ("budget", "finding", "spectral", "tracked"))
+    assert brought_in(rooms) - brought_in("numpy, msgspec") == {"twinspike_conformance"}
+
+
 @pytest.mark.parametrize("name", ["twinspike_training", "twinspike_conformance"])
 def test_rooms_that_use_backends_load_none(name: str) -> None:
     assert not brought_in(name) & {"torch", "jax", "jaxlib", "optax", "twinspike_numpy", "twinspike_torch", "twinspike_jax"}

@@ -19,8 +19,8 @@ import numpy as np
 import twinspike
 from twinspike_conformance.checks import Bench
 from twinspike_conformance.faults.within import Within
-from twinspike_conformance.process import Done, Replayed, packed
-from twinspike_conformance.record import Record
+from twinspike_conformance.report.record import Record
+from twinspike_conformance.run.process import Done, Replayed, packed
 
 Answer = Callable[[], Any]
 Hook = Callable[[str, Any, Answer], Any]

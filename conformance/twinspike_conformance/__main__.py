@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from io import TextIOWrapper
 
-from twinspike_conformance.command import main
+from twinspike_conformance.commands.command import main
 
 if __name__ == "__main__":
     for stream in (sys.stdout, sys.stderr):

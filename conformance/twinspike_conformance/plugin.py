@@ -8,12 +8,11 @@ from contextlib import ExitStack
 import pytest
 
 from twinspike.errors import SpecError
-from twinspike_conformance import jobs
-from twinspike_conformance import session as opening
 from twinspike_conformance.checks import CHECKS, Check
-from twinspike_conformance.profiles import PROFILES, profile
-from twinspike_conformance.record import Record, Report
-from twinspike_conformance.runner import left_out
+from twinspike_conformance.report.record import Record, Report
+from twinspike_conformance.run import jobs, opening
+from twinspike_conformance.run.profiles import PROFILES, profile
+from twinspike_conformance.run.runner import left_out
 
 
 class Run:

@@ -22,6 +22,11 @@ class Precision(msgspec.Struct, frozen=True, kw_only=True):
     roundoff: float
     """Unit roundoff of all other arithmetic."""
 
+    @property
+    def cast(self) -> float:
+        """Unit roundoff of what layers hand to one another, where its format is shorter than that of storage; else 0."""
+        return 2.0**-8 if self.activations == "bfloat16" else 0.0
+
 
 PRECISIONS: dict[str, Precision] = {
     p.name: p

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from twinspike.config import decode
 from twinspike.errors import SpecError, refuse
-from twinspike_conformance.budget import Budget
-from twinspike_conformance.families import COMMON, EXACT, Source
+from twinspike_conformance.bounds.budget import Budget
+from twinspike_conformance.cases.families import COMMON, EXACT, Source
 
 Arrays = dict[str, NDArray[Any]]
 Sizes = Mapping[str, int]

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from twinspike.operations import Convolution, Nothing, Pooling, Readout
-from twinspike_conformance.budget import Budget
+from twinspike_conformance.bounds.budget import Budget
 from twinspike_conformance.cases.base import Arrays, Cases, Sizes
-from twinspike_conformance.families import Source
+from twinspike_conformance.cases.families import Source
 
 
 def _map(n: int, kernel: int, stride: int, padding: int = 0) -> int:

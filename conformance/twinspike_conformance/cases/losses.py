@@ -8,10 +8,10 @@ import numpy as np
 
 from twinspike.config import Loss
 from twinspike.operations import Nothing
-from twinspike_conformance.budget import Budget
+from twinspike_conformance.bounds.budget import Budget
 from twinspike_conformance.cases.base import Arrays, Cases, Sizes
-from twinspike_conformance.families import Source
-from twinspike_conformance.pairwise import pairwise
+from twinspike_conformance.cases.families import Source
+from twinspike_conformance.cases.pairwise import pairwise
 
 
 def _labels(source: Source, n: Sizes) -> np.ndarray[Any, np.dtype[np.int64]]:

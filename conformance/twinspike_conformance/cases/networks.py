@@ -31,7 +31,7 @@ from twinspike.network import Activation, Add, AvgPool, Branch, Conv, GlobalPool
 from twinspike.parameters import STEP, State, initial_state
 from twinspike.zoo import network
 from twinspike_conformance.cases.base import Example
-from twinspike_conformance.pairwise import pairwise
+from twinspike_conformance.cases.pairwise import pairwise
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "digits_cnn": {"name": "digits_cnn", "width": 3, "input_shape": (2, 8, 8), "classes": 5},

@@ -9,10 +9,10 @@ import numpy as np
 from twinspike.config import Arctan, FastSigmoid, Neuron, Rectangle, Sigmoid, Tanh, Triangle
 from twinspike.reference.neuron import lif
 from twinspike.reference.surrogate import derivative
-from twinspike_conformance.budget import Budget, Grid
+from twinspike_conformance.bounds.budget import Budget, Grid
 from twinspike_conformance.cases.base import Arrays, Cases, Sizes
-from twinspike_conformance.families import ROUNDED, Source
-from twinspike_conformance.pairwise import pairwise
+from twinspike_conformance.cases.families import ROUNDED, Source
+from twinspike_conformance.cases.pairwise import pairwise
 
 SURROGATES = (
     Rectangle(width=1.0), Rectangle(width=0.5), Triangle(width=1.0), Triangle(width=2.0),

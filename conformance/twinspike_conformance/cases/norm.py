@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twinspike.config import BatchNorm
 from twinspike_conformance.cases.base import Arrays, Cases, Sizes
-from twinspike_conformance.families import Source
+from twinspike_conformance.cases.families import Source
 
 
 def _fill(source: Source, config: BatchNorm, n: Sizes) -> tuple[Arrays, Arrays]:

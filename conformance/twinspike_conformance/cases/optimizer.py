@@ -7,7 +7,7 @@ import numpy as np
 from twinspike.config import SGD, Adam, AdamW, Optimizer
 from twinspike.parameters import slots
 from twinspike_conformance.cases.base import Arrays, Cases, Sizes
-from twinspike_conformance.families import Source
+from twinspike_conformance.cases.families import Source
 
 
 def _fill(source: Source, config: Optimizer, n: Sizes) -> tuple[Arrays, Arrays]:

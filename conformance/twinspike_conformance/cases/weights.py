@@ -6,9 +6,9 @@ import numpy as np
 
 from twinspike.config import Factorization, Retract
 from twinspike.operations import Composition, Nothing
-from twinspike_conformance.budget import Budget
+from twinspike_conformance.bounds.budget import Budget
 from twinspike_conformance.cases.base import Arrays, Cases, Sizes
-from twinspike_conformance.families import Source
+from twinspike_conformance.cases.families import Source
 
 _MATRICES = (Factorization(), Factorization(matricize="out_by_rest"))
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 import numpy as np
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from twinspike.backend import Backend, Session
 from twinspike.config import encode
+from twinspike.errors import SpecError
+from twinspike.operations import Operation
+from twinspike_conformance.bounds.finding import Finding, Rung
 from twinspike_conformance.cases import CASES, Example
-from twinspike_conformance.finding import Finding, Rung
+from twinspike_conformance.raised import interrupted, said
+
+Values = NDArray[Any]
+Named = dict[str, Values]
 
 
 class Bench(msgspec.Struct, frozen=True):
@@ -103,3 +110,40 @@ def space_of(operation: str, exact: bool, bucket: int | None = None) -> Space | 
     families = cases.exact_families if exact else cases.families
     buckets = cases.buckets if bucket is None else cases.buckets[bucket : bucket + 1]
     return Space(operation, tuple(encode(c) for c in configs), buckets, families, exact)
+
+
+def answer(
+    session: Session, row: Operation, config: Any, inputs: Mapping[str, Values], cotangents: Mapping[str, Values]
+) -> Named:
+    """Outputs and, as `gradient of NAME`, gradients of one call."""
+    tensors = {name: session.from_numpy(value) for name, value in inputs.items()}
+    if row.adjoint is None:
+        return {name: session.to_numpy(value) for name, value in session.forward(row.name, config, tensors).items()}
+    incoming = {name: session.from_numpy(value) for name, value in cotangents.items()}
+    outputs, gradients = session.vjp(row.name, config, tensors, incoming)
+    named = {name: session.to_numpy(value) for name, value in outputs.items()}
+    return named | {f"gradient of {name}": session.to_numpy(value) for name, value in gradients.items()}
+
+
+def refusal(what: str, call: Callable[[], Any], want: str | None) -> Finding:
+    """The finding of a call that must raise a SpecError, with that very text if one is given."""
+    try:
+        call()
+    except SpecError as error:
+        ok = want is None or str(error) == want
+        ok, got = ok and "\n" not in str(error), str(error)
+    except BaseException as error:  # whatever a backend raises instead is the finding
+        if interrupted(error):
+            raise
+        ok, got = False, said(error)
+    else:
+        ok, got = False, "an answer"
+    return Finding(
+        quantity=what,
+        rung="property",
+        clauses=(),
+        ok=ok,
+        ratio=0.0 if ok else np.inf,
+        got=got,
+        want=want or "a SpecError of one line",
+    )

@@ -19,15 +19,13 @@ from twinspike.config import SGD, Adam, Factorization, Optimizer, Retract
 from twinspike.operations import OPERATIONS, Operation
 from twinspike.precision import PRECISIONS, Precision
 from twinspike.reference import factorization as fac
+from twinspike_conformance.bounds.finding import Finding, compare
+from twinspike_conformance.bounds.spectral import backward_error, moved_by
+from twinspike_conformance.bounds.tracked import FREEDOM, TINY
 from twinspike_conformance.cases import CASES, Example, Material, materialize
-from twinspike_conformance.checks.base import Bench, Check, space_of
-from twinspike_conformance.checks.relations import answer
-from twinspike_conformance.families import rounded
-from twinspike_conformance.finding import Finding, compare
-from twinspike_conformance.judge import roundoff_of, track
-from twinspike_conformance.spectral import backward_error, moved_by
-from twinspike_conformance.tracked import FREEDOM, TINY, Tracked
-from twinspike_conformance.variant import tracked
+from twinspike_conformance.cases.families import rounded
+from twinspike_conformance.checks.base import Bench, Check, answer, space_of
+from twinspike_conformance.judges.operations import allowed, roundoff_of
 
 Values = NDArray[Any]
 Named = dict[str, Values]
@@ -38,16 +36,9 @@ def _prepare(bench: Bench, example: Example) -> tuple[Operation, Material, Preci
     return OPERATIONS[example.operation], materialize(CASES[example.operation], example, precision.activations), precision
 
 
-def _bounds(row: Operation, precision: Precision, config: Any, inputs: Mapping[str, Values], cotangents: Named) -> Named:
+def _bounds(row: Operation, precision: Precision, config: Any, inputs: Named, cotangents: Named) -> Named:
     """How far a right answer may be from the exact one: output, or `gradient of NAME` -> bound per element."""
-    rows = tracked()["rows"]
-    known = track(inputs, precision)
-    found: dict[str, Any] = dict(getattr(rows, row.name)(config, known))
-    if row.adjoint is not None:
-        gradients = getattr(rows, f"{row.name}_adjoint")(config, known, track(cotangents, precision))
-        found |= {f"gradient of {name}": value for name, value in gradients.items()}
-    cast = 2.0**-8 if precision.activations == "bfloat16" else 0.0
-    return {k: v.error + cast * np.abs(v.value) if isinstance(v, Tracked) else np.zeros(np.shape(v)) for k, v in found.items()}
+    return {name: right.bound for name, right in allowed(row, config, inputs, cotangents, precision).items()}
 
 
 # --- scales that cancel ------------------------------------------------------------------------------

@@ -11,17 +11,16 @@ from numpy.typing import NDArray
 from twinspike.config import SGD, TWINS, AdamW, Optimizer, Penalty, Retract, Twin
 from twinspike.parameters import STEP, check_state, decays, is_factored, layout, slots
 from twinspike.precision import PRECISIONS, Precision
-from twinspike_conformance import certificates, taps
+from twinspike_conformance.bounds.finding import Finding, Rung, compare, holds
+from twinspike_conformance.bounds.tracked import Tracked, stack
 from twinspike_conformance.cases.base import Example
 from twinspike_conformance.cases.networks import BUCKETS, CONFIGS, FAMILIES, PINNED, Setting
-from twinspike_conformance.checks.base import Bench, Check, Space
+from twinspike_conformance.checks.base import Bench, Check, Space, refusal
 from twinspike_conformance.checks.programs import counts, depths, ends_of, opened, path, taps_of, terms_of
-from twinspike_conformance.checks.refusals import refusal
 from twinspike_conformance.checks.statistics import statistics
-from twinspike_conformance.finding import Finding, Rung, compare, holds
-from twinspike_conformance.judge import roundoff_of
-from twinspike_conformance.tracked import Tracked
-from twinspike_conformance.variant import tracked
+from twinspike_conformance.judges import networks as taps
+from twinspike_conformance.judges.operations import roundoff_of
+from twinspike_conformance.judges.variant import tracked
 
 Values = NDArray[Any]
 
@@ -128,10 +127,10 @@ def _evaluation(bench: Bench, example: Example) -> list[Finding]:
     result = program.evaluate(state, s.images[0])
     readout = tracked()["layers"].readout
     heads = [exit_.head for exit_ in s.network.exits]
-    snn = certificates.stack([readout(t.lift(t.output("snn", head)), s.method.readout) for head in heads])
+    snn = stack([readout(t.lift(t.output("snn", head)), s.method.readout) for head in heads])
     ann = np.stack([t.output("ann", head)[0] for head in heads])
     # evaluation may reduce before the head where a trace reduces after it: the head's own bound is added
-    own = certificates.stack([_head_bound(t, head) for head in heads])
+    own = stack([_head_bound(t, head) for head in heads])
     rates = np.array([np.asarray(t.trace[n]["snn"], np.float64).mean() for n in s.network.activations])
     found = [
         compare(name, bench.session.to_numpy(getattr(result, name)), want, bound, rung="bound", clauses=clauses)
@@ -155,7 +154,7 @@ def _head_bound(t: taps.Taps, head: str) -> Tracked:
         x = t.lift(t.output(twin, layer.input))
         y = tracked()["layers"].linear(taps.folded(x), t.kernel(layer, twin), bias).reshape(len(x), -1, layer.out_features)
         both.append(tracked()["layers"].readout(y, t.method.readout) if twin == "snn" else y[0])
-    return certificates.stack(both)
+    return stack(both)
 
 
 def _update(bench: Bench, example: Example) -> list[Finding]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from twinspike.operations import TABLE, Operation
+from twinspike_conformance.bounds.finding import Finding
 from twinspike_conformance.cases import Example
 from twinspike_conformance.checks.base import Bench, Check, space_of
-from twinspike_conformance.finding import Finding
-from twinspike_conformance.judge import examine
+from twinspike_conformance.judges.operations import examine
 
 _SENTENCES = {
     True: "{name}: on dyadic data, where no partial result needs rounding, values and gradients equal the reference bit for bit.",

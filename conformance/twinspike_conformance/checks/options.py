@@ -12,14 +12,11 @@ from twinspike.checks import check_operation
 from twinspike.errors import SpecError
 from twinspike.operations import OPERATIONS, Composition, Nothing, Operation
 from twinspike.precision import PRECISIONS, Precision
+from twinspike_conformance.bounds.finding import Finding, holds
 from twinspike_conformance.cases import CASES, Example, Material, materialize
-from twinspike_conformance.checks.base import Bench, Check, space_of
-from twinspike_conformance.checks.relations import answer
-from twinspike_conformance.finding import Finding, holds
-from twinspike_conformance.judge import roundoff_of, track
-from twinspike_conformance.options import changed
-from twinspike_conformance.tracked import Tracked
-from twinspike_conformance.variant import tracked
+from twinspike_conformance.cases.alternatives import changed
+from twinspike_conformance.checks.base import Bench, Check, answer, space_of
+from twinspike_conformance.judges.operations import Allowed, allowed, roundoff_of
 
 Values = NDArray[Any]
 
@@ -63,31 +60,16 @@ def _alternatives(row: Operation, material: Material, precision: Precision) -> I
 
 def _reference(row: Operation, config: Any, material: Material, precision: Precision) -> Ranged:
     """Outputs, and gradients where the cotangents fit them."""
-    unit = roundoff_of(precision)
-    certified = row.name in _CERTIFIED
     inputs, cotangents = material.inputs, material.cotangents
-    forward, adjoint = row.forward, row.adjoint
-    if not certified:
-        rows = tracked()["rows"]
-        inputs, cotangents = track(inputs, precision), track(cotangents, precision)
-        forward, adjoint = getattr(rows, row.name), getattr(rows, f"{row.name}_adjoint", None)
     with np.errstate(all="ignore"):
-        found: dict[str, Any] = dict(forward(config, inputs))
-        if adjoint is not None and _fit(found, material):
-            found |= {f"gradient of {k}": v for k, v in adjoint(config, inputs, cotangents).items()}
-    if certified:
-        given = [np.abs(v).max(initial=1.0) for v in (*inputs.values(), *cotangents.values())]
-        least = float(np.finfo(precision.storage).tiny) * float(max(given)) ** 3  # what underflows, times what it meets
-        return {k: (v, np.asarray(v.size * (unit * np.abs(v).max(initial=0.0) + least))) for k, v in found.items()}
-    cast = 2.0**-8 if precision.activations == "bfloat16" else 0.0
-    return {k: _ranged(v, cast) for k, v in found.items()}
-
-
-def _ranged(found: Any, cast: float) -> tuple[Values, Values]:
-    if isinstance(found, Tracked):
-        return found.value, found.error + cast * np.abs(found.value).max(initial=0.0)
-    value = np.asarray(found, np.float64)
-    return value, np.zeros_like(value)
+        if row.name not in _CERTIFIED:
+            return dict(allowed(row, config, inputs, cotangents, precision))
+        found = dict(row.forward(config, inputs))
+        if row.adjoint is not None and _fit(found, material):
+            found |= {f"gradient of {k}": v for k, v in row.adjoint(config, inputs, cotangents).items()}
+    unit, given = roundoff_of(precision), [np.abs(v).max(initial=1.0) for v in (*inputs.values(), *cotangents.values())]
+    least = float(np.finfo(precision.storage).tiny) * float(max(given)) ** 3  # what underflows, times what it meets
+    return {k: Allowed(v, np.asarray(v.size * (unit * np.abs(v).max(initial=0.0) + least))) for k, v in found.items()}
 
 
 def _answer(bench: Bench, row: Operation, config: Any, material: Material, right: Ranged) -> dict[str, Values]:

@@ -13,14 +13,14 @@ from twinspike.backend import Program
 from twinspike.config import Twin
 from twinspike.network import INPUT, Network, inputs_of
 from twinspike.precision import PRECISIONS, Precision
-from twinspike_conformance import certificates, taps
+from twinspike_conformance.bounds.finding import Finding, compare
+from twinspike_conformance.bounds.tracked import Tracked, stack
 from twinspike_conformance.cases.base import Example
 from twinspike_conformance.cases.networks import Setting, setting
 from twinspike_conformance.checks.base import Bench
-from twinspike_conformance.finding import Finding, compare
-from twinspike_conformance.judge import roundoff_of
-from twinspike_conformance.tracked import Tracked
-from twinspike_conformance.variant import tracked
+from twinspike_conformance.judges import networks as taps
+from twinspike_conformance.judges.operations import roundoff_of
+from twinspike_conformance.judges.variant import tracked
 
 Values = NDArray[Any]
 
@@ -62,12 +62,12 @@ def ends_of(t: taps.Taps) -> Ends:
 
     reduced = [readout(z, t.method.readout) for z in gather("snn", "head")]
     per_step = t.method.loss.per_step
-    steps = [certificates.stack([z[i] for z in gather("snn", "head")]) for i in range(t.method.time_steps)] if per_step else []
+    steps = [stack([z[i] for z in gather("snn", "head")]) for i in range(t.method.time_steps)] if per_step else []
     return Ends(
-        logits_ann=certificates.stack([a[0] for a in gather("ann", "head")]),
-        logits_snn=certificates.stack(steps) if per_step else certificates.stack(reduced)[None],
-        features_ann=certificates.stack([f[0] for f in gather("ann", "feature")]),
-        features_snn=certificates.stack([readout(h, t.method.readout) for h in gather("snn", "feature")]),
+        logits_ann=stack([a[0] for a in gather("ann", "head")]),
+        logits_snn=stack(steps) if per_step else stack(reduced)[None],
+        features_ann=stack([f[0] for f in gather("ann", "feature")]),
+        features_snn=stack([readout(h, t.method.readout) for h in gather("snn", "feature")]),
     )
 
 

@@ -14,40 +14,15 @@ from twinspike.checks import check_operation
 from twinspike.errors import SpecError
 from twinspike.operations import OPERATIONS
 from twinspike.precision import PRECISIONS
+from twinspike_conformance.bounds.finding import Finding
 from twinspike_conformance.cases import CASES, Example, materialize
 from twinspike_conformance.cases.networks import BUCKETS, CONFIGS, FAMILIES, setting
-from twinspike_conformance.checks.base import Bench, Check, Space, space_of
-from twinspike_conformance.finding import Finding
-from twinspike_conformance.raised import interrupted, said
+from twinspike_conformance.checks.base import Bench, Check, Space, refusal, space_of
 
 Values = NDArray[Any]
 
 PROGRAMS = 6
 """Networks, the shallow ones first, that a backend which claims none is asked for."""
-
-
-def refusal(what: str, call: Callable[[], Any], want: str | None) -> Finding:
-    """The finding of a call that must raise a SpecError, with that very text if one is given."""
-    try:
-        call()
-    except SpecError as error:
-        ok = want is None or str(error) == want
-        ok, got = ok and "\n" not in str(error), str(error)
-    except BaseException as error:  # whatever a backend raises instead is the finding
-        if interrupted(error):
-            raise
-        ok, got = False, said(error)
-    else:
-        ok, got = False, "an answer"
-    return Finding(
-        quantity=what,
-        rung="property",
-        clauses=(),
-        ok=ok,
-        ratio=0.0 if ok else np.inf,
-        got=got,
-        want=want or "a SpecError of one line",
-    )
 
 
 def _mistakes(inputs: Mapping[str, Values]) -> dict[str, dict[str, Values]]:

@@ -11,30 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twinspike.backend import Session
 from twinspike.config import Neuron
 from twinspike.operations import OPERATIONS, Operation
 from twinspike.precision import PRECISIONS
+from twinspike_conformance.bounds.finding import Finding, compare
 from twinspike_conformance.cases import CASES, Example, Material, materialize
-from twinspike_conformance.checks.base import Bench, Check, space_of
-from twinspike_conformance.finding import Finding, compare
-from twinspike_conformance.judge import proved_exact
+from twinspike_conformance.checks.base import Bench, Check, answer, space_of
+from twinspike_conformance.judges.operations import proved_exact
 
 Values = NDArray[Any]
 Named = dict[str, Values]
-
-
-def answer(
-    session: Session, row: Operation, config: Any, inputs: Mapping[str, Values], cotangents: Mapping[str, Values]
-) -> Named:
-    """Outputs and, as `gradient of NAME`, gradients of one call."""
-    tensors = {name: session.from_numpy(value) for name, value in inputs.items()}
-    if row.adjoint is None:
-        return {name: session.to_numpy(value) for name, value in session.forward(row.name, config, tensors).items()}
-    incoming = {name: session.from_numpy(value) for name, value in cotangents.items()}
-    outputs, gradients = session.vjp(row.name, config, tensors, incoming)
-    named = {name: session.to_numpy(value) for name, value in outputs.items()}
-    return named | {f"gradient of {name}": session.to_numpy(value) for name, value in gradients.items()}
 
 
 def _prepare(bench: Bench, example: Example) -> tuple[Operation, Material, bool]:

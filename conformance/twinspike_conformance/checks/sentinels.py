@@ -18,14 +18,13 @@ from twinspike.errors import SpecError
 from twinspike.network import Activation, Conv, Linear, Norm
 from twinspike.operations import OPERATIONS, Composition, Convolution, Nothing, Pooling, Readout
 from twinspike.precision import PRECISIONS, Precision
-from twinspike_conformance.budget import SIGNIFICAND
+from twinspike_conformance.bounds.budget import SIGNIFICAND
+from twinspike_conformance.bounds.finding import Finding, Rung, compare, holds
 from twinspike_conformance.cases import CASES, Example, materialize
+from twinspike_conformance.cases.families import rounded
 from twinspike_conformance.cases.networks import BUCKETS, CONFIGS, NARROW, PINNED
-from twinspike_conformance.checks.base import Bench, Check, Space, space_of
+from twinspike_conformance.checks.base import Bench, Check, Space, answer, space_of
 from twinspike_conformance.checks.programs import opened, taps_of
-from twinspike_conformance.checks.relations import answer
-from twinspike_conformance.families import rounded
-from twinspike_conformance.finding import Finding, Rung, compare, holds
 
 Values = NDArray[Any]
 Named = dict[str, Values]

@@ -11,19 +11,16 @@ from numpy.typing import NDArray
 from twinspike.backend import Session
 from twinspike.config import TWINS, BatchNorm
 from twinspike.network import INPUT, Activation, Network, Norm, inputs_of
-from twinspike_conformance import taps
+from twinspike_conformance.bounds.finding import Finding, compare
+from twinspike_conformance.bounds.tracked import Tracked
 from twinspike_conformance.cases.base import Example
 from twinspike_conformance.cases.networks import Setting
 from twinspike_conformance.checks.base import Bench
 from twinspike_conformance.checks.programs import depths, ends_of, opened, path, taps_of, terms_of
-from twinspike_conformance.finding import Finding, compare
-from twinspike_conformance.tracked import Tracked
-from twinspike_conformance.variant import tracked
+from twinspike_conformance.judges import networks as taps
+from twinspike_conformance.judges.variant import tracked
 
 Values = NDArray[Any]
-
-HALF_STEP = 2.0**-8
-"""Of bfloat16, as a share of a value, at most."""
 
 CLAUSES = ("BN-2", "BN-3", "BN-4", "BN-6")
 
@@ -61,26 +58,26 @@ def statistics(bench: Bench, example: Example) -> list[Finding]:
             near = path(n, t.precision, cast=not traced)
             x = x._view(x.value, x.error + near * np.abs(x.value).max())
             want = tracked()["norm"].batch_norm_train(s.method.batch_norm, x, *arrays)
-            turned = _turned(s.method.batch_norm, x.value, near) if traced and t.cast else (0.0, 0.0)
+            turned = _turned(s.method.batch_norm, x.value, near, t.cast) if traced and t.cast else (0.0, 0.0)
             for name, right, more in ((names[2], want.mean, turned[0]), (names[3], want.var, turned[1])):
                 found.append(compare(name, after[name], right.value, right.error + more, rung="bound", clauses=CLAUSES))
     return found
 
 
-def _turned(norm: BatchNorm, x: Values, near: float) -> tuple[Values, Values]:
+def _turned(norm: BatchNorm, x: Values, near: float, half: float) -> tuple[Values, Values]:
     """How far running mean and variance may be off where float32 differences turn the rounding of values to bfloat16.
 
-    A difference of `near` the value carries it over the middle between two numbers with probability p = near/2^-8, and a ReLU
-    may hide that from the loss. Of N values no more than pN + 6 sqrt(pN) + 6 are turned (Bernstein's inequality, as sure as 6
-    standard deviations), each by one step: those that count most, at worst.
+    A difference of `near` the value carries it over the middle between two numbers, 2 `half` of it apart, with probability
+    p = near/half, and a ReLU may hide that from the loss. Of N values no more than pN + 6 sqrt(pN) + 6 are turned
+    (Bernstein's inequality, as sure as 6 standard deviations), each by one step: those that count most, at worst.
     """
     mean = var = np.zeros(x.shape[2])
     for part in (x,) if norm.time == "folded" else x[:, None]:
         values = np.moveaxis(part, 2, 0).reshape(x.shape[2], -1)
         count = values.shape[1]
-        likely = count * min(1.0, near / HALF_STEP)
+        likely = count * min(1.0, near / half)
         most = min(count, math.ceil(likely + 6 * math.sqrt(likely) + 6))
-        step = 2 * HALF_STEP * np.abs(values)
+        step = 2 * half * np.abs(values)
         moved = step * (2 * np.abs(values - values.mean(axis=1, keepdims=True)) + step)
         off_mean, off_var = (np.sort(a, axis=1)[:, -most:].sum(axis=1) / (count - 1) for a in (step, moved))
         mean = (1.0 - norm.momentum) * mean + norm.momentum * off_mean

@@ -23,13 +23,13 @@ from twinspike.network import Network
 from twinspike.operations import OPERATIONS
 from twinspike.parameters import State, check_state, layout
 from twinspike.precision import PRECISIONS
-from twinspike_conformance import variant
 from twinspike_conformance.faults import BY_ID
 from twinspike_conformance.faults.base import Fault
 from twinspike_conformance.faults.harness import ACCEPTS_ANY_DEVICE, SPOILERS, Spoiled
 from twinspike_conformance.faults.options import OVERLOOKED, Overlooking
 from twinspike_conformance.faults.reach import reach
 from twinspike_conformance.faults.within import Tensors, Within
+from twinspike_conformance.judges import variant
 
 Values = NDArray[Any]
 Found = TypeVar("Found", Metrics, Evaluation)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from twinspike_conformance.variant import Edit
+from twinspike_conformance.judges.variant import Edit
 
 
 class Fault(msgspec.Struct, frozen=True):

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from twinspike.operations import OPERATIONS
 from twinspike.reference import rows
+from twinspike_conformance.bounds.tracked import FREEDOM
 from twinspike_conformance.cases import Example, Material
 from twinspike_conformance.faults import FAULTS
 from twinspike_conformance.faults.backend import modules
 from twinspike_conformance.faults.base import Fault
 from twinspike_conformance.faults.reach import reach
-from twinspike_conformance.tracked import FREEDOM
 
 Named = dict[str, NDArray[Any]]
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinspike.backend import Session
-from twinspike_conformance.families import rounded
+from twinspike_conformance.cases.families import rounded
 from twinspike_conformance.faults.base import Fault
 from twinspike_conformance.faults.within import Tensors, Within
 

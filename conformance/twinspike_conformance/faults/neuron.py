@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from twinspike_conformance.faults.base import Fault, edits_of
-from twinspike_conformance.variant import Edit
+from twinspike_conformance.judges.variant import Edit
 
 _neuron, _rows = edits_of("neuron"), edits_of("rows")
 

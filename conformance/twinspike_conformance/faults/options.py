@@ -15,9 +15,9 @@ from twinspike.backend import Program, Session
 from twinspike.config import Config, Method, Optimizer
 from twinspike.network import Network
 from twinspike.operations import TABLE
+from twinspike_conformance.cases.alternatives import ALTERNATIVES, PARTS, defaults, without
 from twinspike_conformance.faults.base import Fault
 from twinspike_conformance.faults.within import Tensors, Within
-from twinspike_conformance.options import ALTERNATIVES, PARTS, defaults, without
 
 _CLAUSES: dict[str, str] = {
     "Rectangle.width": "SUR-2",

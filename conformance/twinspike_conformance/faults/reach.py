@@ -13,7 +13,7 @@ from functools import cache
 import msgspec
 
 from twinspike.operations import OPERATIONS
-from twinspike_conformance.variant import MODULES, Edit, source
+from twinspike_conformance.judges.variant import MODULES, Edit, source
 
 Place = tuple[str, str]
 """Module of the reference and the name that it defines."""

@@ -9,7 +9,7 @@ would let it live. Kept apart from the corpus' other chapters since this is what
 from __future__ import annotations
 
 from twinspike_conformance.faults.base import Fault, edits_of
-from twinspike_conformance.variant import Edit
+from twinspike_conformance.judges.variant import Edit
 
 _layers, _losses, _norm, _neuron, _surrogate, _optimizer, _fac = map(
     edits_of, ("layers", "losses", "norm", "neuron", "surrogate", "optimizer", "factorization")

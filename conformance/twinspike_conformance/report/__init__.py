@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 
 from twinspike_conformance.raised import said
-from twinspike_conformance.record import Record, Report
 from twinspike_conformance.report import badge, html, junit, store, terminal
+from twinspike_conformance.report.record import Record, Report
 from twinspike_conformance.report.store import read, verify
 
 

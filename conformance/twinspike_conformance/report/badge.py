@@ -6,7 +6,7 @@ from html import escape
 
 import msgspec
 
-from twinspike_conformance.record import Report
+from twinspike_conformance.report.record import Report
 from twinspike_conformance.report.summary import counts, of_tests, ran, session
 
 COLOURS = {"pass": "#1a7f4b", "inconclusive": "#8a5a00", "incomplete": "#5d626b", "fail": "#b3263a"}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from twinspike_conformance.record import RATIO_BINS, Record
 from twinspike_conformance.report import summary
 from twinspike_conformance.report.markup import Html, details, join, table, tag
 from twinspike_conformance.report.parts import Runs, chip, glyph, with_run
 from twinspike_conformance.report.plots import histogram, position, spark
+from twinspike_conformance.report.record import RATIO_BINS, Record
 
 SHOWN = 10
 """Rows of the table that are not folded."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from twinspike.clauses import CLAUSES, Clause
-from twinspike_conformance.record import Record
 from twinspike_conformance.report import summary
 from twinspike_conformance.report.markup import Html, details, join, table, tag
 from twinspike_conformance.report.parts import Runs, chip, css, glyph
+from twinspike_conformance.report.record import Record
 from twinspike_conformance.report.summary import CHAPTERS, of_clause
 
 _GRAVE = frozenset({"error", "fail", "inconclusive"})

@@ -26,7 +26,7 @@ from typing import Literal
 import msgspec
 
 from twinspike.errors import refuse, require
-from twinspike_conformance.record import Header, Record, Report, Waiver
+from twinspike_conformance.report.record import Header, Record, Report, Waiver
 
 
 class Expectation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from twinspike_conformance.record import KillRow
 from twinspike_conformance.report.markup import Html, details, join, table, tag
 from twinspike_conformance.report.parts import Runs, clause_links
+from twinspike_conformance.report.record import KillRow
 from twinspike_conformance.report.summary import ratio
 from twinspike_conformance.report.terminal import summary_of_kills
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from importlib.resources import files
 
 from twinspike.errors import require
-from twinspike_conformance.record import Report
 from twinspike_conformance.report import summary
 from twinspike_conformance.report.bounds import bounds
 from twinspike_conformance.report.clauses import clauses
@@ -14,6 +13,7 @@ from twinspike_conformance.report.faults import faults
 from twinspike_conformance.report.markup import Html, join, tag
 from twinspike_conformance.report.parts import Runs, chip, glyph
 from twinspike_conformance.report.plots import status_bar
+from twinspike_conformance.report.record import Report
 from twinspike_conformance.report.runs import every_test, packages, runs_section, time
 from twinspike_conformance.report.trouble import failures, undecided, waivers
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from twinspike.clauses import BY_ID
-from twinspike_conformance.record import Report
 from twinspike_conformance.report.markup import Html, join, tag
+from twinspike_conformance.report.record import Report
 from twinspike_conformance.report.summary import GLYPHS
 
 Runs = Sequence[tuple[str, Report]]

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from twinspike_conformance.record import RATIO_BINS
 from twinspike_conformance.report.markup import Html, tag
+from twinspike_conformance.report.record import RATIO_BINS
 from twinspike_conformance.report.summary import LOOSE, number, ratio
 
 _POWERS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from twinspike_conformance.record import Header, Record, Report, Side
 from twinspike_conformance.report import summary
 from twinspike_conformance.report.markup import Html, details, join, table, tag
 from twinspike_conformance.report.parts import Runs, chip, clause_links, with_run
 from twinspike_conformance.report.plots import status_bar, time_bar
+from twinspike_conformance.report.record import Header, Record, Report, Side
 
 SHOWN = 10
 """Rows of the table of times."""

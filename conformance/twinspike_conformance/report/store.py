@@ -20,7 +20,7 @@ import msgspec
 import twinspike
 from twinspike.clauses import BY_ID
 from twinspike.errors import SpecError, refuse
-from twinspike_conformance.record import RATIO_BINS, SCHEMA, VACUOUS, Record, Report, Status, says_little
+from twinspike_conformance.report.record import RATIO_BINS, SCHEMA, VACUOUS, Record, Report, Status, says_little
 from twinspike_conformance.report.summary import of_tests, ran
 
 FORMS = ("report.json", "junit.xml", "report.html", "badge.svg", "badge.json")

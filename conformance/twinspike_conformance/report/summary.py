@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import get_args
 
 from twinspike.clauses import CLAUSES, Clause
-from twinspike_conformance.record import Header, Record, Report, Side, Status, Verdict
+from twinspike_conformance.report.record import Header, Record, Report, Side, Status, Verdict
 
 GRAVITY: tuple[Status, ...] = ("error", "fail", "inconclusive", "waived", "pass", "not run", "not supported")
 """Of several tests of one clause the first of these that occurs is the clause's status."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 from textwrap import shorten
 
-from twinspike_conformance.record import WANTED, Header, Record, Report
 from twinspike_conformance.report import summary
+from twinspike_conformance.report.record import WANTED, Header, Record, Report
 
 _COLOURS = {
     "pass": "32",

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from twinspike.clauses import BY_ID
-from twinspike_conformance.record import Header, Record
 from twinspike_conformance.report import summary
 from twinspike_conformance.report.markup import Html, details, join, table, tag
 from twinspike_conformance.report.parts import Runs, chip, clause_links, link, with_run
+from twinspike_conformance.report.record import Header, Record
 from twinspike_conformance.report.terminal import replay
 
 FEW = 3

@@ -22,16 +22,16 @@ from twinspike.backend import Capabilities, Session
 from twinspike.errors import refuse, require
 from twinspike.parameters import STEP, State
 from twinspike.precision import PRECISIONS
-from twinspike_conformance import certificates
+from twinspike_conformance.bounds.finding import Compared, Finding, compare, holds
 from twinspike_conformance.cases import CASES, Example, materialize
 from twinspike_conformance.cases.networks import Setting, setting
 from twinspike_conformance.checks import CHECKS, Bench, Check
-from twinspike_conformance.diagnosis import suspects
-from twinspike_conformance.finding import Compared, Finding, compare, holds
-from twinspike_conformance.judge import roundoff_of
-from twinspike_conformance.profiles import Profile
-from twinspike_conformance.record import Record
-from twinspike_conformance.runner import Trail, findings_of, run_check
+from twinspike_conformance.judges import certificates
+from twinspike_conformance.judges.operations import roundoff_of
+from twinspike_conformance.report.record import Record
+from twinspike_conformance.run.diagnosis import suspects
+from twinspike_conformance.run.profiles import Profile
+from twinspike_conformance.run.runner import Trail, findings_of, run_check
 
 Values = NDArray[Any]
 
@@ -111,6 +111,7 @@ def apart(pair: Pair, one: Finding, other: Finding) -> Finding:
     if one.quantity == "s" or one.quantity.endswith(": s"):
         pair.decisions += a.got.size
         pair.parted += int((a.got != b.got).sum())
+    found = msgspec.structs.replace(found, compared=Compared(a.got, a.want, bound))  # no deviation is what zeros are held against
     return found if found.ok else msgspec.structs.replace(found, told=_told(pair, found, a, b))
 
 

@@ -57,7 +57,7 @@ def _asked(bench: Bench, row: Operation) -> list[str]:
     session, given = bench.session, bench.given or bench.backend.name
     tensors = "{k: t(v) for k, v in inputs.items()}"
     # the registry knows neither the corpus nor files
-    loader = "twinspike_conformance.session" if given.startswith("mutant:") or given.endswith(".toml") else "twinspike"
+    loader = "twinspike_conformance.run.opening" if given.startswith("mutant:") or given.endswith(".toml") else "twinspike"
     lines = [
         f"from {loader} import load",
         f"session = load({given!r}).session({session.device!r}, {session.precision!r}, {session.compiled})",

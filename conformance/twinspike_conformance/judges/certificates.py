@@ -7,7 +7,7 @@ no bound grows with T, no flip is masked.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from twinspike.config import Factorization, Neuron, Rectangle, Retract
 from twinspike.reference import factorization as fac
-from twinspike_conformance.finding import Finding, compare
-from twinspike_conformance.tracked import FREEDOM, TINY, Tracked, gamma, storage
-from twinspike_conformance.variant import tracked
+from twinspike_conformance.bounds.finding import Finding, compare
+from twinspike_conformance.bounds.tracked import FREEDOM, TINY, Tracked, gamma, stack, storage
+from twinspike_conformance.judges.variant import tracked
 
 Values = NDArray[np.float64]
 Named = Mapping[str, Any]
@@ -213,12 +213,6 @@ def learned_terms(
             stack([-1.0 * (spike + e * fired if soft else spike) for spike, e, fired in pairs]), inputs["threshold"]
         )
     return found
-
-
-def stack(parts: Sequence[Tracked]) -> Tracked:
-    """Along a new first axis."""
-    values, errors = np.stack([p.value for p in parts]), np.stack([p.error for p in parts])
-    return Tracked(values, errors, roundoff=parts[0].roundoff)
 
 
 def _states_before(neuron: Neuron, inputs: Named, u: Values, s: Values, theta: Tracked, roundoff: float) -> Tracked:

@@ -16,9 +16,9 @@ from twinspike_conformance.faults.backend import fits, mutant
 from twinspike_conformance.faults.base import Fault
 from twinspike_conformance.faults.options import OVERLOOKED, touched
 from twinspike_conformance.faults.reach import reach
-from twinspike_conformance.profiles import PROFILES, Profile
-from twinspike_conformance.record import WANTED, KillRow
-from twinspike_conformance.runner import covering, examples, try_example
+from twinspike_conformance.report.record import WANTED, KillRow
+from twinspike_conformance.run.profiles import PROFILES, Profile
+from twinspike_conformance.run.runner import covering, examples, try_example
 
 QUICK = "network[step]"
 """The check that sees most faults of networks, tried first of theirs to save time."""

@@ -9,15 +9,15 @@ from pathlib import Path
 import msgspec
 
 from twinspike.errors import refuse, require
-from twinspike_conformance import session as opening
 from twinspike_conformance.checks import CHECKS
 from twinspike_conformance.faults import FAULTS
 from twinspike_conformance.faults.backend import fits
 from twinspike_conformance.faults.base import Fault
-from twinspike_conformance.faults.kill import CI, finest, kill, survivors
-from twinspike_conformance.record import KillRow
 from twinspike_conformance.report import publish
-from twinspike_conformance.runner import run_check
+from twinspike_conformance.report.record import KillRow
+from twinspike_conformance.run import opening
+from twinspike_conformance.run.runner import run_check
+from twinspike_conformance.strength.kill import CI, finest, kill, survivors
 
 
 def main(words: list[str]) -> int:

@@ -391,3 +391,9 @@ def _structural(like: Tracked, function: Callable[..., Any], args: Sequence[Any]
 
     value = function(*(part(a, "value") for a in args), **kwargs)
     return like._view(value, function(*(part(a, "error") for a in args), **kwargs))
+
+
+def stack(parts: Sequence[Tracked]) -> Tracked:
+    """Along a new first axis."""
+    values, errors = np.stack([p.value for p in parts]), np.stack([p.error for p in parts])
+    return Tracked(values, errors, roundoff=parts[0].roundoff)

@@ -18,11 +18,11 @@ import twinspike
 from twinspike.backend import Backend
 from twinspike.errors import SpecError, refuse
 from twinspike_conformance.checks import Bench
-from twinspike_conformance.profiles import profile
 from twinspike_conformance.raised import said
-from twinspike_conformance.record import Header, Record, Report, Side
 from twinspike_conformance.report import expectations, publish, store, terminal
 from twinspike_conformance.report.expectations import Expectation
+from twinspike_conformance.report.record import Header, Record, Report, Side
+from twinspike_conformance.run.profiles import profile
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 
 from twinspike.errors import refuse
-from twinspike_conformance.tracked import Tracked
+from twinspike_conformance.bounds.tracked import Tracked
 
 MODULES = ("surrogate", "neuron", "factorization", "layers", "norm", "losses", "optimizer", "rows", "network", "step")
 """Modules of the reference in the order in which they import one another."""

@@ -1,6 +1,6 @@
 """Golden vectors: examples of every operation as files, for implementations that no Python can call.
 
-`python -m twinspike_conformance.golden DIR` writes them; `DIR --check` proves that the files there hold
+`python -m twinspike_conformance golden DIR` writes them; `DIR --check` proves that the files there hold
 what the reference computes; `DIR --answers DIR2` judges an implementation's answers to them by the
 suite's own rules, certificates included. The format is told in the documentation, page Conformance.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,18 +20,18 @@ from numpy.typing import NDArray
 
 import twinspike
 from twinspike.config import Neuron, Rectangle
-from twinspike.errors import SpecError, refuse, require
+from twinspike.errors import refuse, require
 from twinspike.operations import OPERATIONS, TABLE, Operation
 from twinspike.precision import PRECISIONS
-from twinspike_conformance import certificates
+from twinspike_conformance.bounds.finding import Finding, compare
+from twinspike_conformance.bounds.tracked import Tracked
 from twinspike_conformance.cases import CASES, Example, Material, materialize
 from twinspike_conformance.cases.base import config_of
 from twinspike_conformance.checks.base import Space, space_of
-from twinspike_conformance.false_alarms import InnocentBackend
-from twinspike_conformance.finding import Finding, compare
-from twinspike_conformance.judge import Answer, ask, judge, proved_exact, roundoff_of, track
-from twinspike_conformance.tracked import Tracked
-from twinspike_conformance.variant import tracked
+from twinspike_conformance.judges import certificates
+from twinspike_conformance.judges.operations import GRADIENT, Answer, allowed, ask, judge, proved_exact, roundoff_of, track
+from twinspike_conformance.judges.variant import tracked
+from twinspike_conformance.strength.innocent import InnocentBackend
 
 Values = NDArray[Any]
 Arrays = dict[str, Values]
@@ -171,16 +170,12 @@ def _vector(row: Operation, name: str, example: Example, material: Material) -> 
 
 def _bounds(row: Operation, material: Material) -> dict[str, Arrays]:
     """How far a right implementation in float32 may be from each number."""
-    rows = tracked()["rows"]
-    inputs = track(material.inputs, PRECISION)
-    results = {"output_bounds": getattr(rows, row.name)(material.config, inputs)}
-    if row.adjoint is not None:
-        adjoint = getattr(rows, f"{row.name}_adjoint")
-        results["gradient_bounds"] = adjoint(material.config, inputs, track(material.cotangents, PRECISION))
-    return {
-        group: {k: _up(v.error if isinstance(v, Tracked) else np.zeros(np.shape(v))) for k, v in found.items()}
-        for group, found in results.items()
-    }
+    right = allowed(row, material.config, material.inputs, material.cotangents, PRECISION)
+    results: dict[str, Arrays] = {}
+    for name, (_, bound) in right.items():
+        group = "gradient_bounds" if name.startswith(GRADIENT) else "output_bounds"
+        results.setdefault(group, {})[name.removeprefix(GRADIENT)] = _up(bound)
+    return results
 
 
 def _up(bound: Values) -> Values:
@@ -330,31 +325,27 @@ def answers(folder: Path, given: Path, precision: str) -> Iterator[str]:
             yield from (f"{entry.id}: {finding.sentence()}" for finding in got if not finding.ok)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """0 if all is well, 1 if something is wrong with vectors or answers, 2 for what can't be read."""
-    parser = argparse.ArgumentParser(prog="twinspike_conformance.golden", description=__doc__, allow_abbrev=False)
+def main(words: list[str]) -> int:
+    """0 if all is well, 1 if something is wrong with vectors or answers.
+
+    Raises:
+        SpecError: what can't be read.
+    """
+    parser = argparse.ArgumentParser(prog="twinspike_conformance golden", description=__doc__, allow_abbrev=False)
     parser.add_argument("folder", type=Path, help="of the vectors")
     parser.add_argument("--check", action="store_true", help="verify the files there instead of writing them")
     parser.add_argument("--answers", type=Path, default=None, help="judge the answers in this folder instead")
     parser.add_argument("--precision", default="f32-ieee", choices=("f32-ieee", "f64"), help="of the answers")
-    given = parser.parse_args(arguments)
-    try:
-        if not given.check and given.answers is None:
-            index = write(given.folder)
-            size = sum(path.stat().st_size for path in given.folder.iterdir())
-            print(f"{given.folder}: {len(index.examples)} examples, {math.ceil(size / 1000)} kB")
-            return 0
-        if not given.check:
-            missing = [name for name in OPERATIONS if not (given.answers / f"{name}.npz").exists()]
-            require(len(missing) < len(OPERATIONS), str(given.answers), expected="answers, such as lif.npz", got="none")
-            print(f"not answered: {', '.join(missing) or 'nothing'}")
-        wrong = list(check(given.folder) if given.check else answers(given.folder, given.answers, given.precision))
-    except SpecError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    given = parser.parse_args(words)
+    if not given.check and given.answers is None:
+        index = write(given.folder)
+        size = sum(path.stat().st_size for path in given.folder.iterdir())
+        print(f"{given.folder}: {len(index.examples)} examples, {math.ceil(size / 1000)} kB")
+        return 0
+    if not given.check:
+        missing = [name for name in OPERATIONS if not (given.answers / f"{name}.npz").exists()]
+        require(len(missing) < len(OPERATIONS), str(given.answers), expected="answers, such as lif.npz", got="none")
+        print(f"not answered: {', '.join(missing) or 'nothing'}")
+    wrong = list(check(given.folder) if given.check else answers(given.folder, given.answers, given.precision))
     print(*wrong, f"{len(wrong)} wrong" if wrong else "all right", sep="\n")
     return 1 if wrong else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

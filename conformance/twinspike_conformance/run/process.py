@@ -24,10 +24,10 @@ from twinspike.errors import SpecError
 from twinspike_conformance.cases import Example
 from twinspike_conformance.cases.base import from_digest
 from twinspike_conformance.checks import Check
-from twinspike_conformance.record import Failure, Record, Side
+from twinspike_conformance.report.record import Failure, Record, Side
 from twinspike_conformance.report.summary import duration
-from twinspike_conformance.runner import broken, not_twice
-from twinspike_conformance.session import Options
+from twinspike_conformance.run.opening import Options
+from twinspike_conformance.run.runner import broken, not_twice
 
 PATIENCE = 60.0
 """Seconds after which a running check is named, and again whenever they have doubled."""
@@ -117,7 +117,7 @@ class Process:
             paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
             self._side, self._lines = None, SimpleQueue()
             self._popen = subprocess.Popen(
-                [sys.executable, "-P", "-m", "twinspike_conformance.worker"],  # nothing is imported from where it is run
+                [sys.executable, "-P", "-m", "twinspike_conformance.run.worker"],  # nothing is imported from where it is run
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=os.environ | {"PYTHONPATH": paths},

@@ -18,12 +18,12 @@ from typing import final
 
 from twinspike.errors import refuse
 from twinspike_conformance.checks import Check
-from twinspike_conformance.process import Process, alone
-from twinspike_conformance.profiles import Profile
 from twinspike_conformance.raised import said
-from twinspike_conformance.record import Record, Side
-from twinspike_conformance.runner import broken
-from twinspike_conformance.session import Options
+from twinspike_conformance.report.record import Record, Side
+from twinspike_conformance.run.opening import Options
+from twinspike_conformance.run.process import Process, alone
+from twinspike_conformance.run.profiles import Profile
+from twinspike_conformance.run.runner import broken
 
 MOST = 4
 """Processes that are started unasked: each holds a framework and what it compiled, and the longest check is one process's."""

@@ -17,11 +17,11 @@ from twinspike.config import TWINS, Method, Twin
 from twinspike.network import INPUT, Activation, Add, AvgPool, Conv, GlobalPool, Layer, Linear, Network, Norm, inputs_of
 from twinspike.parameters import is_factored, kernel_shape
 from twinspike.precision import Precision
-from twinspike_conformance import certificates, factored
-from twinspike_conformance.finding import Finding, compare
-from twinspike_conformance.judge import product_of
-from twinspike_conformance.tracked import Tracked
-from twinspike_conformance.variant import tracked
+from twinspike_conformance.bounds.finding import Finding, compare
+from twinspike_conformance.bounds.tracked import Tracked, stack
+from twinspike_conformance.judges import certificates, factored
+from twinspike_conformance.judges.operations import product_of
+from twinspike_conformance.judges.variant import tracked
 
 Values = NDArray[Any]
 State = Mapping[str, NDArray[Any]]
@@ -82,7 +82,7 @@ class Taps(msgspec.Struct):
     @property
     def cast(self) -> float:
         """Roundoff of what layers hand to one another, 0 where it is the format of everything."""
-        return 2.0**-8 if self.precision.activations == "bfloat16" else 0.0
+        return self.precision.cast
 
     def operand_of(self, gradient: Values) -> Tracked:
         """A gradient as a convolution's gradients get it: rounded to the format of activations, where it is not of it (PRE-6)."""
@@ -278,7 +278,7 @@ def _neurons_adjoint(taps: Taps, layer: Activation, g: Values, towards: dict[str
     quantities = certificates.quantities_of(neuron, inputs, taps.roundoff)
     end = taps.lift(np.zeros_like(u[0]))
     trace = certificates.adjoint_trace(neuron, u, s, g, end, quantities)
-    d = certificates.stack(trace.d)
+    d = stack(trace.d)
     for quantity, terms in certificates.learned_terms(neuron, inputs, u, s, d, trace, quantities).items():
         towards[f"{layer.name}.{quantity}"] = [terms]
     return d * (1.0 - quantities[0]) if neuron.decay_input else d

@@ -17,13 +17,13 @@ import msgspec
 
 from twinspike.config import SGD, Method, decode, encode
 from twinspike.errors import SpecError, require
-from twinspike_conformance import session as opening
 from twinspike_conformance.cases.networks import build
 from twinspike_conformance.checks import CHECKS, Check
 from twinspike_conformance.checks.base import Space
-from twinspike_conformance.profiles import PROFILES
-from twinspike_conformance.record import Record
-from twinspike_conformance.runner import left_out, run_check
+from twinspike_conformance.report.record import Record
+from twinspike_conformance.run import opening
+from twinspike_conformance.run.profiles import PROFILES
+from twinspike_conformance.run.runner import left_out, run_check
 
 PARTS = ("layers", "gradients", "loss", "statistics", "update", "evaluation")
 """The checks of networks that start from the backend's own values, and so stay sharp at any depth."""

@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from twinspike_conformance import certificates
-from twinspike_conformance.tracked import Tracked
+from twinspike_conformance.bounds.tracked import Tracked, stack
 
 Span = tuple[slice, ...]
 
@@ -48,7 +47,7 @@ def forward(x: Tracked, factors: Factors, stride: int, padding: int) -> Tracked:
     for (i, j), span in _taps(padded, factors, stride):
         z: Tracked = _product(padded[span], factors.V[i, j], ((1,), (1,))) * factors.sigma[i, j]
         parts.append(_product(z, factors.U[i, j], ((3,), (1,))).transpose(0, 3, 1, 2))
-    return certificates.stack(parts).sum(axis=0)
+    return stack(parts).sum(axis=0)
 
 
 def adjoint(x: Tracked, factors: Factors, g: Tracked, stride: int, padding: int) -> Gradients:
@@ -67,7 +66,7 @@ def adjoint(x: Tracked, factors: Factors, g: Tracked, stride: int, padding: int)
         part[span] = _product(h * sigma, v, ((3,), (0,))).transpose(0, 3, 1, 2)
         parts.append(part)
     inner = slice(padding, padding + x.shape[2]), slice(padding, padding + x.shape[3])
-    return Gradients(certificates.stack(parts).sum(axis=0)[:, :, *inner], d_u, d_sigma, d_v)
+    return Gradients(stack(parts).sum(axis=0)[:, :, *inner], d_u, d_sigma, d_v)
 
 
 def either(composed: Tracked, other: Tracked) -> Tracked:

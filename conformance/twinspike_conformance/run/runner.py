@@ -19,13 +19,13 @@ import numpy as np
 from hypothesis import HealthCheck, Phase
 
 import twinspike
+from twinspike_conformance.bounds.finding import Finding
 from twinspike_conformance.cases import Example
 from twinspike_conformance.checks import Bench, Check
-from twinspike_conformance.finding import Finding
-from twinspike_conformance.profiles import Profile
 from twinspike_conformance.raised import interrupted, legible, said
-from twinspike_conformance.record import RATIO_BINS, VACUOUS, Failure, Record, Status, says_little
-from twinspike_conformance.reproduction import reproduction
+from twinspike_conformance.report.record import RATIO_BINS, VACUOUS, Failure, Record, Status, says_little
+from twinspike_conformance.run.profiles import Profile
+from twinspike_conformance.run.reproduction import reproduction
 
 Suspects = Callable[[Bench, Check, Example], tuple[str, ...]]
 """Finds faults of the corpus that reproduce an output; the corpus is not loaded unless a test fails."""

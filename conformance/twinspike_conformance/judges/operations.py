@@ -7,7 +7,7 @@ where an operation takes decisions or is not unique; derived bounds decide the r
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from twinspike.backend import Session
 from twinspike.operations import OPERATIONS, Operation
 from twinspike.precision import PRECISIONS, Precision
-from twinspike_conformance import certificates
-from twinspike_conformance.budget import Budget
+from twinspike_conformance.bounds.budget import Budget
+from twinspike_conformance.bounds.finding import Finding, Rung, compare, holds
+from twinspike_conformance.bounds.tracked import Tracked
 from twinspike_conformance.cases import CASES, Example, Material, materialize
-from twinspike_conformance.finding import Finding, compare, holds
-from twinspike_conformance.tracked import Tracked
-from twinspike_conformance.variant import tracked
+from twinspike_conformance.judges import certificates
+from twinspike_conformance.judges.variant import tracked
 
 Values = NDArray[Any]
 
@@ -152,33 +152,62 @@ def track(values: Mapping[str, Values], precision: Precision) -> dict[str, Any]:
     return {k: Tracked(v, roundoff=roundoff, product=product) if v.dtype.kind == "f" else v for k, v in values.items()}
 
 
+GRADIENT = "gradient of "
+"""Begins the name of a gradient where it stands beside outputs."""
+
+
+class Allowed(NamedTuple):
+    """What the exact answer is, and how far from it a right one may be, element by element; 0 where no rounding comes in."""
+
+    value: Values
+    bound: Values
+
+
+def allowed(
+    row: Operation, config: Any, inputs: Mapping[str, Values], cotangents: Mapping[str, Values], precision: Precision
+) -> dict[str, Allowed]:
+    """The reference run in error-tracking arithmetic: outputs, and as `gradient of NAME` gradients if the cotangents fit them.
+
+    In bf16-mixed a convolution's results, and no other's, are rounded to the format of activations (PRE-2).
+    """
+    rows, known = tracked()["rows"], track(inputs, precision)
+    found: dict[str, Any] = dict(getattr(rows, row.name)(config, known))
+    backward = row.adjoint is not None and all(found[name].shape == g.shape for name, g in cotangents.items())
+    if backward:
+        gradients = getattr(rows, f"{row.name}_adjoint")(config, known, track(cotangents, precision))
+        found |= {GRADIENT + name: value for name, value in gradients.items()}
+    sizes = _magnitudes(row, config, inputs, cotangents) if precision.cast and row.name == "conv2d" else {}
+    return {name: _allowed(value, precision.cast * sizes[name] if sizes else 0.0) for name, value in found.items()}
+
+
+def _allowed(right: Any, cast: Any) -> Allowed:
+    value, error = (right.value, right.error) if isinstance(right, Tracked) else (np.asarray(right, np.float64), 0.0)
+    zero = not np.any(value) and not np.any(error)
+    return Allowed(value, np.broadcast_to(0.0 if zero else error + cast, value.shape))
+
+
 def _bounded(row: Operation, material: Material, answer: Answer, precision: Precision) -> list[Finding]:
     """Against the reference run in error-tracking arithmetic; a detached path must give exact zeros."""
-    final = 2.0**-8 if precision.activations == "bfloat16" and row.name == "conv2d" else 0.0  # clause PRE-2: no other is rounded
-    inputs, rows = track(material.inputs, precision), tracked()["rows"]
-    want = getattr(rows, row.name)(material.config, inputs)
-    sizes = _magnitudes(row, material) if final else {}
-    pairs = [(name + suffix, value, want[name]) for suffix, outputs in _calls(answer) for name, value in outputs.items()]
-    if row.adjoint is not None:
-        gradients = getattr(rows, f"{row.name}_adjoint")(material.config, inputs, track(material.cotangents, precision))
-        pairs += [(f"gradient of {name}", answer.gradients[name], gradients[name]) for name in answer.gradients]
+    right = allowed(row, material.config, material.inputs, material.cotangents, precision)
+    pairs = [(name + suffix, value, right[name]) for suffix, outputs in _calls(answer) for name, value in outputs.items()]
+    pairs += [(name, value, right[name]) for name, value in _named(answer.gradients)]
     found = []
-    for name, got, right in pairs:
-        value, error = (right.value, right.error) if isinstance(right, Tracked) else (np.asarray(right, np.float64), 0.0)
-        zero = not np.any(value) and not np.any(error)
-        size = sizes.get(name.removesuffix(" beside gradients"), np.abs(value))
-        bound = 0.0 if zero else error + final * np.maximum(np.abs(value), size)
-        found.append(compare(name, got, value, bound, rung="exact" if zero else "bound", clauses=row.clauses))
+    for name, got, want in pairs:
+        rung: Rung = "bound" if want.bound.any() or want.value.any() else "exact"
+        found.append(compare(name, got, want.value, want.bound, rung=rung, clauses=row.clauses))
     return found
 
 
-def _magnitudes(row: Operation, material: Material) -> dict[str, Values]:
+def _named(gradients: Mapping[str, Values]) -> list[tuple[str, Values]]:
+    return [(GRADIENT + name, value) for name, value in gradients.items()]
+
+
+def _magnitudes(row: Operation, config: Any, inputs: Mapping[str, Values], cotangents: Mapping[str, Values]) -> dict[str, Values]:
     """Of sums of products, the sums of magnitudes, twice: an inner rounding to the format of activations and the last one."""
     assert row.adjoint is not None
-    inputs, cotangents = ({k: np.abs(v) for k, v in values.items()} for values in (material.inputs, material.cotangents))
-    outputs = row.forward(material.config, inputs)
-    gradients = row.adjoint(material.config, inputs, cotangents)
-    return {k: 2 * v for k, v in (outputs | {f"gradient of {k}": v for k, v in gradients.items()}).items()}
+    inputs, cotangents = ({k: np.abs(v) for k, v in values.items()} for values in (inputs, cotangents))
+    found = row.forward(config, inputs) | dict(_named(row.adjoint(config, inputs, cotangents)))
+    return {k: 2 * v for k, v in found.items()}
 
 
 def _certify_lif(row: Operation, material: Material, answer: Answer, precision: Precision) -> list[Finding]:

@@ -16,17 +16,17 @@ from typing import BinaryIO
 import msgspec
 
 from twinspike.errors import SpecError
-from twinspike_conformance import session
 from twinspike_conformance.cases import Example
 from twinspike_conformance.checks import CHECKS
-from twinspike_conformance.diagnosis import suspects
 from twinspike_conformance.interrupts import SIGNALS
-from twinspike_conformance.jobs import spare_the_collector
-from twinspike_conformance.process import Asked, Done, Message, Opened, Refused, Replayed, Trying, packed
-from twinspike_conformance.profiles import profile
 from twinspike_conformance.raised import said
-from twinspike_conformance.record import Failure
-from twinspike_conformance.runner import broken, run_check, told, try_example
+from twinspike_conformance.report.record import Failure
+from twinspike_conformance.run import opening as session
+from twinspike_conformance.run.diagnosis import suspects
+from twinspike_conformance.run.jobs import spare_the_collector
+from twinspike_conformance.run.process import Asked, Done, Message, Opened, Refused, Replayed, Trying, packed
+from twinspike_conformance.run.profiles import profile
+from twinspike_conformance.run.runner import broken, run_check, told, try_example
 
 _LOOK = 1.0
 """Seconds between looks at whether the process that asks is still there."""

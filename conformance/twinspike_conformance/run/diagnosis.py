@@ -6,7 +6,7 @@ from twinspike.operations import OPERATIONS
 from twinspike.precision import PRECISIONS
 from twinspike_conformance.cases import CASES, Example, materialize
 from twinspike_conformance.checks import Bench, Check
-from twinspike_conformance.judge import ask
+from twinspike_conformance.judges.operations import ask
 from twinspike_conformance.raised import interrupted
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import signal
 import sys
@@ -14,17 +15,17 @@ from pathlib import Path
 import msgspec
 
 from twinspike.errors import SpecError, refuse
-from twinspike_conformance import cross, jobs
-from twinspike_conformance import session as opening
 from twinspike_conformance.cases.base import from_digest
 from twinspike_conformance.checks import CHECKS, Bench, Check
-from twinspike_conformance.diagnosis import suspects
+from twinspike_conformance.commands import cross
 from twinspike_conformance.interrupts import INTERRUPTED, Interrupts
-from twinspike_conformance.profiles import PROFILES, profile
-from twinspike_conformance.record import Record, Report
 from twinspike_conformance.report import page, read, summary, verify
-from twinspike_conformance.reproduction import reproduction
-from twinspike_conformance.runner import Suspects, left_out, not_twice, told, try_example
+from twinspike_conformance.report.record import Record, Report
+from twinspike_conformance.run import jobs, opening
+from twinspike_conformance.run.diagnosis import suspects
+from twinspike_conformance.run.profiles import PROFILES, profile
+from twinspike_conformance.run.reproduction import reproduction
+from twinspike_conformance.run.runner import Suspects, left_out, not_twice, told, try_example
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,8 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(words: list[str], interrupts: Interrupts) -> int:
     commands: dict[str, Callable[[list[str]], int]] = {
-        "cross": partial(_cross, interrupts), "repro": _repro, "verify": _verify, "page": _page, "mutants": _mutants,
-        "certify": _certify,
+        "cross": partial(_cross, interrupts), "repro": _repro, "verify": _verify, "page": _page,
+        **{name: partial(_elsewhere, module) for name, module in _ELSEWHERE.items()},
     }  # fmt: skip
     try:
         if words and words[0] in commands:
@@ -63,6 +64,12 @@ def _main(words: list[str], interrupts: Interrupts) -> int:
         return 2
 
 
+_ELSEWHERE = {
+    "certify": "commands.certify",
+    "golden": "commands.golden",
+    "mutants": "strength.gate",
+    "false-alarms": "strength.false_alarms",
+}
 _LEFT_OUT = "left out by --only"
 _BACKEND = "name, module:object, mutant:ID[@base] or a TOML file with the key backend"
 
@@ -78,7 +85,7 @@ def _parser(description: str, backend: bool = True) -> argparse.ArgumentParser:
 
 def _run(interrupts: Interrupts, words: list[str]) -> int:
     parser = _parser(
-        "Prove that a backend computes the specification. Other commands: cross, repro, verify, page, mutants, certify."
+        f"Prove that a backend computes the specification. Other commands: cross, repro, verify, page, {', '.join(_ELSEWHERE)}."
     )
     parser.add_argument("backend", help=_BACKEND)
     _choose(parser)
@@ -272,16 +279,9 @@ def _verify(words: list[str]) -> int:
     return 0
 
 
-def _mutants(words: list[str]) -> int:
-    from twinspike_conformance.faults import gate  # noqa: PLC0415  # the corpus is large and seldom wanted
-
-    return gate.main(words)
-
-
-def _certify(words: list[str]) -> int:
-    from twinspike_conformance import certify  # noqa: PLC0415  # no run of the suite needs it
-
-    return certify.main(words)
+def _elsewhere(module: str, words: list[str]) -> int:
+    """A command of a module that no run of the suite needs."""
+    return int(importlib.import_module(f"twinspike_conformance.{module}").main(words))
 
 
 def _page(words: list[str]) -> int:

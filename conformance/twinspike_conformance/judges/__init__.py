@@ -1,0 +1,1 @@
+"""What the clauses allow of an answer, by the reference and by the bounds."""

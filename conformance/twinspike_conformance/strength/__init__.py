@@ -1,0 +1,1 @@
+"""How much the suite sees, and that it accuses nobody who is right."""
