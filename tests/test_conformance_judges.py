@@ -110,30 +110,42 @@ def test_right_networks_pass_layer_by_layer(check):
         findings = CHECKS[check].run(bench, example)
         assert len(findings) > 50
         _sound(findings)
+        assert {clause for finding in findings for clause in finding.clauses} <= set(CHECKS[check].clauses)
         biases = {finding.clauses for finding in findings if finding.quantity.endswith(".bias")}
         assert biases == ({("LAY-3", "DIS-7")} if check == "network[gradients]" else set())
 
 
+LOSS = {"DIS-1", "DIS-2", "DIS-3", "DIS-4", "DIS-5", "DIS-6", "DIS-8"}
+
+
 @pytest.mark.parametrize(
-    ("fault", "check", "quantity"),
+    ("fault", "check", "quantity", "clauses"),
     [
-        ("subtle-conv-products", "network[layers]", "stem.conv (ann)"),
-        ("subtle-norm-root", "network[layers]", "stem.norm (ann)"),
-        ("subtle-linear-products", "network[layers]", "main.head (ann)"),
-        ("lif-reset-late", "network[layers]", "stem.act (snn): u"),
-        ("subtle-linear-products", "network[gradients]", "gradient towards main.feature (ann)"),
-        ("fac-half-gradient", "network[gradients]", "gradient of stem.conv.U"),
-        ("lay-bias-of-ann", "network[gradients]", "gradient of main.head.bias"),
-        ("lif-spike-twice", "network[gradients]", "gradient towards stem.norm (snn)"),
+        ("subtle-conv-products", "network[layers]", "stem.conv (ann)", {"LAY-1", "FAC-1", "FAC-6", "INP-1", "INP-2"}),
+        ("subtle-norm-root", "network[layers]", "stem.norm (ann)", {"BN-1", "BN-6"}),
+        ("subtle-linear-products", "network[layers]", "main.head (ann)", {"LAY-3", "FAC-1", "FAC-8"}),
+        ("lif-reset-late", "network[layers]", "stem.act (snn): u", {"LIF-1", "LIF-3", "LIF-4", "LIF-5"}),
+        # what is sent back is the matter of the layer that sends it, not of the one it is sent to, here a pool
+        (
+            "subtle-linear-products",
+            "network[gradients]",
+            "gradient towards main.feature (ann)",
+            {"LAY-3", "FAC-1", "FAC-8", *LOSS},
+        ),
+        ("fac-half-gradient", "network[gradients]", "gradient of stem.conv.U", {"FAC-7", "DIS-7"}),
+        ("lay-bias-of-ann", "network[gradients]", "gradient of main.head.bias", {"LAY-3", "DIS-7"}),
+        ("lif-spike-twice", "network[gradients]", "gradient towards stem.norm (snn)", {"LIF-6", "LIF-7", "LIF-8"}),
+        ("dis-ce-sum", "network[gradients]", "gradient towards main.head (ann)", LOSS),
     ],
 )
-def test_the_wrong_layer_of_a_network_is_named(fault, check, quantity):
+def test_the_wrong_layer_of_a_network_is_named_and_its_clauses(fault, check, quantity, clauses):
     faulty = mutant(BY_ID[fault], NUMPY)
     papers = (c for c in CHECKS[check].space.configs if c["method"] == encode(ts.Method()))
     config = next(c for c in papers if c["network"] == "digits_cnn")
     example = Example("network", config, {"B": 3}, "normal", False, 0)
     findings = CHECKS[check].run(Bench(faulty, faulty.session("cpu", "f64")), example)
-    assert quantity in {finding.quantity for finding in findings if not finding.ok}
+    first = next(finding for finding in findings if finding.quantity == quantity and not finding.ok)
+    assert set(first.clauses) == clauses
 
 
 # --- what certificates compare, and within which bounds ---------------------------------------------------

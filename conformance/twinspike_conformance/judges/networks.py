@@ -26,14 +26,10 @@ from twinspike_conformance.judges.variant import tracked
 Values = NDArray[Any]
 State = Mapping[str, NDArray[Any]]
 
-CLAUSES: dict[type, tuple[str, ...]] = {
-    Conv: ("LAY-1", "FAC-1", "FAC-6", "FAC-8", "INP-1", "INP-2"),
-    Linear: ("LAY-3", "FAC-1"),
-    Norm: ("BN-1", "BN-2", "BN-3", "BN-5", "BN-6"),
+_POOLS_AND_SUMS: dict[type, tuple[str, ...]] = {
     AvgPool: ("LAY-2",),
     GlobalPool: ("LAY-2",),
     Add: ("LAY-5",),
-    Activation: ("LAY-4", "LIF-1", "LIF-2", "LIF-3", "LIF-4", "LIF-5", "LIF-6", "LIF-7", "LIF-8"),
 }
 
 
@@ -91,6 +87,25 @@ class Taps(msgspec.Struct):
         error = np.where(_bfloat16(gradient) == gradient, 0.0, self.cast * np.abs(gradient))
         return self.lift(gradient)._view(gradient, error)
 
+    def clauses(self, layer: Layer, twin: Twin, *, backward: bool = False) -> tuple[str, ...]:
+        """What a layer's output follows from, or with `backward` what it sends back."""
+        match layer:
+            case Conv() | Linear():
+                own = "LAY-1" if isinstance(layer, Conv) else "LAY-3"
+                kernel = "FAC-6" if is_factored(layer, self.method.factorization) else "FAC-8"
+                coded = ("INP-1", "INP-2") if layer.input == INPUT and not backward else ()
+                return (own, "FAC-1", kernel, *coded)
+            case Norm():
+                if not self.training:
+                    return ("BN-5", "BN-6")
+                folded_ = self.method.batch_norm.time == "folded"
+                return ("BN-1", *(("BN-3" if folded_ else "BN-2",) if twin == "snn" else ()), "BN-6")
+            case Activation():
+                if twin == "ann":
+                    return ("LAY-4",)
+                return ("LIF-6", "LIF-7", "LIF-8") if backward else ("LIF-1", "LIF-2", "LIF-3", "LIF-4", "LIF-5")
+        return _POOLS_AND_SUMS[type(layer)]
+
     def kernel(self, layer: Conv | Linear, twin: Twin) -> Tracked:
         """The kernel of one twin, composed where it is factored, rounded to the operands' format."""
         modules = tracked()
@@ -137,7 +152,7 @@ def forward(taps: Taps) -> Iterator[Finding]:
                 bound = want.error + 2 * taps.cast * np.abs(want.value)
                 yield compare(
                     f"{layer.name} ({twin})", got, want.value.reshape(got.shape), bound.reshape(got.shape), rung="bound",
-                    clauses=CLAUSES[type(layer)],
+                    clauses=taps.clauses(layer, twin),
                 )  # fmt: skip
 
 
@@ -206,17 +221,24 @@ def backward(taps: Taps, seeds: Mapping[tuple[Twin, str], Tracked]) -> Iterator[
     for layer in reversed(taps.network.layers):
         for twin in TWINS:
             parts = [_adjoint(taps, reader, twin, layer.name, towards) for reader in readers[layer.name]]
+            clauses = [clause for reader in readers[layer.name] for clause in taps.clauses(reader, twin, backward=True)]
             if (twin, layer.name) in seeds:
                 parts.append(seeds[twin, layer.name])
-            yield _sum_of(taps, layer, twin, parts)
+                clauses += _OF_THE_LOSS if twin == "ann" else (*_OF_THE_LOSS, *_OF_THE_READOUT)
+            yield _sum_of(taps, layer, twin, parts, tuple(dict.fromkeys(clauses)))
     for layer in taps.network.layers:
         for twin in TWINS:
             _parameters(taps, layer, twin, towards)
     yield from _totals(taps, towards)
 
 
-def _sum_of(taps: Taps, layer: Layer, twin: Twin, parts: list[Tracked]) -> Finding:
-    """A gradient against the sum of what the layer's readers send back."""
+_OF_THE_LOSS = ("DIS-1", "DIS-2", "DIS-3", "DIS-4", "DIS-5", "DIS-6", "DIS-8")
+"""What the loss sends into a feature or a head."""
+_OF_THE_READOUT = ("OUT-1", "OUT-2")
+
+
+def _sum_of(taps: Taps, layer: Layer, twin: Twin, parts: list[Tracked], clauses: tuple[str, ...]) -> Finding:
+    """A gradient against the sum of what the layer's readers send back: it is their matter, not the layer's."""
     got = taps.gradient(twin, layer.name)
     whole, size, terms = [], np.zeros_like(got), 1
     for part in parts:
@@ -228,7 +250,7 @@ def _sum_of(taps: Taps, layer: Layer, twin: Twin, parts: list[Tracked]) -> Findi
     for part in whole[1:]:
         total = total + part
     bound = total.error + terms * taps.cast * size
-    return compare(f"gradient towards {layer.name} ({twin})", got, total.value, bound, rung="bound", clauses=CLAUSES[type(layer)])
+    return compare(f"gradient towards {layer.name} ({twin})", got, total.value, bound, rung="bound", clauses=clauses)
 
 
 def _step_input(taps: Taps, twin: Twin, name: str, g: Values) -> Tracked:
@@ -323,9 +345,21 @@ def _parameters(taps: Taps, layer: Layer, twin: Twin, towards: dict[str, list[Tr
         note(suffix, part)
 
 
+_OF_PARAMETERS: dict[str, tuple[str, ...]] = {
+    "U": ("FAC-7", "DIS-7"),
+    "V": ("FAC-7", "DIS-7"),
+    "bias": ("LAY-3", "DIS-7"),
+    "decay": ("LIF-9",),
+    "threshold": ("LIF-10",),
+    **{f"{kind}_{twin}": clauses for kind, clauses in (
+        ("sigma", ("FAC-6", "FAC-7")), ("weight", ("FAC-8",)), ("gamma", ("BN-1", "BN-6")), ("beta", ("BN-1", "BN-6")),
+    ) for twin in TWINS},
+}  # fmt: skip
+"""By what a parameter's name ends in."""
+
+
 def _totals(taps: Taps, towards: dict[str, list[Tracked]]) -> Iterator[Finding]:
     """Each parameter's gradient against the sum of what both twins send to it (FAC-7, LAY-3, DIS-7)."""
-    clauses = {"U": ("FAC-7", "DIS-7"), "V": ("FAC-7", "DIS-7"), "bias": ("LAY-3", "DIS-7")}
     for layer, tap in taps.trace.items():
         for suffix, got in ((key.removeprefix("d_"), value) for key, value in tap.items() if key.startswith("d_")):
             name = f"{layer}.{suffix}"
@@ -335,6 +369,4 @@ def _totals(taps: Taps, towards: dict[str, list[Tracked]]) -> Iterator[Finding]:
             total: Any = towards[name][0]
             for part in towards[name][1:]:
                 total = total + part
-            yield compare(
-                f"gradient of {name}", got, total.value, total.error, rung="bound", clauses=clauses.get(suffix, ("FAC-7", "BN-6"))
-            )
+            yield compare(f"gradient of {name}", got, total.value, total.error, rung="bound", clauses=_OF_PARAMETERS[suffix])
