@@ -76,6 +76,28 @@ def test_failing_example_is_replayed_and_its_fault_named(tmp_path, capsys):
     assert suite(["repro", record.failure.digest, "--backend", "numpy", "--precision", "f64"]) == 0
 
 
+def test_failing_network_is_shown_without_the_suite(tmp_path, capsys):
+    backend, check = "mutant:fac-half-gradient", CHECKS["network[gradients]"]
+    example = next(e for e in check.space.cover() if e.config["network"] == "block")
+    digest = f"{check.id}:{example.digest()}"
+    told = {}
+    for name in (backend, "numpy"):
+        folder = tmp_path / name.partition(":")[0]
+        status = suite(["repro", digest, "--backend", name, "--precision", "f64", "--code", str(folder)])
+        assert status == (name == backend)
+        (script,) = folder.glob("*.py")
+        assert f"{script}\n{script.with_suffix('.npz')}" in capsys.readouterr().out
+        done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
+        assert done.stderr == ""
+        words = [line.removeprefix(f"{name} ").split(" largest difference ") for line in done.stdout.splitlines()]
+        told[name] = {what: float(sizes.partition(" of ")[0]) for what, sizes in words}
+    assert told["numpy"].keys() == told[backend].keys()
+    assert set(told["numpy"].values()) == {0.0}
+    wrong = {what for what, size in told[backend].items() if size}
+    assert {"gradient of stem.U", "gradient of stem.V", "after a step stem.U", "trace stem d_U"} <= wrong
+    assert not any(what.startswith(("evaluation", "gradient of stem.norm")) for what in wrong)
+
+
 def test_mutants_prints_the_matrix_and_judges_it(capsys):
     assert suite(["mutants", "--only", "fac-energy"]) == 0
     told = capsys.readouterr().out

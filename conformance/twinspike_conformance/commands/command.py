@@ -24,7 +24,7 @@ from twinspike_conformance.report.record import Record, Report
 from twinspike_conformance.run import jobs, opening
 from twinspike_conformance.run.diagnosis import suspects
 from twinspike_conformance.run.profiles import PROFILES, profile
-from twinspike_conformance.run.reproduction import reproduction
+from twinspike_conformance.run.reproduction import reproduction, write_network
 from twinspike_conformance.run.runner import Suspects, left_out, not_twice, told, try_example
 
 
@@ -231,7 +231,8 @@ def _repro(words: list[str]) -> int:
     parser.add_argument("--backend", required=True)
     parser.add_argument("--against", default=None, help="the second backend, of an example of a cross run")
     _second(parser)
-    parser.add_argument("--code", action="store_true", help="also print the example as Python code")
+    code = "also print the example as Python code; of a network, write a script and its numbers into FOLDER, by default this one"
+    parser.add_argument("--code", nargs="?", const=".", default=None, metavar="FOLDER", help=code)
     given = parser.parse_args(words)
     name, _, text = given.digest.rpartition(":")
     paired = name.startswith("cross[")
@@ -249,7 +250,9 @@ def _repro(words: list[str]) -> int:
         print(line)
     for suspect in explain(benches[0], checks[name], example) if wrong else ():
         print(f"suspect: {suspect}")
-    if given.code:
+    if given.code is not None and example.operation == "network":
+        print(*write_network(Path(given.code), benches[0], example, *benches[1:]), sep="\n")
+    elif given.code is not None:
         print(reproduction(benches[0], example, *benches[1:]))
     if not wrong and not again:
         print("right in this process alone: if it was wrong in a run of this backend, the answer depends on earlier calls")
