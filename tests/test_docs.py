@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -27,6 +28,21 @@ def test_the_readme_prints_what_it_says(capsys: pytest.CaptureFixture[str]) -> N
     exec(example.replace('"torch"', '"numpy"'), {})
     printed = capsys.readouterr().out.strip()
     assert f"# {printed}:" in example
+
+
+def test_contributing_installs_what_tests_and_lint_need_and_names_files_that_are_there() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"]
+    (line,) = (line for line in text.splitlines() if line.startswith("pip install"))
+    wanted = {re.match(r"[\w-]+", package)[0] for name in ("test", "lint", "tox") for package in groups[name]}  # type: ignore[index]
+    assert wanted <= set(line.split())
+    section = text.partition("## The rooms")[2].partition("## What proof")[0]
+    found = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("[!.]*/**/*") if "__pycache__" not in path.parts}
+    names = re.findall(r"`([\w/]+(?:\.py|\.h|/))`", section)
+    assert len(names) > 30
+    assert [name for name in names if not any(f"/{path}".endswith(f"/{name.rstrip('/')}") for path in found)] == []
+    tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py"))
+    assert [name for name in re.findall(r"`(test_\w+)`", section) if f"def {name}(" not in tests] == []
 
 
 def test_the_smallest_backend_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
