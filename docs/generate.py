@@ -13,30 +13,12 @@ from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
 
-from twinspike.clauses import CLAUSES
+from twinspike.clauses import CHAPTERS, CLAUSES
 from twinspike.operations import OPERATIONS, Operation
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
 NOTE = "<!-- Written by docs/generate.py; change the code that it reads instead. -->\n"
-
-CHAPTERS = {
-    "LIF": "Neuron",
-    "SUR": "Surrogate derivatives",
-    "FAC": "Weight factorization",
-    "ORT": "Orthogonality",
-    "LAY": "Layers",
-    "BN": "Batch normalization",
-    "INP": "Input",
-    "OUT": "Readout",
-    "DIS": "Loss and self-distillation",
-    "OPT": "Optimizers",
-    "SCH": "Learning rate",
-    "INI": "Initial values",
-    "RND": "Random numbers",
-    "PRE": "Precision",
-}
-"""Prefix of a clause -> title of its chapter."""
 
 CONFIGS = {
     "A run": ("training/twinspike_training/config.py", "RunConfig", "Training"),

@@ -16,6 +16,7 @@ import msgspec
 import pytest
 from conformance_examples import FAILURE, KILLS, header, passing, report, side
 
+from twinspike.clauses import CHAPTERS
 from twinspike.errors import SpecError
 from twinspike_conformance.report import badge, expectations, junit, store, summary, terminal
 from twinspike_conformance.report.expectations import Expectation
@@ -217,7 +218,7 @@ def test_a_cross_run_names_both_sides_where_they_differ() -> None:
 
 
 def test_every_chapter_and_status_has_its_words() -> None:
-    assert set(summary.chapters()) == set(summary.CHAPTERS)
+    assert set(summary.chapters()) == set(CHAPTERS)
     assert set(summary.GRAVITY) == set(store.STATUSES)
     assert set(summary.MEANINGS) == set(summary.GLYPHS) == {*store.STATUSES, *get_args(Verdict), "no test", "no demand"}
     assert len(set(summary.GLYPHS.values())) == len(summary.GLYPHS)

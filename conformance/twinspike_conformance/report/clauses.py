@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from twinspike.clauses import CLAUSES, Clause
+from twinspike.clauses import CHAPTERS, CLAUSES, Clause
 from twinspike_conformance.report import summary
 from twinspike_conformance.report.markup import Html, details, join, table, tag
 from twinspike_conformance.report.parts import Runs, chip, css, glyph
 from twinspike_conformance.report.record import Record
-from twinspike_conformance.report.summary import CHAPTERS, of_clause
+from twinspike_conformance.report.summary import of_clause
 
 _GRAVE = frozenset({"error", "fail", "inconclusive"})
 
@@ -39,7 +39,7 @@ def _wall(runs: Runs, i: int) -> Html:
     rows = []
     for name, found in summary.chapters().items():
         tiles = (_tile(clause, _status(runs, i, clause)) for clause in found)
-        rows.append(join(tag("dt", CHAPTERS.get(name, name)), tag("dd", *tiles)))
+        rows.append(join(tag("dt", CHAPTERS[name]), tag("dd", *tiles)))
     head = tag("figcaption", runs[i][0]) if len(runs) > 1 else None
     return tag("figure", head, tag("dl", *rows, class_="wall"))
 
@@ -63,13 +63,13 @@ def _chapter(runs: Runs, name: str, found: list[Clause]) -> Html:
     ordered = [status for status in (*summary.GRAVITY, "no test", "no demand") if status in tally]
     told = (tag("span", glyph(status), f" {tally[status]} {status}", class_="count") for status in ordered)
     head = join(
-        tag("span", CHAPTERS.get(name, name), class_="chapter"), " ", tag("code", name),
+        tag("span", CHAPTERS[name], class_="chapter"), " ", tag("code", name),
         " ", tag("span", *told, class_="counts"),
     )  # fmt: skip
     columns = [label for label, _ in runs] if len(runs) > 1 else ["result"]
     rows = ((_rule(runs, clause), *(_cell(runs, i, clause) for i in range(len(runs)))) for clause in found)
     style = "rules many" if len(runs) > 1 else "rules"
-    body = table(("clause", *columns), rows, f"Clauses of {CHAPTERS.get(name, name)}", class_=style)
+    body = table(("clause", *columns), rows, f"Clauses of {CHAPTERS[name]}", class_=style)
     return details(head, body, open_=bool(_GRAVE & set(tally)), class_="chapter")
 
 

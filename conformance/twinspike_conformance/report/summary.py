@@ -33,12 +33,6 @@ MEANINGS: dict[str, str] = {
     "no demand": "the clause permits something, leaves it undefined or is withdrawn, so nothing can violate it",
 }
 
-CHAPTERS: dict[str, str] = {
-    "LIF": "Neuron", "SUR": "Surrogates", "FAC": "Factorization", "ORT": "Orthogonality", "LAY": "Layers",
-    "BN": "Batch normalization", "INP": "Input", "OUT": "Readout", "DIS": "Losses", "OPT": "Optimizers", "SCH": "Schedules",
-    "INI": "Initial values", "RND": "Random streams", "PRE": "Precision",
-}  # fmt: skip
-
 LOOSE = 1e-3
 """Where no error comes this near to its bound, a run says nothing about how sharp the bound is: faults must show it."""
 
