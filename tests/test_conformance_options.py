@@ -11,8 +11,12 @@ import twinspike
 from twinspike import config as configs
 from twinspike import operations
 from twinspike.config import SGD, Config, Method, Neuron, Sigmoid
+from twinspike.operations import OPERATIONS
+from twinspike.precision import PRECISIONS
+from twinspike_conformance.cases import CASES, materialize
 from twinspike_conformance.cases.alternatives import ALTERNATIVES, PARTS, changed, without
 from twinspike_conformance.checks import CHECKS, Bench
+from twinspike_conformance.checks.options import _alternatives
 from twinspike_conformance.faults import BY_ID
 from twinspike_conformance.faults.options import OVERLOOKED, touched
 from twinspike_conformance.strength.kill import kill
@@ -52,6 +56,15 @@ def test_every_option_that_an_operation_reads_is_seen_to_matter():
                 seen |= {finding.quantity.split(", ")[-1].removesuffix(" changed") for finding in found}
     every = {f"{kind.__name__}.{option}" for kind, options in ALTERNATIVES.items() for option in options}
     assert every - seen == NETWORKS_ALONE
+
+
+@pytest.mark.parametrize("precision", ["f32-ieee", "tf32", "bf16-mixed"])
+def test_an_option_that_changes_shapes_is_looked_for_in_every_precision(precision):
+    row, form = OPERATIONS["conv2d"], PRECISIONS[precision]
+    for example in CHECKS["matters[conv2d]"].space.cover():
+        material = materialize(CASES[row.name], example, form.activations)
+        found = {option for option, _, _ in _alternatives(row, material, form)}
+        assert found == {"Convolution.stride", "Convolution.padding"}
 
 
 @pytest.mark.parametrize(

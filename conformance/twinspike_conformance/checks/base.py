@@ -16,6 +16,7 @@ from twinspike.errors import SpecError
 from twinspike.operations import Operation
 from twinspike_conformance.bounds.finding import Finding, Rung
 from twinspike_conformance.cases import CASES, Example
+from twinspike_conformance.judges.operations import together
 from twinspike_conformance.raised import interrupted, said
 
 Values = NDArray[Any]
@@ -121,8 +122,7 @@ def answer(
         return {name: session.to_numpy(value) for name, value in session.forward(row.name, config, tensors).items()}
     incoming = {name: session.from_numpy(value) for name, value in cotangents.items()}
     outputs, gradients = session.vjp(row.name, config, tensors, incoming)
-    named = {name: session.to_numpy(value) for name, value in outputs.items()}
-    return named | {f"gradient of {name}": session.to_numpy(value) for name, value in gradients.items()}
+    return {name: session.to_numpy(value) for name, value in together(outputs, gradients).items()}
 
 
 def refusal(what: str, call: Callable[[], Any], want: str | None) -> Finding:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from twinspike_conformance.bounds.finding import Finding, holds
 from twinspike_conformance.cases import CASES, Example, Material, materialize
 from twinspike_conformance.cases.alternatives import changed
 from twinspike_conformance.checks.base import Bench, Check, answer, space_of
-from twinspike_conformance.judges.operations import Allowed, allowed, roundoff_of
+from twinspike_conformance.judges.operations import Allowed, allowed, fits, reference, roundoff_of
 
 Values = NDArray[Any]
 
@@ -64,23 +64,17 @@ def _reference(row: Operation, config: Any, material: Material, precision: Preci
     with np.errstate(all="ignore"):
         if row.name not in _CERTIFIED:
             return dict(allowed(row, config, inputs, cotangents, precision))
-        found = dict(row.forward(config, inputs))
-        if row.adjoint is not None and _fit(found, material):
-            found |= {f"gradient of {k}": v for k, v in row.adjoint(config, inputs, cotangents).items()}
+        found = reference(row, config, inputs, cotangents)
     unit, given = roundoff_of(precision), [np.abs(v).max(initial=1.0) for v in (*inputs.values(), *cotangents.values())]
     least = float(np.finfo(precision.storage).tiny) * float(max(given)) ** 3  # what underflows, times what it meets
     return {k: Allowed(v, np.asarray(v.size * (unit * np.abs(v).max(initial=0.0) + least))) for k, v in found.items()}
 
 
 def _answer(bench: Bench, row: Operation, config: Any, material: Material, right: Ranged) -> dict[str, Values]:
-    if row.adjoint is None or _fit({k: value for k, (value, _) in right.items()}, material):
+    if row.adjoint is None or fits({k: value for k, (value, _) in right.items()}, material.cotangents):
         return answer(bench.session, row, config, material.inputs, material.cotangents)
     inputs = {k: bench.session.from_numpy(v) for k, v in material.inputs.items()}
     return {k: bench.session.to_numpy(v) for k, v in bench.session.forward(row.name, config, inputs).items()}
-
-
-def _fit(outputs: Mapping[str, Any], material: Material) -> bool:
-    return all(outputs[name].shape == g.shape for name, g in material.cotangents.items())
 
 
 def _differ(a: tuple[Values, Values], b: tuple[Values, Values]) -> bool:

@@ -25,6 +25,7 @@ from twinspike_conformance.cases.families import rounded
 from twinspike_conformance.cases.networks import BUCKETS, CONFIGS, NARROW, PINNED
 from twinspike_conformance.checks.base import Bench, Check, Space, answer, space_of
 from twinspike_conformance.checks.programs import opened, taps_of
+from twinspike_conformance.judges.operations import reference
 
 Values = NDArray[Any]
 Named = dict[str, Values]
@@ -110,8 +111,7 @@ def _product(bench: Bench, example: Example) -> list[Finding]:
     got = answer(bench.session, row, config, inputs, cotangents)
     if precision.activations == "bfloat16" and row.name == "conv2d":
         inputs, cotangents = ({k: rounded(v, "bfloat16") for k, v in part.items()} for part in (inputs, cotangents))
-    assert row.adjoint is not None
-    want = row.forward(config, inputs) | {f"gradient of {k}": v for k, v in row.adjoint(config, inputs, cotangents).items()}
+    want = reference(row, config, inputs, cotangents)
     return [
         _survives(name, got[name], value, precision, "PRE-2" if row.name == "conv2d" else "PRE-1") for name, value in want.items()
     ]
@@ -159,12 +159,11 @@ def _sums(bench: Bench, example: Example) -> list[Finding]:
     precision, row = PRECISIONS[bench.session.precision], OPERATIONS[example.operation.removeprefix(PREFIX)]
     small = 2.0 ** (4 - SIGNIFICAND[precision.storage])
     terms = np.array([1.0, *[small] * TERMS, -1.0])
-    assert row.adjoint is not None
     found = []
     for name, config, inputs, cotangents in _long(row.name, terms):
         got = answer(bench.session, row, config, inputs, cotangents)[name]
         # dyadic, with room for every partial sum in any order
-        want = row.forward(config, inputs) | {f"gradient of {k}": v for k, v in row.adjoint(config, inputs, cotangents).items()}
+        want = reference(row, config, inputs, cotangents)
         decided = np.abs(want[name]) < 0.5  # the large terms cancel: what is left has few digits
         assert decided.any()
         found.append(compare(name, got[decided], want[name][decided], 0.0, rung="exact", clauses=("PRE-1", "PRE-2", "PRE-3")))
@@ -188,8 +187,7 @@ def _kept(bench: Bench, example: Example) -> list[Finding]:
     inputs = {"x": np.abs(_digits(rng, shape, precision.storage))}
     cotangents = {"y": _digits(rng, row.forward(config, inputs)["y"].shape, precision.storage)}
     got = answer(bench.session, row, config, inputs, cotangents)
-    assert row.adjoint is not None
-    want = row.forward(config, inputs) | {f"gradient of {k}": v for k, v in row.adjoint(config, inputs, cotangents).items()}
+    want = reference(row, config, inputs, cotangents)
     clauses = ({"tf32": "PRE-3", "bf16-mixed": "PRE-2"}.get(precision.name, "PRE-1"),)
     return [compare(k, got[k], v, 0.0, rung="exact", clauses=clauses) for k, v in want.items()]
 

@@ -115,7 +115,7 @@ def _properties(row: Operation, material: Material, answer: Answer, precision: P
     if not (found[0].ok and found[1].ok):
         return found
     formats = ("PRE-1",) if precision.activations == precision.storage else ("PRE-2",)
-    for name, value in (answer.outputs | {f"gradient of {k}": v for k, v in answer.gradients.items()}).items():
+    for name, value in together(answer.outputs, answer.gradients).items():
         right = value.dtype == np.dtype(precision.storage)
         found.append(holds(f"format of {name}", right, got=str(value.dtype), want=precision.storage, clauses=formats))
     for name, value in answer.again.items():
@@ -156,6 +156,30 @@ GRADIENT = "gradient of "
 """Begins the name of a gradient where it stands beside outputs."""
 
 
+def together(outputs: Mapping[str, Any], gradients: Mapping[str, Any]) -> dict[str, Any]:
+    """Outputs, and gradients as `gradient of NAME`."""
+    return {**outputs, **{GRADIENT + name: value for name, value in gradients.items()}}
+
+
+def fits(outputs: Mapping[str, Any], cotangents: Mapping[str, Values]) -> bool:
+    """Whether cotangents have the shapes of their outputs, which an option may have changed."""
+    return all(outputs[name].shape == g.shape for name, g in cotangents.items())
+
+
+def reference(row: Operation, config: Any, inputs: Mapping[str, Values], cotangents: Mapping[str, Values]) -> dict[str, Values]:
+    """The exact outputs, and as `gradient of NAME` gradients if the cotangents fit them."""
+    return _run(row.forward, row.adjoint, config, inputs, cotangents)
+
+
+def _run(
+    forward: Callable[..., Any], adjoint: Callable[..., Any] | None, config: Any, inputs: Any, cotangents: Any
+) -> dict[str, Any]:
+    found: dict[str, Any] = dict(forward(config, inputs))
+    if adjoint is None or not fits(found, cotangents):
+        return found
+    return together(found, adjoint(config, inputs, cotangents))
+
+
 class Allowed(NamedTuple):
     """What the exact answer is, and how far from it a right one may be, element by element; 0 where no rounding comes in."""
 
@@ -170,12 +194,9 @@ def allowed(
 
     In bf16-mixed a convolution's results, and no other's, are rounded to the format of activations (PRE-2).
     """
-    rows, known = tracked()["rows"], track(inputs, precision)
-    found: dict[str, Any] = dict(getattr(rows, row.name)(config, known))
-    backward = row.adjoint is not None and all(found[name].shape == g.shape for name, g in cotangents.items())
-    if backward:
-        gradients = getattr(rows, f"{row.name}_adjoint")(config, known, track(cotangents, precision))
-        found |= {GRADIENT + name: value for name, value in gradients.items()}
+    rows = tracked()["rows"]
+    functions = getattr(rows, row.name), getattr(rows, f"{row.name}_adjoint", None)
+    found = _run(*functions, config, track(inputs, precision), track(cotangents, precision))
     sizes = _magnitudes(row, config, inputs, cotangents) if precision.cast and row.name == "conv2d" else {}
     return {name: _allowed(value, precision.cast * sizes[name] if sizes else 0.0) for name, value in found.items()}
 
@@ -190,7 +211,7 @@ def _bounded(row: Operation, material: Material, answer: Answer, precision: Prec
     """Against the reference run in error-tracking arithmetic; a detached path must give exact zeros."""
     right = allowed(row, material.config, material.inputs, material.cotangents, precision)
     pairs = [(name + suffix, value, right[name]) for suffix, outputs in _calls(answer) for name, value in outputs.items()]
-    pairs += [(name, value, right[name]) for name, value in _named(answer.gradients)]
+    pairs += [(name, value, right[name]) for name, value in together({}, answer.gradients).items()]
     found = []
     for name, got, want in pairs:
         rung: Rung = "bound" if want.bound.any() or want.value.any() else "exact"
@@ -198,16 +219,10 @@ def _bounded(row: Operation, material: Material, answer: Answer, precision: Prec
     return found
 
 
-def _named(gradients: Mapping[str, Values]) -> list[tuple[str, Values]]:
-    return [(GRADIENT + name, value) for name, value in gradients.items()]
-
-
 def _magnitudes(row: Operation, config: Any, inputs: Mapping[str, Values], cotangents: Mapping[str, Values]) -> dict[str, Values]:
     """Of sums of products, the sums of magnitudes, twice: an inner rounding to the format of activations and the last one."""
-    assert row.adjoint is not None
-    inputs, cotangents = ({k: np.abs(v) for k, v in values.items()} for values in (inputs, cotangents))
-    found = row.forward(config, inputs) | dict(_named(row.adjoint(config, inputs, cotangents)))
-    return {k: 2 * v for k, v in found.items()}
+    sizes = ({k: np.abs(v) for k, v in values.items()} for values in (inputs, cotangents))
+    return {k: 2 * v for k, v in reference(row, config, *sizes).items()}
 
 
 def _certify_lif(row: Operation, material: Material, answer: Answer, precision: Precision) -> list[Finding]:
