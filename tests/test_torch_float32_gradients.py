@@ -10,6 +10,7 @@ import pytest
 from twinspike.config import TWINS
 from twinspike.network import INPUT, Conv, inputs_of
 from twinspike_conformance.bounds.finding import Finding
+from twinspike_conformance.cases.families import rounded
 from twinspike_conformance.checks import CHECKS, Bench
 from twinspike_conformance.checks.networks import _seeds
 from twinspike_conformance.checks.programs import opened, taps_of
@@ -81,4 +82,4 @@ def test_bfloat16_gradients_get_no_room() -> None:
     g = np.array([1.5, -0.0, 3e-30, 2.0**100, 0.1, 1 + 2.0**-8])
     assert np.array_equal(t.operand_of(bfloat16(g)).error, np.zeros(6))
     assert np.array_equal(t.operand_of(g).error > 0, [False, False, True, False, True, True])
-    assert np.array_equal(taps._bfloat16(g), bfloat16(g))
+    assert np.array_equal(rounded(g, "bfloat16"), bfloat16(g))

@@ -19,18 +19,13 @@ from twinspike.parameters import is_factored, kernel_shape
 from twinspike.precision import Precision
 from twinspike_conformance.bounds.finding import Finding, compare
 from twinspike_conformance.bounds.tracked import Tracked, stack
+from twinspike_conformance.cases.families import rounded
 from twinspike_conformance.judges import certificates, factored
 from twinspike_conformance.judges.operations import product_of
 from twinspike_conformance.judges.variant import tracked
 
 Values = NDArray[Any]
 State = Mapping[str, NDArray[Any]]
-
-_POOLS_AND_SUMS: dict[type, tuple[str, ...]] = {
-    AvgPool: ("LAY-2",),
-    GlobalPool: ("LAY-2",),
-    Add: ("LAY-5",),
-}
 
 
 class Taps(msgspec.Struct):
@@ -84,7 +79,7 @@ class Taps(msgspec.Struct):
         """A gradient as a convolution's gradients get it: rounded to the format of activations, where it is not of it (PRE-6)."""
         if not self.cast:
             return self.lift(gradient)
-        error = np.where(_bfloat16(gradient) == gradient, 0.0, self.cast * np.abs(gradient))
+        error = np.where(rounded(gradient, self.precision.activations) == gradient, 0.0, self.cast * np.abs(gradient))
         return self.lift(gradient)._view(gradient, error)
 
     def clauses(self, layer: Layer, twin: Twin, *, backward: bool = False) -> tuple[str, ...]:
@@ -98,13 +93,16 @@ class Taps(msgspec.Struct):
             case Norm():
                 if not self.training:
                     return ("BN-5", "BN-6")
-                folded_ = self.method.batch_norm.time == "folded"
-                return ("BN-1", *(("BN-3" if folded_ else "BN-2",) if twin == "snn" else ()), "BN-6")
+                time = "BN-3" if self.method.batch_norm.time == "folded" else "BN-2"
+                return ("BN-1", "BN-6") if twin == "ann" else ("BN-1", time, "BN-6")
+            case AvgPool() | GlobalPool():
+                return ("LAY-2",)
+            case Add():
+                return ("LAY-5",)
             case Activation():
                 if twin == "ann":
                     return ("LAY-4",)
                 return ("LIF-6", "LIF-7", "LIF-8") if backward else ("LIF-1", "LIF-2", "LIF-3", "LIF-4", "LIF-5")
-        return _POOLS_AND_SUMS[type(layer)]
 
     def kernel(self, layer: Conv | Linear, twin: Twin) -> Tracked:
         """The kernel of one twin, composed where it is factored, rounded to the operands' format."""
@@ -127,12 +125,6 @@ class Taps(msgspec.Struct):
         if isinstance(layer, Linear) or not is_factored(layer, f) or self.cast:
             return None
         return self.factors(layer, twin) if f.matricize == "per_position" else None
-
-
-def _bfloat16(x: Values) -> Values:
-    """The nearest numbers with 8 significant bits: a number is one of them where it is equal to its own."""
-    fraction, exponent = np.frexp(x)
-    return np.asarray(np.ldexp(np.round(fraction * 2.0**8), exponent - 8))
 
 
 def folded(x: Any) -> Any:
