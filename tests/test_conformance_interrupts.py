@@ -6,15 +6,18 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from twinspike_conformance.checks import CHECKS
 from twinspike_conformance.commands.command import main as suite
 from twinspike_conformance.interrupts import SIGNALS, Interrupt, Interrupts
 from twinspike_conformance.raised import interrupted
 from twinspike_conformance.report import read, store, verify
+from twinspike_conformance.run import jobs, process
 from twinspike_conformance.run import opening as session
 
 RUNS = {
@@ -118,6 +121,21 @@ def test_a_second_signal_does_not_disturb_the_first() -> None:
         assert interrupts.status(0) == 128 + signal.SIGTERM
         with pytest.raises(Interrupt):
             interrupts.look()
+
+
+def test_a_signal_that_does_not_wake_the_waiting_thread_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when it comes just before that thread waits: here another thread gets it."""
+    monkeypatch.setattr(process, "PATIENCE", 20.0)
+    told: list[str] = []  # that the check has been running for so long
+    options = session.Options(backend="unsteady_backends:hanging", precision="f64", profile="smoke", limit=40.0)
+    with Interrupts() as interrupts, jobs.Team(options, told.append) as team:
+        team.opened()
+        another = threading.Timer(1.0, lambda: signal.pthread_kill(threading.get_ident(), signal.SIGTERM))
+        with interrupts.part():
+            another.start()
+            team.run([CHECKS["operation[relu-exact]"]], lambda _: None)
+    assert told == []
+    assert interrupts.status(0) == 128 + signal.SIGTERM
 
 
 def test_what_is_over_is_not_interrupted_any_more() -> None:

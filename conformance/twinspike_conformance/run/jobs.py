@@ -12,7 +12,7 @@ import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import final
 
@@ -30,6 +30,9 @@ MOST = 4
 
 FIRST = 3
 """Failures, the first ones of a run, whose example is asked again in a fresh process, which has to load the backend for it."""
+
+_WAKE = 1.0
+"""Seconds after which a wait for results looks whether a signal came."""
 
 FORWARD = frozenset({"network[layers]", "network[evaluation]"})
 """Checks of networks that need no gradients, and so no program of the other ones but a forward run."""
@@ -136,7 +139,7 @@ class Team:
             for thread in threads:
                 thread.start()
             for _ in threads:
-                while (record := results.get()) is not None:
+                while (record := _next(results)) is not None:
                     found[record.id] = record
                     note(record)
         finally:
@@ -157,6 +160,15 @@ class Team:
         for process in self._processes:
             process.end()
         return alone(record, self._options, self._say)
+
+
+def _next(results: SimpleQueue[Record | None]) -> Record | None:
+    """What comes next; wakes now and then, since a signal that comes just before a thread waits does not wake it."""
+    while True:
+        try:
+            return results.get(timeout=_WAKE)
+        except Empty:
+            continue
 
 
 def _work(process: Process, todo: deque[list[Check]], results: SimpleQueue[Record | None]) -> None:
