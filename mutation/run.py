@@ -46,21 +46,21 @@ TARGETS = {
         tuple(
             f"{REFERENCE}.{m}" for m in ("surrogate", "neuron", "factorization", "layers", "norm", "losses", "optimizer", "rows")
         ),
-        ("test_reference_formulas.py", "test_reference_operations.py", "test_reference_edges.py"),
+        ("spec/test_reference_formulas.py", "spec/test_reference_operations.py", "spec/test_reference_edges.py"),
     ),
     "networks": Target(
         (f"{REFERENCE}.network", f"{REFERENCE}.step"),
-        ("test_reference_network.py", "test_reference_edges.py"),
+        ("spec/test_reference_network.py", "spec/test_reference_edges.py"),
         EVERY_FOURTH,
         ("-k", "not every_single_array"),
     ),
     "bounds": Target(
-        tuple(f"{SUITE}.bounds.{m}" for m in ("tracked", "budget", "finding", "spectral")), ("test_conformance_rules.py",)
+        tuple(f"{SUITE}.bounds.{m}" for m in ("tracked", "budget", "finding", "spectral")), ("conformance/test_rules.py",)
     ),
-    "orders": Target((f"{SUITE}.judges.factored",), ("test_conformance_factored.py",)),
+    "orders": Target((f"{SUITE}.judges.factored",), ("conformance/test_factored.py",)),
     "judges": Target(
         tuple(f"{SUITE}.judges.{m}" for m in ("operations", "certificates", "networks")),
-        ("test_conformance_judges.py", "test_conformance_factored.py"),
+        ("conformance/test_judges.py", "conformance/test_factored.py"),
         ("*5",),
     ),
 }
@@ -85,7 +85,13 @@ def stage(name: str, target: Target) -> Path:
     }
     lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
     false = [f"{key} = false" for key in ("use_git_change_detection", "track_dependencies", "use_setproctitle")]
-    pytest = ["[tool.pytest.ini_options]", 'filterwarnings = ["error"]', 'markers = ["slow: takes more than ten seconds"]']
+    pytest = [
+        "[tool.pytest.ini_options]",
+        'pythonpath = ["tests/support"]',
+        'addopts = "--import-mode=importlib"',
+        'filterwarnings = ["error"]',
+        'markers = ["slow: takes more than ten seconds"]',
+    ]
     (folder / "pyproject.toml").write_text("\n".join(["[tool.mutmut]", *lines, *false, *pytest, ""]), encoding="utf-8")
     return folder
 

@@ -1,7 +1,7 @@
-"""How the tests are run: nothing is skipped, and what a test file needs is said by its name.
+"""How the tests are run: nothing is skipped, and what a test file needs is said by its folder.
 
 A skipped test looks like a passed one, so a skip is a failure here. An environment that lacks a
-framework leaves whole files out instead, by name and in the open: `pytest --without torch`.
+framework leaves whole folders out instead, by name and in the open: `pytest --without torch`.
 """
 
 from __future__ import annotations
@@ -20,24 +20,29 @@ install_import_hook(
     [f"twinspike.reference.{name}" for name in ("factorization", "layers", "losses", "norm")], "beartype.beartype"
 )
 
+HERE = Path(__file__).parent
+
 NEEDS: dict[str, frozenset[str]] = {
+    "spec": frozenset(),
+    "conformance": frozenset(),
+    "project": frozenset(),
     "torch": frozenset({"torch"}),
     "jax": frozenset({"jax"}),
     "cross": frozenset({"torch", "jax"}),
     "training": frozenset({"train"}),
-    "data": frozenset({"train"}),
     "browser": frozenset({"browser"}),
     "kernels": frozenset({"torch", "kernels"}),
 }
-"""Word in a test file's name -> what must be installed for it: `test_cross_training.py` needs all three."""
+"""Folder -> what must be installed for the test files in it: `training/cross/` needs all three."""
 
 settings.register_profile("tests", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("tests")
 
 
 def needs(path: Path) -> frozenset[str]:
-    """What a test file needs beside the specification, by the words of its name."""
-    return frozenset[str]().union(*(NEEDS.get(word, frozenset()) for word in path.stem.split("_")))
+    """What a test file, or what lies in a folder, needs beside the specification: the needs of all folders that it is in."""
+    folders = path.relative_to(HERE).parts[: None if path.is_dir() else -1]
+    return frozenset[str]().union(*(NEEDS.get(name, frozenset()) for name in folders))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -61,6 +66,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    if not collection_path.is_relative_to(HERE):
+        return None
+    if collection_path.match("test_*.py") and not set(collection_path.relative_to(HERE).parts[:-1]) & NEEDS.keys():
+        raise pytest.UsageError(f"{collection_path} lies in no folder that says what it needs: {', '.join(NEEDS)}")
     needed, only = needs(collection_path), config.getoption("only")
     left_out = bool(needed & set(config.getoption("without")))
     other = only is not None and collection_path.suffix == ".py" and only not in needed

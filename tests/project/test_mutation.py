@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 TARGETS = runpy.run_path(str(ROOT / "mutation" / "run.py"))["TARGETS"]
 ALIVE = tomllib.loads((ROOT / "mutation" / "equivalent.toml").read_text(encoding="utf-8"))["alive"]
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import ambient
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -101,6 +102,6 @@ assert jax.numpy.ones(1).devices() == {elsewhere}
 def test_arrays_are_on_the_sessions_device_whatever_the_default_is() -> None:
     """In a process that has two; JAX counts them once, when it starts."""
     two = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
-    two["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    two["PYTHONPATH"] = os.pathsep.join([str(Path(ambient.__file__).parent), *sys.path])
     done = subprocess.run([sys.executable, "-c", ELSEWHERE], env=two, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

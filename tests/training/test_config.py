@@ -125,7 +125,7 @@ def test_a_new_kind_starts_its_table_afresh_and_a_left_out_one_is_the_default() 
 
 def test_none_is_the_digits() -> None:
     assert load_config() == load_config("digits")
-    assert set(read_table(Path(__file__).parent / "../training/twinspike_training/configs/digits.toml")) <= set(
+    assert set(read_table(Path(__file__).parents[2] / "training/twinspike_training/configs/digits.toml")) <= set(
         RunConfig.__struct_fields__
     )
 

@@ -27,7 +27,7 @@ from twinspike_conformance.strength import false_alarms
 from twinspike_conformance.strength.innocent import VARIANTS, InnocentBackend, InnocentSession
 from twinspike_conformance.strength.rounding import InnocentNumpy, Rules, innocent
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 GOLDEN = EXAMPLES / "golden"
 TEMPLATE = EXAMPLES / "lif_only" / "lif_only.py"
 

@@ -15,7 +15,7 @@ import torch
 import twinspike as ts
 from twinspike.reference.neuron import lif, lif_adjoint
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FLOAT32 = 4
 
 
@@ -64,8 +64,8 @@ def test_the_device_s_own_tests_are_selected(monkeypatch: pytest.MonkeyPatch, tm
     run = subprocess.run([*command, "--collect-only"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
     names = [line for line in run.stdout.splitlines() if "::" in line]
-    wanted = {"test_kernels_lif.py", "test_torch_ambient.py", "test_torch_device.py"}
-    assert {name.partition("::")[0].rpartition("/")[2] for name in names} == wanted
-    kernels = [name for name in names if "test_kernels_lif" in name]
+    wanted = {"tests/kernels/test_lif.py", "tests/torch/test_ambient.py", "tests/torch/test_device.py"}
+    assert {name.partition("::")[0] for name in names} == wanted
+    kernels = [name for name in names if "kernels" in name]
     assert len(kernels) > 50
     assert all("triton" in name and "numba" not in name for name in kernels)

@@ -10,7 +10,7 @@ import constraints
 import pytest
 from constraints import FILE, Pin, applying, differing, installed, refused, written
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 TEXT = FILE.read_text(encoding="utf-8")
 THREE = ["3.11", "3.12", "3.13"]
 

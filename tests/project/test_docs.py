@@ -14,7 +14,7 @@ import pytest
 import twinspike as ts
 from twinspike.operations import Nothing
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def python_of(page: str) -> str:
@@ -41,7 +41,7 @@ def test_contributing_installs_what_tests_and_lint_need_and_names_files_that_are
     names = re.findall(r"`([\w/]+(?:\.py|\.h|/))`", section)
     assert len(names) > 30
     assert [name for name in names if not any(f"/{path}".endswith(f"/{name.rstrip('/')}") for path in found)] == []
-    tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py"))
+    tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
     assert [name for name in re.findall(r"`(test_\w+)`", section) if f"def {name}(" not in tests] == []
 
 

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import unsteady_backends
 
 import twinspike as ts
 import twinspike_conformance
@@ -186,7 +187,7 @@ def test_what_pytest_does_not_come_to_is_left_out(tmp_path):
 
 
 def test_pytest_outlives_a_backend_that_ends_its_process(tmp_path):
-    with_tests = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])}
+    with_tests = {"PYTHONPATH": os.pathsep.join([str(Path(unsteady_backends.__file__).parent), os.environ.get("PYTHONPATH", "")])}
     status, told = through_pytest(tmp_path, "unsteady_backends:ending", "-k", "compose and rounded", env=with_tests)
     assert status == 1
     assert "error: the process that ran it was ended by SIGSEGV" in told

@@ -108,5 +108,5 @@ def test_an_operation_that_is_answered_for_some_inputs_alone_fails():
 
 @pytest.mark.parametrize("precision", ["f32-ieee", "f64"])
 def test_the_template_of_one_operation_claims_what_it_keeps(precision, monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "examples" / "lif_only"))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "examples" / "lif_only"))
     assert claims(ts.load("lif_only:backend"), precision).status == "pass"

@@ -13,7 +13,7 @@ import pytest
 import twinspike as ts
 from twinspike.clauses import BY_ID, CHAPTERS, CLAUSES, Level
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 GENERATOR = ROOT / "docs" / "generate.py"
 CITATION = re.compile(r"\b([A-Z]{2,3})-(\d+|\*)(?: to (?:[A-Z]{2,3}-)?(\d+))?")
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 NOTE = "import json, os, pathlib, signal, sys, time; note = lambda **f: pathlib.Path(sys.argv[1]).write_text(json.dumps(f));"
 TAKE = """import sys; sys.path.insert(0, {benchmarks!r}); import argparse, pathlib, time
 from gpu_parts import device_alone, Notes
@@ -487,6 +487,6 @@ def test_proofs_can_not_take_the_time_of_what_was_compiled(visit: ModuleType, tm
 
 def test_the_neuron_s_kernels_are_tested_on_the_device(visit: ModuleType, tmp_path: Path) -> None:
     (part,) = [part for part in visit.parts(options(tmp_path)) if part.name == "tests torch"]
-    assert part.command[-1].endswith("test_kernels_lif.py")
+    assert part.command[-1].endswith("kernels/test_lif.py")
     assert part.command[part.command.index("--device") + 1] == "cuda"
     assert "--on-device" in part.command

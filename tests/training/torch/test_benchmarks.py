@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_parts_that_measure_note_what_they_find(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

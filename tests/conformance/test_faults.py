@@ -39,7 +39,7 @@ WIDE = Profile("wide", cover=1.0, draws=40, fresh=True, derandomized=True, both_
 NO_BACKEND_ANSWERS_FOR = {"FAC-1", "ORT-1", "BN-7", *(c for c in CLAUSES if c.startswith(("INI-", "RND-", "SCH-")))}
 """Layouts, initial values, a metric, streams and schedules are computed by the specification itself."""
 IN_BF16_ALONE = {"PRE-2"}
-"""Its faults but one need a base in bf16-mixed: they are in test_torch_precision.py."""
+"""Its faults but one need a base in bf16-mixed: they are in torch/test_precision.py."""
 
 RARE = {"sur-sigmoid-overflow", "ort-qr-sign"}
 """Faults that few examples show; each has a test of its own below."""

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import unsteady_backends
 
 from twinspike_conformance.checks import CHECKS
 from twinspike_conformance.commands.command import main as suite
@@ -29,7 +30,7 @@ RUNS = {
 
 def begun(*words: str, **environment: str) -> subprocess.Popen[str]:
     """The suite in a group of its own, to which all signals come: who runs the tests in the background may have some ignored."""
-    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    path = os.pathsep.join([str(Path(unsteady_backends.__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     before = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS[1:]}
     before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

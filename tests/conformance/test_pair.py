@@ -27,7 +27,7 @@ from twinspike_conformance.run.opening import load
 from twinspike_conformance.run.profiles import PROFILES
 from twinspike_conformance.strength.innocent import PRECISION, VARIANTS, InnocentBackend
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SMOKE = PROFILES["smoke"]
 
 
