@@ -1,63 +1,64 @@
-"""The proof of agreement: it passes for equals, and it can fail."""
+"""`twinspike check`: the suite judges a run's own first steps; it passes for equals, and it can fail."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from training_runs import tiny
+from training_runs import TINY, tiny
 
-import twinspike as ts
-from twinspike.network import Branch, GlobalPool, Linear
+from twinspike import initial_state
+from twinspike.errors import SpecError
 from twinspike_training import agreement
-from twinspike_training.agreement import error_limit, relative_difference
+from twinspike_training.run import prepare
 
 
-def test_equal_backends_agree_exactly(tmp_path: Path) -> None:
-    rows = agreement.agreement("numpy", "numpy", tiny(tmp_path), steps=2)
-    assert {row.kind for row in rows} == {"spikes", "loss", "gradient", "state"}
-    assert {row.step for row in rows} == {1, 2}
-    assert all(row.difference == 0 for row in rows)
+def check(*words: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own: the suite's answer is another process's."""
+    sets = [word for change in TINY for word in ("--set", change)]
+    command = [sys.executable, "-m", "twinspike_training.cli", "check", *words, "digits", *sets]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-FAULTS = {
-    "spikes": ("stem.act", lambda value: 1 - value),
-    "loss": ("loss", lambda value: value * (1 + 1e-9)),
-    "gradient": ("stem.conv.U", lambda value: value * (1 + 1e-9)),
-    "state": ("stem.norm.var_snn", lambda value: value + 1e-9),
-}
+def test_the_first_steps_are_the_run_s(tmp_path: Path) -> None:
+    config = tiny(tmp_path)
+    setting, ready = agreement.first_steps(config, 2), prepare(config)
+    batches = list(ready.dataset.train_batches(config.seed, 0, 24))[:2]
+    assert len(setting.images) == len(setting.labels) == 2
+    for (images, labels), mine, its in zip(batches, setting.images, setting.labels, strict=True):
+        assert np.array_equal(images, mine)
+        assert np.array_equal(labels, its)
+    state = initial_state(ready.network, config.method, config.optimizer, seed=config.seed)
+    assert all(np.array_equal(setting.state[name], value) for name, value in state.items())
+    assert (setting.network, setting.method, setting.optimizer) == (ready.network, config.method, config.optimizer)
 
 
-@pytest.mark.parametrize("kind", FAULTS)
-def test_a_small_fault_in_any_quantity_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    name, spoil = FAULTS[kind]
-    real, calls = agreement._one_step, []
-
-    def second_is_faulty(*arguments: Any) -> Any:
-        found = real(*arguments)
-        calls.append(1)
-        if len(calls) == 2:
-            found[kind] = {**found[kind], name: spoil(found[kind][name])}
-        return found
-
-    monkeypatch.setattr(agreement, "_one_step", second_is_faulty)
-    rows = agreement.agreement("numpy", "numpy", tiny(tmp_path))
-    assert [(row.kind, row.name) for row in rows if not row.agrees] == [(kind, name)]
+@pytest.mark.parametrize("steps", [0, 5])
+def test_steps_beyond_an_epoch_are_refused(tmp_path: Path, steps: int) -> None:
+    with pytest.raises(SpecError, match=r"^steps: expected "):
+        agreement.first_steps(tiny(tmp_path), steps)
 
 
-def test_relative_difference() -> None:
-    assert relative_difference(np.zeros(3), np.zeros(3)) == 0
-    assert relative_difference(np.array([1.0, 4.0]), np.array([1.0, 3.0])) == 0.25
-    assert np.isnan(relative_difference(np.array([np.nan]), np.array([1.0])))
-    assert not agreement.Row(step=1, kind="loss", name="", difference=float("nan"), limit=1.0).agrees
+def test_right_backends_agree_and_a_faulty_one_does_not() -> None:
+    right = check("numpy", "mutant:fac-sign-by-first", "--steps", "2")
+    assert right.returncode == 0, right.stdout + right.stderr
+    assert "comparisons of 2 steps of digits_cnn in f64; nearest to its bound" in right.stdout
+    wrong = check("numpy", "mutant:opt-sigma-frozen")
+    assert wrong.returncode == 1, wrong.stderr
+    assert "sigma_snn" in wrong.stdout
+    assert "OPT-2" in wrong.stdout
 
 
-def test_the_limit_counts_roundings() -> None:
-    network = ts.network("digits_cnn", width=2)
-    assert error_limit(network, 2, 16) < error_limit(network, 4, 16) < error_limit(network, 4, 64)
-    layers = (GlobalPool(name="p", input="input"), Linear(name="l", input="p", out_features=7))
-    small = ts.Network(name="small", input_shape=(3, 4, 4), layers=layers, exits=(Branch(feature="p", head="l"),))
-    # Pooling counts T; the linear layer its sums over 3 inputs, 7 outputs and T B places, and composing at rank 3.
-    assert error_limit(small, 2, 5) == (2 + (3 + 7 + 2 * 5 + 3)) * 2.0**-53
+def test_a_backend_against_itself_proves_nothing() -> None:
+    same = check("numpy", "numpy")
+    assert same.returncode == 2
+    assert same.stderr.startswith("error: cross: expected two backends")
+
+
+def test_without_the_suite_a_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agreement, "_NEEDS", "a_package_that_is_not_there")
+    with pytest.raises(SpecError, match=r"pip install a_package_that_is_not_there$"):
+        agreement.agreement("numpy", "torch", tiny(tmp_path))

@@ -11,7 +11,6 @@ from rich.table import Table
 from twinspike.cost import Cost
 from twinspike.network import Network
 from twinspike.registry import Availability
-from twinspike_training.agreement import Row as AgreementRow
 from twinspike_training.checkpoint import Header
 from twinspike_training.compare import Row as ComparisonRow
 from twinspike_training.config import RunConfig
@@ -112,32 +111,3 @@ def show_comparison(console: Console, rows: Sequence[ComparisonRow]) -> None:
         loss = f"{row.loss:.4f}" if row.loss is not None else "-"
         table.add_row(row.label, f"{row.steps:,}", loss, *shares, speed, first, f"{row.relative:.2g}")
     console.print(table, markup=False)
-
-
-def show_agreement(console: Console, first: str, second: str, rows: Sequence[AgreementRow], every: bool) -> None:
-    """What two backends computed from one state; the worst of each kind, or everything."""
-    shown = list(rows) if every else _worst(rows)
-    columns = ("difference", "limit", "compared")
-    table = _table("step", "kind", "quantity", *columns, "agrees", right=columns)
-    for row in shown:
-        count = sum(1 for r in rows if (r.step, r.kind) == (row.step, row.kind))
-        difference = f"{row.difference:.0f} spikes" if row.kind == "spikes" else f"{row.difference:.2e}"
-        limit = "0 spikes" if row.kind == "spikes" else f"{row.limit:.2e}"
-        name = row.name if every else f"worst: {row.name}"
-        table.add_row(
-            str(row.step), row.kind, name, difference, limit, "" if every else str(count), "yes" if row.agrees else "NO"
-        )
-    console.print(table, markup=False)
-    failed = sum(not row.agrees for row in rows)
-    verdict = f"agree in all {len(rows)} comparisons" if not failed else f"differ in {failed} of {len(rows)} comparisons"
-    _say(console, f"{first} and {second} {verdict}")
-
-
-def _worst(rows: Sequence[AgreementRow]) -> list[AgreementRow]:
-    """Every failure, and of each step and kind the largest difference otherwise."""
-    kept = []
-    for key in dict.fromkeys((row.step, row.kind) for row in rows):
-        group = [row for row in rows if (row.step, row.kind) == key]
-        failed = [row for row in group if not row.agrees]
-        kept += failed or [max(group, key=lambda row: row.difference)]
-    return kept

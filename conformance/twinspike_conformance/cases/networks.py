@@ -28,7 +28,8 @@ from twinspike.config import (
     encode,
 )
 from twinspike.network import Activation, Add, AvgPool, Branch, Conv, GlobalPool, Linear, Network, Norm
-from twinspike.parameters import STEP, State, initial_state
+from twinspike.parameters import STEP, initial_state
+from twinspike.setting import Setting
 from twinspike.zoo import network
 from twinspike_conformance.cases.base import Example
 from twinspike_conformance.cases.pairwise import pairwise
@@ -176,17 +177,6 @@ FAMILIES = ("normal", "sparse", "ties")
 
 class _Wrapped(msgspec.Struct):
     optimizer: Optimizer
-
-
-class Setting(msgspec.Struct, frozen=True):
-    """One network, method and optimizer with a state and batches."""
-
-    network: Network
-    method: Method
-    optimizer: Optimizer
-    state: State
-    images: tuple[NDArray[Any], ...]
-    labels: tuple[NDArray[np.int64], ...]
 
 
 def setting(example: Example, form: str, batches: int = 1) -> Setting:

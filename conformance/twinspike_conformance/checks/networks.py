@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from twinspike.config import SGD, TWINS, AdamW, Optimizer, Penalty, Retract, Twin
 from twinspike.parameters import STEP, check_state, decays, is_factored, layout, slots
 from twinspike.precision import PRECISIONS, Precision
+from twinspike.setting import Setting
 from twinspike_conformance.bounds.finding import Finding, Rung, compare, holds
 from twinspike_conformance.bounds.tracked import Tracked, stack
 from twinspike_conformance.cases.base import Example
-from twinspike_conformance.cases.networks import BUCKETS, CONFIGS, FAMILIES, PINNED, Setting
+from twinspike_conformance.cases.networks import BUCKETS, CONFIGS, FAMILIES, PINNED
 from twinspike_conformance.checks.base import Bench, Check, Space, refusal
 from twinspike_conformance.checks.programs import counts, depths, ends_of, opened, path, taps_of, terms_of
 from twinspike_conformance.checks.statistics import statistics

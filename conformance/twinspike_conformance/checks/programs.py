@@ -13,10 +13,11 @@ from twinspike.backend import Program
 from twinspike.config import Twin
 from twinspike.network import INPUT, Network, inputs_of
 from twinspike.precision import PRECISIONS, Precision
+from twinspike.setting import Setting
 from twinspike_conformance.bounds.finding import Finding, compare
 from twinspike_conformance.bounds.tracked import Tracked, stack
 from twinspike_conformance.cases.base import Example
-from twinspike_conformance.cases.networks import Setting, setting
+from twinspike_conformance.cases.networks import setting
 from twinspike_conformance.checks.base import Bench
 from twinspike_conformance.judges import networks as taps
 from twinspike_conformance.judges.operations import roundoff_of

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from twinspike.backend import Session
 from twinspike.config import TWINS, BatchNorm
 from twinspike.network import INPUT, Activation, Network, Norm, inputs_of
+from twinspike.setting import Setting
 from twinspike_conformance.bounds.finding import Finding, compare
 from twinspike_conformance.bounds.tracked import Tracked
 from twinspike_conformance.cases.base import Example
-from twinspike_conformance.cases.networks import Setting
 from twinspike_conformance.checks.base import Bench
 from twinspike_conformance.checks.programs import depths, ends_of, opened, path, taps_of, terms_of
 from twinspike_conformance.judges import networks as taps

@@ -15,11 +15,12 @@ from twinspike.config import Retract
 from twinspike.parameters import STEP, decays, layout, slots
 from twinspike.precision import PRECISIONS
 from twinspike.reference import factorization
+from twinspike.setting import Setting
 from twinspike_conformance.bounds.finding import Finding, Rung, compare
 from twinspike_conformance.bounds.spectral import moved_by
 from twinspike_conformance.bounds.tracked import Tracked
 from twinspike_conformance.cases.base import Example
-from twinspike_conformance.cases.networks import BUCKETS, CONFIGS, FAMILIES, NARROW, PINNED, Setting
+from twinspike_conformance.cases.networks import BUCKETS, CONFIGS, FAMILIES, NARROW, PINNED
 from twinspike_conformance.checks.base import Bench, Check, Space
 from twinspike_conformance.checks.programs import ends_of, opened, predicted, taps_of
 from twinspike_conformance.judges.operations import roundoff_of

@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from twinspike.errors import SpecError, refuse
+from twinspike.setting import read as read_setting
 from twinspike_conformance.cases.base import from_digest
 from twinspike_conformance.checks import CHECKS, Bench, Check
 from twinspike_conformance.commands import cross
@@ -127,7 +128,12 @@ def _cross(interrupts: Interrupts, words: list[str]) -> int:
     parser.add_argument("second", help="likewise; options that end in -b are about it")
     _second(parser)
     _choose(parser)
+    parser.add_argument(
+        "--on", default=None, metavar="FILE", help="steps of this network, state and batches (.npz) in place of the suite's"
+    )
     given = parser.parse_args(words)
+    if given.on is not None:
+        return _on(given, interrupts)
     started, chosen, pair = time.time(), profile(given.profile), _pair(given, given.first, given.second)
     options = opening.Options(backend=given.first, precision=given.precision, profile=given.profile, seed=given.seed)
     opening.known(options, given.report)
@@ -154,6 +160,24 @@ def _cross(interrupts: Interrupts, words: list[str]) -> int:
                 opening.keep(report(), given.report)
             _tell(given.report, record)
     return interrupts.status(_close(report(), given.report))
+
+
+def _on(given: argparse.Namespace, interrupts: Interrupts) -> int:
+    """Steps of one setting: what differs, or how near the two are to what their own inputs demand of each."""
+    setting = read_setting(given.on)
+    pair = _pair(given, given.first, given.second)
+    with interrupts.part():
+        findings = cross.through(pair, setting)
+        wrong = [finding for finding in findings if not finding.ok]
+        for finding in wrong:
+            print(f"{finding.sentence()} [{', '.join(finding.clauses)}]")
+        steps = f"{len(setting.images)} step{'s' * (len(setting.images) > 1)}"
+        worst = max(findings, key=lambda finding: finding.ratio)
+        verdict = f"differ in {len(wrong)}" if wrong else f"agree in all {len(findings)}"
+        near = "" if wrong else f"; nearest to its bound, at {worst.ratio:.3g} of it: {worst.quantity}"
+        print(f"{pair.name} {verdict} comparisons of {steps} of {setting.network.name} in {given.precision}{near}")
+        return 1 if wrong else 0
+    return interrupts.status(3)
 
 
 def _second(parser: argparse.ArgumentParser) -> None:

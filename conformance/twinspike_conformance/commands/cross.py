@@ -22,9 +22,10 @@ from twinspike.backend import Capabilities, Session
 from twinspike.errors import refuse, require
 from twinspike.parameters import STEP, State
 from twinspike.precision import PRECISIONS
+from twinspike.setting import Setting
 from twinspike_conformance.bounds.finding import Compared, Finding, compare, holds
 from twinspike_conformance.cases import CASES, Example, materialize
-from twinspike_conformance.cases.networks import Setting, setting
+from twinspike_conformance.cases.networks import setting
 from twinspike_conformance.checks import CHECKS, Bench, Check
 from twinspike_conformance.judges import certificates
 from twinspike_conformance.judges.operations import roundoff_of
@@ -218,10 +219,14 @@ def _sequences(pair: Pair, example: Example, ones: Found, others: Found) -> Iter
 
 def _steps(pair: Pair, bench: Bench, example: Example) -> list[Finding]:
     """Steps of training, each from a common state, agree layer by layer, in loss, gradients, statistics, slots and parameters."""
-    s = setting(example, PRECISIONS[bench.session.precision].storage, STEPS)
+    return through(pair, setting(example, PRECISIONS[bench.session.precision].storage, STEPS))
+
+
+def through(pair: Pair, s: Setting) -> list[Finding]:
+    """What is found from batch to batch, each time from the state that the first backend came to; it ends where they differ."""
     state = s.state
     found: list[Finding] = []
-    for k in range(STEPS):
+    for k in range(len(s.images)):
         at = msgspec.structs.replace(s, state=state, images=s.images[k : k + 1], labels=s.labels[k : k + 1])
         for name in FLOW:
             for finding in _paired(pair, *_asked(pair, CHECKS[f"network[{name}]"], at)):
@@ -229,7 +234,7 @@ def _steps(pair: Pair, bench: Bench, example: Example) -> list[Finding]:
                 found.append(msgspec.structs.replace(finding, told=told, compared=None))
             if not all(finding.ok for finding in found):
                 return found
-        after = _trained(bench, at)
+        after = _trained(pair.a, at)
         state = {name: value if value.dtype.kind == "i" else value.astype(np.float64) for name, value in after.items()}
     return found
 

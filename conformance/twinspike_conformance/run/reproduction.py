@@ -11,6 +11,7 @@ import numpy as np
 from twinspike.config import encode
 from twinspike.operations import OPERATIONS, Operation
 from twinspike.precision import PRECISIONS
+from twinspike.setting import write
 from twinspike_conformance.cases import CASES, Example, materialize
 from twinspike_conformance.cases.networks import setting
 from twinspike_conformance.checks.base import Bench
@@ -96,7 +97,8 @@ optimizer = decode({optimizer}, {constants!r})
 RATE = 0.125
 with np.load(Path(__file__).with_suffix(".npz")) as file:
     state = dict(file)
-images, labels = state.pop("images"), state.pop("labels")
+images, labels = state.pop("images")[0], state.pop("labels")[0]
+del state["config"]
 
 
 def arrays(trace, gradients, after, evaluation, numpy=np.array):
@@ -145,7 +147,7 @@ def write_network(folder: Path, bench: Bench, example: Example, *others: Bench) 
     name = f"network-{hashlib.blake2b(example.digest().encode(), digest_size=4).hexdigest()}"
     script, numbers = folder / f"{name}.py", folder / f"{name}.npz"
     folder.mkdir(parents=True, exist_ok=True)
-    np.savez(numbers, allow_pickle=False, **s.state, images=s.images[0], labels=s.labels[0])
+    write(numbers, s)
     described = {"network": encode(s.network), "method": encode(s.method), "constants": encode(s.optimizer)}
     parts = [_NETWORK.format(optimizer=type(s.optimizer).__name__, **described)]
     for side in (bench, *others):

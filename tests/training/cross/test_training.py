@@ -25,9 +25,6 @@ def test_a_run_goes_through_three_backends(tmp_path: Path) -> None:
         assert (header.backend, header.epoch) == (backend, epochs)
     ours, theirs = lines(folder), lines(whole)
     assert [line["step"] for line in ours] == [line["step"] for line in theirs]
-    # The first loss is that of one forward pass, to which the derived limit of one step applies.
-    limit = agreement.error_limit(header.network, 2, 24)
-    assert abs(ours[0]["loss"] - theirs[0]["loss"]) <= limit * abs(theirs[0]["loss"])
 
 
 def test_each_backend_evaluates_a_checkpoint_alike(tmp_path: Path) -> None:
@@ -47,8 +44,7 @@ def test_each_backend_evaluates_a_checkpoint_alike(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("other", ["torch", "jax"])
 def test_backends_agree_with_the_reference(other: str) -> None:
-    rows = agreement.agreement("numpy", other, load_config("digits", [*TINY, f"name={other}"]), steps=2)
-    assert [row for row in rows if not row.agrees] == []
+    assert agreement.agreement("numpy", other, load_config("digits", [*TINY, f"name={other}"]), steps=2) == 0
 
 
 @pytest.mark.parametrize("by", ["polar", "qr"])
