@@ -18,9 +18,8 @@ from jax import Array
 from numpy.typing import NDArray
 
 from twinspike.backend import Evaluation, Metrics
-from twinspike.checks import check_batch, check_images
+from twinspike.checks import check_batch, check_images, check_rate
 from twinspike.config import TWINS, Method, Optimizer, Penalty, Retract, Twin
-from twinspike.errors import require
 from twinspike.network import Network, infer_shapes
 from twinspike.parameters import STEP, check_state, layout, slots
 from twinspike_jax import factorization, losses
@@ -126,8 +125,7 @@ class JaxProgram:
             SpecError: the batch or the learning rate does not fit.
         """
         check_batch(self._network, self._method, images, labels)
-        fits = math.isfinite(learning_rate) and learning_rate >= 0
-        require(fits, "learning_rate", expected="a finite number >= 0", got=learning_rate)
+        check_rate(learning_rate)
         with arithmetic(self._casts.storage, self._device):
             batch = self._put(images), self._put(labels, "int32"), self._put(np.asarray(learning_rate))
             params, statistics, slots_after, metrics = self._update(*state[:3], *batch)

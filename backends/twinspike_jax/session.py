@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 import twinspike
 from twinspike.backend import Capabilities
-from twinspike.checks import check_claim, check_finite, check_operation
+from twinspike.checks import check_claim, check_cotangents, check_differentiable, check_finite, check_operation, shapes_of
 from twinspike.config import Method, Optimizer
-from twinspike.errors import refuse, require
+from twinspike.errors import require
 from twinspike.network import Network
 from twinspike.operations import OPERATIONS, operation
 from twinspike.precision import PRECISIONS
@@ -164,17 +164,11 @@ class JaxSession:
             SpecError: config, inputs or cotangents don't fit the row, or it has no gradient.
         """
         _check(operation, config, inputs)
-        row = OPERATIONS[operation]
-        if not row.differentiable:
-            raise refuse(f"{operation} gradient", expected="an operation with differentiable inputs", got=operation)
+        check_differentiable(operation)
         with arithmetic(self._casts.storage, self._placed):
             shapes = jax.eval_shape(lambda a: _forward(operation, config, self._casts, a), dict(inputs))
-            for name, g in cotangents.items():
-                what = f"{operation} cotangent {name}"
-                require(name in row.cotangents, what, expected=f"one of {', '.join(row.cotangents)}", got=name)
-                require(g.shape == shapes[name].shape, what, expected=f"shape {shapes[name].shape}", got=g.shape)
-                floating = jnp.issubdtype(g.dtype, jnp.floating)
-                require(floating, what, expected=self._casts.storage, got=g.dtype.name)
+            floating = {name: bool(jnp.issubdtype(g.dtype, jnp.floating)) for name, g in cotangents.items()}
+            check_cotangents(operation, shapes_of(cotangents), floating, shapes_of(shapes))
             outputs, gradients = self._run(_vjp, operation, config, dict(inputs), dict(cotangents))
             return dict(outputs), dict(gradients)
 
@@ -214,7 +208,7 @@ def _check(name: str, config: Any, inputs: Mapping[str, Array]) -> None:
         fits = isinstance(value, jax.Array)
         require(fits, f"{name}.{key}", expected="an array of this session", got=type(value).__name__)
     floating = {key: bool(jnp.issubdtype(value.dtype, jnp.floating)) for key, value in inputs.items()}
-    check_operation(name, config, {key: value.shape for key, value in inputs.items()}, floating)
+    check_operation(name, config, shapes_of(inputs), floating)
 
 
 def _forward(name: str, config: Any, casts: Policy, inputs: Arrays) -> Arrays:

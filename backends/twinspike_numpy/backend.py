@@ -6,7 +6,6 @@ never modified and never aliased by what comes out.
 
 from __future__ import annotations
 
-import math
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,9 +16,19 @@ from numpy.typing import NDArray
 
 import twinspike
 from twinspike.backend import Capabilities, Evaluation, Metrics
-from twinspike.checks import check_batch, check_claim, check_finite, check_images, check_operation
+from twinspike.checks import (
+    check_batch,
+    check_claim,
+    check_cotangents,
+    check_differentiable,
+    check_finite,
+    check_images,
+    check_operation,
+    check_rate,
+    shapes_of,
+)
 from twinspike.config import Method, Optimizer
-from twinspike.errors import refuse, require
+from twinspike.errors import require
 from twinspike.network import Network
 from twinspike.operations import OPERATIONS, operation
 from twinspike.parameters import State, check_state, layout
@@ -101,15 +110,12 @@ class NumpySession:
             SpecError: config, inputs or cotangents don't fit the row, or it has no gradient.
         """
         outputs = self.forward(operation, config, inputs)
-        row = OPERATIONS[operation]
-        if row.adjoint is None:
-            raise refuse(f"{operation} gradient", expected="an operation with differentiable inputs", got=operation)
-        for name, g in cotangents.items():
-            what = f"{operation} cotangent {name}"
-            require(name in row.cotangents, what, expected=f"one of {', '.join(row.cotangents)}", got=name)
-            require(g.shape == outputs[name].shape, what, expected=f"shape {outputs[name].shape}", got=g.shape)
-            require(g.dtype == np.float64, what, expected="float64", got=str(g.dtype))
-        return outputs, dict(row.adjoint(config, inputs, cotangents))
+        check_differentiable(operation)
+        shapes, floating = shapes_of(cotangents), {name: g.dtype == np.float64 for name, g in cotangents.items()}
+        check_cotangents(operation, shapes, floating, shapes_of(outputs), "float64")
+        adjoint = OPERATIONS[operation].adjoint
+        assert adjoint is not None
+        return outputs, dict(adjoint(config, inputs, cotangents))
 
     def program(self, network: Network, method: Method, optimizer: Optimizer, *, recompute: bool = False) -> NumpyProgram:
         """The network, ready to train; `recompute` changes no result, and nothing here."""
@@ -140,8 +146,7 @@ class NumpyProgram:
     def train_step(self, state: State, images: NDArray[Any], labels: NDArray[Any], learning_rate: float) -> tuple[State, Metrics]:
         """One optimizer step on one batch, and a retraction where due; SpecError if the batch does not fit."""
         check_batch(self._network, self._method, images, labels)
-        fits = math.isfinite(learning_rate) and learning_rate >= 0
-        require(fits, "learning_rate", expected="a finite number >= 0", got=learning_rate)
+        check_rate(learning_rate)
         after, metrics = step.train_step(self._network, self._method, self._optimizer, state, images, labels, learning_rate)
         # one memory layout whatever made the array: BLAS rounds differently by layout, and a resumed run must not
         return {name: _stored(value) for name, value in after.items()}, metrics
@@ -185,5 +190,5 @@ def _check(name: str, config: Any, inputs: Mapping[str, Tensor]) -> None:
         require(isinstance(value, np.ndarray), what, expected="an array of this session", got=type(value).__name__)
         require(value.dtype in (np.float64, np.int64), what, expected="float64 or int64", got=str(value.dtype))
     floating = {key: value.dtype.kind == "f" for key, value in inputs.items()}
-    check_operation(name, config, {key: value.shape for key, value in inputs.items()}, floating)
+    check_operation(name, config, shapes_of(inputs), floating)
     check_finite(name, lambda key: bool(np.isfinite(inputs[key]).all()))

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from twinspike.backend import Evaluation, Metrics
-from twinspike.checks import check_batch, check_images
+from twinspike.checks import check_batch, check_images, check_rate
 from twinspike.config import Method, Optimizer, Penalty, Retract, Twin
 from twinspike.errors import require
 from twinspike.network import Network, infer_shapes
@@ -112,8 +112,7 @@ class TorchProgram:
         """
         _check_fresh(state)
         check_batch(self._network, self._method, images, labels)
-        fits = math.isfinite(learning_rate) and learning_rate >= 0
-        require(fits, "learning_rate", expected="a finite number >= 0", got=learning_rate)
+        check_rate(learning_rate)
         with arithmetic(self._precision), compiler_warnings_ignored():
             gradients, metrics = self._gradients(state.parameters, state.statistics, images, labels)
             state.spent = True

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from twinspike.checks import check_finite, check_operation
+from twinspike.checks import check_cotangents, check_differentiable, check_finite, check_operation, shapes_of
 from twinspike.config import Method, Optimizer
-from twinspike.errors import refuse, require
+from twinspike.errors import require
 from twinspike.network import Network
 from twinspike.operations import OPERATIONS, operation
 from twinspike.parameters import slots
@@ -77,20 +77,14 @@ class TorchSession:
         """
         self._check(operation, config, inputs)
         row = OPERATIONS[operation]
-        if row.adjoint is None:
-            raise refuse(f"{operation} gradient", expected="an operation with differentiable inputs", got=operation)
-        for name in cotangents:
-            what = f"{operation} cotangent {name}"
-            require(name in row.cotangents, what, expected=f"one of {', '.join(row.cotangents)}", got=name)
+        check_differentiable(operation)
         asked = [k for k in row.differentiable if k in inputs]
         with arithmetic(self.precision, gradients=True), compiler_warnings_ignored():
             leaves = {k: _own(v).requires_grad_(k in row.differentiable) for k, v in inputs.items()}
             outputs = self._function(operation, config, leaves)(leaves)
+            floating = {k: g.is_floating_point() for k, g in cotangents.items()}
+            check_cotangents(operation, shapes_of(cotangents), floating, shapes_of(outputs))
             seeds = {k: g for k, g in cotangents.items() if outputs[k].requires_grad}
-            for name, g in cotangents.items():
-                shape = tuple(outputs[name].shape)
-                fits = g.shape == shape and g.is_floating_point()
-                require(fits, f"{operation} cotangent {name}", expected=f"floats of shape {shape}", got=tuple(g.shape))
             found = _gradients(
                 [outputs[k] for k in seeds], [leaves[k] for k in asked], [g.to(outputs[k].dtype) for k, g in seeds.items()]
             )
@@ -117,7 +111,7 @@ class TorchSession:
             got = str(value.device) if isinstance(value, Tensor) else type(value).__name__
             require(ours, f"{name}.{key}", expected=f"a tensor on {self._device}", got=got)
         floating = {key: value.is_floating_point() for key, value in inputs.items()}
-        check_operation(name, config, {key: tuple(value.shape) for key, value in inputs.items()}, floating)
+        check_operation(name, config, shapes_of(inputs), floating)
 
     def _function(self, name: str, config: Any, inputs: Inputs) -> Callable[[Inputs], Tensors]:
         """The operation on its inputs, compiled for their shapes in a compiled session."""

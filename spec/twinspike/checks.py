@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,6 +20,11 @@ _WHOLE = {"labels", "step"}
 """Inputs of operations that are integers; all others are floats."""
 _FINITE = {"factorize": ("kernel",), "retract": ("U", "V")}
 """Inputs of operations that have no answer for NaN or infinity; all others compute with them."""
+
+
+def shapes_of(arrays: Mapping[str, Any]) -> dict[str, Shape]:
+    """Name -> shape, of arrays of any library."""
+    return {name: tuple(value.shape) for name, value in arrays.items()}
 
 
 def check_operation(name: str, config: Any, shapes: Mapping[str, Shape], floating: Mapping[str, bool]) -> None:
@@ -93,6 +99,48 @@ def check_finite(name: str, finite: Callable[[str], bool]) -> None:
     """
     for key in _FINITE.get(name, ()):
         require(finite(key), f"{name}.{key}", expected="finite values", got="NaN or infinity")
+
+
+def check_differentiable(name: str) -> None:
+    """Refuse to take gradients of an operation that has none.
+
+    Raises:
+        SpecError: it has no adjoint.
+    """
+    require(operation(name).adjoint is not None, f"{name} gradient", expected="an operation with differentiable inputs", got=name)
+
+
+def check_cotangents(
+    name: str, shapes: Mapping[str, Shape], floating: Mapping[str, bool], outputs: Mapping[str, Shape], form: str = "a float"
+) -> None:
+    """Refuse cotangents that do not fit an operation's outputs.
+
+    Args:
+        name: of the operation.
+        shapes: cotangent -> shape.
+        floating: cotangent -> whether its dtype is one that the backend takes.
+        outputs: output -> shape.
+        form: that dtype, in words.
+
+    Raises:
+        SpecError: a cotangent of no output that has one, of another shape or dtype.
+    """
+    known = operation(name).cotangents
+    for key, shape in shapes.items():
+        what = f"{name} cotangent {key}"
+        require(key in known, what, expected=f"one of {', '.join(known)}", got=key)
+        require(shape == outputs[key], what, expected=f"shape {outputs[key]}", got=shape)
+        require(floating[key], what, expected=f"{form} of shape {shape}", got="another dtype")
+
+
+def check_rate(learning_rate: float) -> None:
+    """Refuse a learning rate that is none.
+
+    Raises:
+        SpecError: negative, infinite or NaN.
+    """
+    fits = math.isfinite(learning_rate) and learning_rate >= 0
+    require(fits, "learning_rate", expected="a finite number >= 0", got=learning_rate)
 
 
 def check_images(network: Network, method: Method, images: NDArray[np.generic]) -> int:

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 import twinspike as ts
-from twinspike.checks import check_batch, check_claim, check_images, check_operation
+from twinspike.checks import (
+    check_batch,
+    check_claim,
+    check_cotangents,
+    check_differentiable,
+    check_images,
+    check_operation,
+    check_rate,
+)
+from twinspike.errors import SpecError
 from twinspike.operations import Composition, Pooling
 
 LETTERS = {"T": 2, "B": 3, "C": 4, "K": 5, "N": 6, "S": 7, "O": 8, "I": 9, "F": 10, "H": 11, "W": 12, "m": 13, "n": 14, "r": 15}
@@ -193,3 +202,28 @@ def test_what_is_not_claimed_is_refused(asked: tuple[str, str, bool], line: str)
     with pytest.raises(ts.SpecError) as refused:
         check_claim("own", CLAIMED, *asked)
     assert str(refused.value) == line
+
+
+@pytest.mark.parametrize("rate", [-1e-9, float("nan"), float("inf")])
+def test_a_learning_rate_that_is_none_is_refused(rate: float) -> None:
+    with pytest.raises(SpecError, match=r"^learning_rate: expected a finite number >= 0, got "):
+        check_rate(rate)
+    check_rate(0.0)
+
+
+def test_cotangents_that_do_not_fit_are_refused() -> None:
+    outputs = {"s": (3, 2), "u": (3, 2)}
+    check_cotangents("lif", {"s": (3, 2)}, {"s": True}, outputs)
+    for key, shape, floating, told in (
+        ("x", (3, 2), True, "lif cotangent x: expected one of "),
+        ("s", (3,), True, r"lif cotangent s: expected shape \(3, 2\), got \(3,\)"),
+        ("s", (3, 2), False, r"lif cotangent s: expected a float of shape \(3, 2\), got another dtype"),
+    ):
+        with pytest.raises(SpecError, match=told):
+            check_cotangents("lif", {key: shape}, {key: floating}, outputs)
+
+
+def test_an_operation_without_gradients_has_no_adjoint() -> None:
+    check_differentiable("lif")
+    with pytest.raises(SpecError, match="factorize gradient: expected an operation with differentiable inputs"):
+        check_differentiable("factorize")
