@@ -47,3 +47,13 @@ def test_what_cannot_be_certified_is_an_error_of_one_line(words, text, capsys):
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert text in error
+
+
+def test_several_networks_leave_a_report_each_and_a_fault_in_one_is_a_failure(tmp_path, capsys):
+    words = ["certify", "digits_cnn", "resnet20", "--width", "2", "--precision", "f64", "--report", str(tmp_path)]
+    assert suite([*words, "--backend", "mutant:lay-add-shortcut-cut"]) == 1
+    found = {path.parent.name: read(path) for path in tmp_path.glob("*/report.json")}
+    failed = {name: any(record.status == "fail" for record in report.records) for name, report in found.items()}
+    assert failed == {"digits_cnn": False, "resnet20": True}
+    assert suite(["certify", "digits_cnn", "no_such_network", "--backend", "numpy", "--precision", "f64"]) == 2
+    assert "no_such_network" in capsys.readouterr().err

@@ -17,30 +17,34 @@ import msgspec
 
 from twinspike.config import SGD, Method, decode, encode
 from twinspike.errors import SpecError, require
+from twinspike.zoo import ZOO
 from twinspike_conformance.cases.networks import build
-from twinspike_conformance.checks import CHECKS, Check
+from twinspike_conformance.checks import CHECKS, Bench, Check
 from twinspike_conformance.checks.base import Space
 from twinspike_conformance.report.record import Record
 from twinspike_conformance.run import opening
 from twinspike_conformance.run.profiles import PROFILES
 from twinspike_conformance.run.runner import left_out, run_check
 
+ALL = "all"
+"""In the place of a network: every structure of the zoo, as before a release."""
+
 PARTS = ("layers", "gradients", "loss", "statistics", "update", "evaluation")
 """The checks of networks that start from the backend's own values, and so stay sharp at any depth."""
 
 
 def main(words: list[str]) -> int:
-    """Print what each check found on the one network; 0 if all passed.
+    """Print what each check found on each network; 0 if all passed, else the worst of what they ended with.
 
     Raises:
         SpecError: network, method or backend is not there or does not fit.
     """
     parser = argparse.ArgumentParser(
         prog="twinspike_conformance certify",
-        description="Certify one joint step of a network at its real size, layer by layer.",
+        description="Certify one joint step of networks at their real size, layer by layer.",
         allow_abbrev=False,
     )
-    parser.add_argument("network", help="a name of the zoo")
+    parser.add_argument("networks", nargs="+", metavar="network", help=f"a name of the zoo, or `{ALL}`")
     parser.add_argument("--backend", required=True)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="f32-ieee")
@@ -49,18 +53,32 @@ def main(words: list[str]) -> int:
     parser.add_argument("--width", type=int, default=None, help="channels of the first stage; the network's own if not given")
     parser.add_argument("--config", default=None, help="TOML file whose table `method` is used; the paper's method if not given")
     parser.add_argument("--seed", type=int, default=0, help="of parameters, images and labels")
-    parser.add_argument("--report", default=None, help="folder for report.json, junit.xml, report.html and badges")
+    report = "folder for report.json, junit.xml, report.html and badges; of several networks, one for each in it"
+    parser.add_argument("--report", default=None, help=report)
     given = parser.parse_args(words)
     require(given.batch >= 2, "--batch", expected="a whole number >= 2", got=given.batch)
     method = _method(given.config)
-    arguments = {"name": given.network} | ({} if given.width is None else {"width": given.width})
-    network = build(arguments)
+    names = list(dict.fromkeys(name for word in given.networks for name in (ZOO if word == ALL else (word,))))
+    width = {} if given.width is None else {"width": given.width}
+    described = [{"name": name} | width for name in names]
+    for arguments in described:
+        build(arguments)  # before the first of them takes its time
     options = opening.Options(
         backend=given.backend, device=given.device, precision=given.precision, compiled=given.compiled, seed=given.seed
     )
-    opening.known(options, given.report)
-    bench, started = opening.bench(options), time.time()
-    what = f"certify {network.name}, B = {given.batch}, T = {method.time_steps}, input {network.input_shape}"
+    bench = opening.bench(options)
+    folders = [given.report if len(names) == 1 or given.report is None else str(Path(given.report) / name) for name in names]
+    for folder in folders:
+        opening.known(options, folder)
+    return max(_certify(bench, options, a, method, given.batch, f) for a, f in zip(described, folders, strict=True))
+
+
+def _certify(
+    bench: Bench, options: opening.Options, arguments: dict[str, Any], method: Method, batch: int, folder: str | None
+) -> int:
+    """One network: its exit status."""
+    network, started = build(arguments), time.time()
+    what = f"certify {network.name}, B = {batch}, T = {method.time_steps}, input {network.input_shape}"
     print("\n".join([*opening.lines(opening.side(bench), options)[:-1], what]), flush=True)
     config = {"network": arguments, "method": encode(method), "optimizer": encode(SGD(momentum=0.9))}
     records: list[Record] = []
@@ -68,13 +86,13 @@ def main(words: list[str]) -> int:
         if check.id not in {f"network[{part}]" for part in PARTS}:
             records.append(left_out(check, "not part of a certificate of one network"))
             continue
-        records.append(run_check(at(check, config, given.batch), bench, PROFILES["smoke"], given.seed))
+        records.append(run_check(at(check, config, batch), bench, PROFILES["smoke"], options.seed))
         r = records[-1]
         worst = f"worst error/bound {r.worst_ratio:.3g}" if r.comparisons else r.reason
         print(f"{r.id}: {r.status}, {r.comparisons} comparisons, {worst}, {r.seconds:.0f} s", flush=True)
     report = opening.report(opening.side(bench), options, records, started, narrowed="one network")
     report = msgspec.structs.replace(report, header=msgspec.structs.replace(report.header, profile=what))
-    return opening.close(report, given.report, colour=sys.stdout.isatty())
+    return opening.close(report, folder, colour=sys.stdout.isatty())
 
 
 def at(check: Check, config: dict[str, Any], batch: int) -> Check:
