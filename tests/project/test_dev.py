@@ -183,7 +183,19 @@ def environments() -> dict[str, dict[str, str]]:
 def test_tox_names_every_environment_and_those_of_a_gpu_ask_for_it() -> None:
     found = environments()
     listed = {name.strip() for name in found["tox"]["env_list"].split(",")}
-    named = {"numpy", "torch", "jax", "cross", "mutants", "false-alarms", "torch-full", "jax-full", "torch-cuda", "jax-cuda", "browser"}
+    named = {
+        "numpy",
+        "torch",
+        "jax",
+        "cross",
+        "mutants",
+        "false-alarms",
+        "torch-full",
+        "jax-full",
+        "torch-cuda",
+        "jax-cuda",
+        "browser",
+    }
     assert listed | named <= set(found)
     assert not listed & {"mutants", "false-alarms", "torch-full", "jax-full", "torch-cuda", "jax-cuda"}
     for name in ("torch-cuda", "jax-cuda"):
