@@ -19,6 +19,8 @@ from twinspike_conformance.faults import (
     options,
     precision,
     sharing,
+    sizes,
+    sizes_of_learning,
     subtle,
     surrogate,
     weights,
@@ -29,7 +31,7 @@ FAULTS: tuple[Fault, ...] = tuple(
     fault
     for chapter in (
         *(neuron, surrogate, weights, layers, norm, losses, optimizer),
-        *(sharing, network, precision, subtle, options, harness),
+        *(sharing, network, precision, subtle, sizes, sizes_of_learning, options, harness),
     )
     for fault in chapter.FAULTS
 )
