@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def test_a_part_is_the_first_of_each_class_in_the_drawn_order() -> None:
 def test_a_larger_part_holds_a_smaller_one() -> None:
     labels = np.repeat([0, 1, 2], [7, 30, 11])
     parts = [part(labels, size, 1) for size in range(49)]
-    assert all(np.all(smaller <= larger) for smaller, larger in zip(parts, parts[1:], strict=False))
+    assert all(np.all(smaller <= larger) for smaller, larger in pairwise(parts))
 
 
 def samples(data: Dataset, which: str) -> NDArray[np.int64]:

@@ -90,7 +90,9 @@ def evaluate(ready: Ready, state: Any, part: Literal["test", "validation"] = "te
     if waiting is not None:
         take(*waiting)
     for twin, value in totals.cross_entropy.items():
-        require(math.isfinite(value), f"logits of the {twin} twin", expected=f"finite {part} logits", got=f"cross entropy {value}")
+        require(
+            math.isfinite(value), f"logits of the {twin} twin", expected=f"finite {part} logits", got=f"cross entropy {value}"
+        )
     n = totals.samples
     exits = {twin: tuple(float(c) / n for c in totals.correct[twin]) for twin in TWINS}
     rates = {name: float(r) / n for name, r in zip(names, totals.spikes, strict=True)}
