@@ -141,6 +141,8 @@ def evaluate(
     same_config(found.header, config, str(folder.checkpoint(which)))
     ready = prepare(config, found.header.network)
     same_data(found.header, ready.dataset, str(folder.checkpoint(which)))
+    for note in ready.dataset.notes:
+        typer.echo(note, err=True)
     result = evaluate_run(ready, ready.program.load(found.state))
     if as_json:
         typer.echo(json.dumps(result.as_line(), indent=2))

@@ -54,6 +54,8 @@ class Progress:
             f"{self._epochs} epochs of {ready.steps_per_epoch} steps"
             + (f", of which {self._total:,} steps are taken" if self._total < steps else "")
         )
+        for note in ready.dataset.notes:
+            self._say(note)
         if done:
             self._say(f"resumed after step {done:,} of {self._total:,}")
         if self._console.is_terminal:
