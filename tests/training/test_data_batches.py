@@ -106,14 +106,6 @@ def test_test_samples_are_never_varied() -> None:
     assert same(list(digits(augment=VARIED).test_batches(70)), list(digits(augment="none").test_batches(70)))
 
 
-def test_limit_takes_the_first() -> None:
-    limited, whole = digits(limit=50, workers=0), digits(workers=0)
-    assert (limited.train_size, limited.test_size) == (50, 360)
-    ((_, labels),) = limited.train_batches(0, 0, 50)
-    assert np.array_equal(np.sort(labels), np.sort(whole._source.train.labels[:50]))
-    assert digits(limit=5000).train_size == 1437
-
-
 def test_no_batch_shares_memory_with_the_data() -> None:
     data = digits(workers=0)
     first = next(iter(data.test_batches(360)))
@@ -158,6 +150,11 @@ def test_wrong_test_batch_and_time_steps() -> None:
         ({"name": "folder", "path": "x", "size": 7}, "data.size"),
         ({"workers": 65}, "data.workers: expected 0 to 64, got 65"),
         ({"limit": -1}, "data.limit: expected 0 or more, got -1"),
+        ({"test_limit": -1}, "data.test_limit: expected 0 or more, got -1"),
+        ({"validation": -1}, "data.validation: expected a whole number >= 0, or a fraction in (0, 1), got -1"),
+        ({"validation": 1.0}, "data.validation: expected a whole number >= 0, or a fraction in (0, 1), got 1.0"),
+        ({"validation": float("nan")}, "data.validation"),
+        ({"validation": True}, "data.validation"),
         ({"worker": "fork"}, "Invalid enum value 'fork'"),
         ({"augment": ["crop", "crop"]}, "data.augment: expected different policies among crop, flip, autoaugment, cutout"),
         ({"augment": ["mixup"]}, "augment"),

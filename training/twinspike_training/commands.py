@@ -117,10 +117,11 @@ def train(
         typer.echo(f"stopped after step {outcome.steps}; go on with: twinspike train --resume {outcome.folder.path}")
         raise typer.Exit(STOPPED)
     if outcome.best is not None:
-        best = outcome.best
+        best, held = outcome.best, outcome.last is not None and "validation" in outcome.last
+        part, why = ("validation", "") if held else ("test", ", chosen on the test set, as the authors do")
         typer.echo(
-            f"finished {outcome.folder.path} after {outcome.steps} steps; best test accuracy snn {best.accuracy_snn:.2%} "
-            f"(ann {best.accuracy_ann:.2%}) after epoch {best.epoch}"
+            f"finished {outcome.folder.path} after {outcome.steps} steps; best {part} accuracy snn {best.accuracy_snn:.2%} "
+            f"(ann {best.accuracy_ann:.2%}) after epoch {best.epoch}{why}"
         )
 
 
