@@ -37,6 +37,7 @@ def test_digits() -> None:
 
 
 def test_order_and_dropped_rest() -> None:
+    """RND-3."""
     data = digits(workers=0)
     assert data.steps_per_epoch(200) == 7
     batches = list(data.train_batches(3, 5, 200))
@@ -59,6 +60,22 @@ def test_each_sample_is_varied_by_its_own_stream() -> None:
 
     assert by_sample(60, 0) == by_sample(15, 0) == by_sample(1, 0)
     assert sum(a == b for a, b in zip(by_sample(60, 0).values(), by_sample(60, 1).values(), strict=True)) < 10
+
+
+def test_a_sample_is_varied_by_ten_uniforms_each_at_its_place() -> None:
+    """RND-4, from its words; digits are 8 x 8, so p = q = 1."""
+    plain, varied = (digits(workers=0, augment=augment, limit=12) for augment in ((), VARIED))
+    raw = {int(i): plain._source.train.images(np.array([i]))[0, 0] for i in range(12)}
+    images = np.concatenate([images for images, _ in varied.train_batches(9, 4, 3)])
+    for i, image in zip(Stream(9, "order", 4).permutation(12).tolist(), images, strict=True):
+        u = Stream(9, "augment", 4, i).uniform(10)
+        y, x = (int(np.floor(a * 3)) for a in u[:2])
+        want = np.pad(raw[i], 1)[y : y + 8, x : x + 8].astype(np.float32)
+        want = want[:, ::-1] if u[2] < 0.5 else want
+        want = (want - np.float32(16 * 0.3045)) * np.float32(1 / (16 * 0.3756))
+        row, column = (int(np.floor(a * 8)) for a in u[8:])
+        want[max(0, row - 2) : row + 2, max(0, column - 2) : column + 2] = 0
+        assert np.array_equal(image[0], want)
 
 
 @pytest.mark.parametrize("start", [0, 1, 6, 7])
