@@ -66,7 +66,7 @@ def by_class(folder: Path, left: Left) -> Samples:
 
 def _below(folder: str, left: Left) -> Iterator[str]:
     """The files below a folder in ImageFolder's order."""
-    above = {folder: (os.path.realpath(folder),)}
+    above: dict[str, tuple[str, ...]] = {folder: (os.path.realpath(folder),)}
     found = []
     for where, folders, names in os.walk(folder, followlinks=True, onerror=lambda _: left.update(["folders that can't be read"])):
         chain = above.pop(where)
