@@ -61,6 +61,7 @@ _JOINT = tuple(
             "temperature": (3.0, 0.7),
             "form": ("ce", "kl"),
             "pairs": ("joint", "ann_only", "snn_from_ann", "none", ("snn1<-snn2", "ann2<-snn1", "snn1<-ann2")),
+            "supervised": ("all", "last", ("snn1",)),
             "feature_reduction": ("sum", "batch_mean", "mean"),
             "detach_teacher": (True, False),
             "per_step": (False, True),

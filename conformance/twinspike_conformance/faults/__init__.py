@@ -20,6 +20,7 @@ from twinspike_conformance.faults import (
     precision,
     sharing,
     subtle,
+    supervision,
     surrogate,
     weights,
 )
@@ -28,7 +29,7 @@ from twinspike_conformance.faults.base import Fault
 FAULTS: tuple[Fault, ...] = tuple(
     fault
     for chapter in (
-        *(neuron, surrogate, weights, layers, norm, losses, optimizer),
+        *(neuron, surrogate, weights, layers, norm, losses, supervision, optimizer),
         *(sharing, network, precision, subtle, options, harness),
     )
     for fault in chapter.FAULTS
