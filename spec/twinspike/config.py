@@ -151,9 +151,9 @@ class Neuron(Config, frozen=True, kw_only=True):
     """The leaky integrate-and-fire neuron (clauses LIF-*)."""
 
     decay: float = 0.25
-    """Share of the potential kept per step, in [0, 1]; the initial value where learned."""
+    """Share of the potential kept per step, in [0, 1]; the initial value where learned, which stays there (clause OPT-8)."""
     threshold: float = 0.5
-    """Potential at which the neuron fires, > 0, same unit as the current; the initial value where learned."""
+    """Potential at which the neuron fires, > 0, same unit as the current; the initial value where learned (clause OPT-8)."""
     surrogate: Surrogate = Rectangle()
     """Stands in for the derivative of the spike."""
     reset: Literal["hard", "soft"] = "hard"
