@@ -44,16 +44,16 @@ class Best(Config, frozen=True, kw_only=True):
     """The best evaluation so far, by the spiking twin's accuracy; the first of equals."""
 
     accuracy_snn: float
-    """Share of test samples, in [0, 1]."""
+    """Share of the samples held out of training (`data.validation`), or without such of the test samples, in [0, 1]."""
     accuracy_ann: float
     epoch: int
-    """Epochs completed when it was evaluated, >= 1."""
+    """Epochs completed when it was evaluated, >= 0."""
 
     def _check(self) -> None:
         for name in ("accuracy_snn", "accuracy_ann"):
             value = getattr(self, name)
             require(0 <= value <= 1, f"best.{name}", expected="a share in [0, 1]", got=value)
-        require(self.epoch >= 1, "best.epoch", expected="a whole number >= 1", got=self.epoch)
+        require(self.epoch >= 0, "best.epoch", expected="a whole number >= 0", got=self.epoch)
 
 
 class Header(Config, frozen=True, kw_only=True):
@@ -72,6 +72,8 @@ class Header(Config, frozen=True, kw_only=True):
     """Optimizer steps taken in all: `step` and those of the completed epochs, which have one length, no less than `step`."""
     best: Best | None
     """Of an epoch that is completed."""
+    due: bool = False
+    """Whether the evaluation at this position is still to be made."""
     fingerprint: str
     """Of the data."""
     metrics_bytes: int

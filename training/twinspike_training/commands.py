@@ -105,10 +105,11 @@ def train(
         progress.note(f"stopped after step {outcome.steps}; go on with: twinspike train --resume {outcome.folder.path}")
         return STOPPED
     if outcome.best is not None:
-        best = outcome.best
+        best, held = outcome.best, outcome.last is not None and "validation" in outcome.last
+        part, why = ("validation", "") if held else ("test", ", chosen on the test set, as the authors do")
         progress.note(
-            f"finished {outcome.folder.path} after {outcome.steps} steps; best test accuracy snn {best.accuracy_snn:.2%} "
-            f"(ann {best.accuracy_ann:.2%}) after epoch {best.epoch}"
+            f"finished {outcome.folder.path} after {outcome.steps} steps; best {part} accuracy snn {best.accuracy_snn:.2%} "
+            f"(ann {best.accuracy_ann:.2%}) after epoch {best.epoch}{why}"
         )
     return 0
 
@@ -132,6 +133,8 @@ def evaluate(
     same_config(found.header, config, str(folder.checkpoint(which)), also=("method.time_steps",))
     ready = prepare(config, found.header.network)
     same_data(found.header, ready.dataset, str(folder.checkpoint(which)))
+    for note in ready.dataset.notes:
+        typer.echo(boundary.legible(note), err=True)
     result = evaluate_run(ready, ready.program.load(found.state))
     if as_json:
         typer.echo(json.dumps(result.as_line(), indent=2))

@@ -36,6 +36,9 @@ class Training(Config, frozen=True, kw_only=True):
 
     epochs: int = 30
     """Passes over the training samples, >= 1."""
+    max_steps: int = 0
+    """Optimizer steps after which the run ends, tested and saved, for trials; 0: only `epochs` ends it. The learning
+    rate's course stays that of `epochs`."""
     batch_size: int = 128
     """B, samples per optimizer step, >= 2 (batch statistics of one sample are undefined, clause BN-8)."""
     evaluate_every: int = 1
@@ -52,6 +55,7 @@ class Training(Config, frozen=True, kw_only=True):
     def _check(self) -> None:
         for name, low in (
             ("epochs", 1),
+            ("max_steps", 0),
             ("batch_size", 2),
             ("evaluate_every", 1),
             ("checkpoint_every_steps", 0),

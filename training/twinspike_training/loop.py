@@ -58,6 +58,10 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """The last evaluation's line of metrics; None if there was none in this session."""
 
 
+VALIDATION = ("accuracy_snn", "accuracy_ann", "cross_entropy_snn", "cross_entropy_ann", "samples")
+"""What an `epoch` line says of the samples held out."""
+
+
 class StopRequests:
     """Turns the first SIGINT, SIGTERM or SIGHUP into a request that the loop sees between two steps.
 
@@ -216,7 +220,7 @@ class _Loop:
         self.state = ready.program.load(values)
         board = Board(folder.path, self.steps) if config.training.tensorboard else None
         self.log = MetricsLog(folder.metrics, ready.session.to_numpy, board)
-        self.saved = -1 if found is None else self.steps
+        self.due = found is not None and found.header.due
         self.saved_at = time.monotonic()
 
     def _keep_best(self, path: Path) -> None:
@@ -228,23 +232,29 @@ class _Loop:
             self.best = None
 
     def run(self) -> Outcome:
-        """Train until the last epoch or a stop request."""
-        epochs = self.config.training.epochs
+        """Train until the last epoch, the last step or a stop request."""
         finished = True
         try:
             with StopRequests() as stop, closing(self.log):
-                if self.epoch < epochs:
+                if self.due or self._goes_on():
                     self._open_session()
                     self.progress.begin(self.ready, self.folder, self.steps)
                 if self.steps == 0:
                     self._save(self._dump())
-                while self.epoch < epochs and finished:
+                if self.due:
+                    finished = self._evaluate(0.0, stop)
+                while self._goes_on() and finished:
                     finished = self._epoch(stop)
                 self.progress.end()
         except KeyboardInterrupt:  # the second signal
             way = f"go on with: twinspike train --resume {self.folder.path}"
             raise KeyboardInterrupt(f"stopped at once; {self._kept()}; {way}") from None
         return Outcome(folder=self.folder, finished=finished, steps=self.steps, best=self.best, last=self.last)
+
+    def _goes_on(self) -> bool:
+        """Whether epochs are left, and steps before `training.max_steps`."""
+        training = self.config.training
+        return self.epoch < training.epochs and not 0 < training.max_steps <= self.steps
 
     def _open_session(self) -> None:
         config = self.config
@@ -271,6 +281,8 @@ class _Loop:
                 self.log.add(Pending(step=self.steps, epoch=self.epoch, learning_rate=rate, samples=len(labels), metrics=metrics))
                 if self.step % training.log_every == 0 or self.step == length:
                     self._flush()
+                if not self._goes_on():
+                    break
                 if self._due() or stop.requested:
                     self._save(self._dump())
                 if stop.requested:
@@ -303,31 +315,37 @@ class _Loop:
 
     def _finish_epoch(self, seconds: float, stop: StopRequests) -> bool:
         training = self.config.training
-        completed = self.epoch + 1
-        if completed % training.evaluate_every and completed < training.epochs:
-            self.epoch, self.step = completed, 0
+        if self.step == self.ready.steps_per_epoch:  # else max_steps ends the run within the epoch
+            self.epoch, self.step = self.epoch + 1, 0
+        if self._goes_on() and self.epoch % training.evaluate_every:
             return True
-        # Before anything is looked at: a test sample that can't be read, say, costs no step. A position at the end of an
-        # epoch, and not at the beginning of the next, is one whose evaluation is still to be made.
+        return self._evaluate(seconds, stop)
+
+    def _evaluate(self, seconds: float, stop: StopRequests) -> bool:
+        """Save, then look: a test sample that can't be read, say, costs no step; False if stopped."""
         values = self._dump()
-        if self.saved != self.steps:
+        if not self.due:
+            self.due = True
             self._save(values)
         try:
-            result = evaluate(self.ready, self.state)
+            judged = result = evaluate(self.ready, self.state)
+            line = {"kind": "epoch", "step": self.steps, "epoch": self.epoch, **result.as_line()}
+            if self.ready.dataset.validation_size:
+                judged = evaluate(self.ready, self.state, "validation")
+                line["validation"] = {key: getattr(judged, key) for key in VALIDATION}
         except SpecError as error:
             raise SpecError(f"{error}; {self._kept()}") from None
-        line = {"kind": "epoch", "step": self.steps, "epoch": completed, **result.as_line()}
+        self.due = False
         line |= {"deviation": deviations(values), "seconds": round(seconds, 3)}
         self.log.line(line)
         self.last = line
         self.progress.epoch(line)
-        self.epoch, self.step = completed, 0
-        if self.best is None or result.accuracy_snn > self.best.accuracy_snn:
-            self.best = Best(accuracy_snn=result.accuracy_snn, accuracy_ann=result.accuracy_ann, epoch=completed)
+        if self.best is None or judged.accuracy_snn > self.best.accuracy_snn:
+            self.best = Best(accuracy_snn=judged.accuracy_snn, accuracy_ann=judged.accuracy_ann, epoch=self.epoch)
             # Before `last`: if killed between the two, the resumed epoch writes the same best again.
             self._save(values, "best")
         self._save(values)
-        return not (stop.requested and completed < training.epochs)
+        return not (stop.requested and self._goes_on())
 
     def _flush(self) -> None:
         try:
@@ -360,6 +378,7 @@ class _Loop:
             step=self.step,
             steps=self.steps,
             best=self.best,
+            due=self.due,
             fingerprint=self.ready.dataset.fingerprint,
             metrics_bytes=self.log.sync(),
             config=self.config,
@@ -371,5 +390,5 @@ class _Loop:
             raise SpecError(f"{error}; {self._kept()}; lower learning_rate in a new run") from None
         except OSError as error:
             raise refuse("checkpoint", expected="room and permission to write it", got=f"{self.folder.path} ({error})") from None
-        self.saved, self.saved_at = self.steps, time.monotonic()
+        self.saved_at = time.monotonic()
         self.log.restart_clock()

@@ -45,7 +45,8 @@ class Progress:
         config = ready.config
         require(self._bars is None, "progress", expected="one run at a time", got="a second")
         self._epochs = config.training.epochs
-        self._total, self._done = self._epochs * ready.steps_per_epoch, done
+        steps = self._epochs * ready.steps_per_epoch
+        self._total, self._done = min(config.training.max_steps or steps, steps), done
         self._said = time.monotonic()
         self._looks.append((self._said, done))
         mode = "compiled" if ready.session.compiled else "eager"
@@ -54,15 +55,19 @@ class Progress:
             f"run {folder.path}: {name} on {config.data.name}, T = {config.method.time_steps}, specification {spec_version}"
         )
         self._say(
-            f"backend {config.backend} on {config.device}, {config.precision}, {mode}; {ready.dataset.train_size:,} training and "
-            f"{ready.dataset.test_size:,} test samples, {self._epochs} epochs of {ready.steps_per_epoch} steps"
+            f"backend {config.backend} on {config.device}, {config.precision}, {mode}; {ready.dataset.train_size:,} training, "
+            f"{ready.dataset.validation_size:,} validation and {ready.dataset.test_size:,} test samples, "
+            f"{self._epochs} epochs of {ready.steps_per_epoch} steps"
+            + (f", of which {self._total:,} steps are taken" if self._total < steps else "")
         )
+        for note in ready.dataset.notes:
+            self._say(note)
         if done:
             self._say(f"resumed after step {done:,} of {self._total:,}")
         if self._console.is_terminal:
             columns = (TextColumn("{task.fields[head]}"), BarColumn(bar_width=8), TextColumn("{task.fields[text]}"))
             # Drawn when there is news, and not by a thread, whose errors nobody would catch.
-            self._bars = Bars(*columns, console=self._console, transient=True, auto_refresh=False)
+            self._bars = Bars(*columns, console=self._console, transient=True, auto_refresh=False, redirect_stderr=False)
             self._task = self._bars.add_task("", total=self._total, completed=done, head="", text="")
             self._show(self._bars.start)
 
@@ -99,8 +104,9 @@ class Progress:
         """An evaluation was made."""
         worst = max(line["deviation"].values(), default=0.0)
         deviation = f"  max|U'U-I| {worst:.2g}" if line["deviation"] else ""
+        held = f"  validation accuracy snn {line['validation']['accuracy_snn']:.2%}" if "validation" in line else ""
         self._say(
-            f"epoch {line['epoch']:>{len(str(self._epochs))}}/{self._epochs}  test accuracy snn {line['accuracy_snn']:.2%} "
+            f"epoch {line['epoch']:>{len(str(self._epochs))}}/{self._epochs}{held}  test accuracy snn {line['accuracy_snn']:.2%} "
             f"ann {line['accuracy_ann']:.2%}  cross entropy snn {line['cross_entropy_snn']:.3f} "
             f"ann {line['cross_entropy_ann']:.3f}  spike rate {line['spike_rate']:.3f}{deviation}  {_duration(line['seconds'])}"
         )

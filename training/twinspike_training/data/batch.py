@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, final
+from typing import Literal, NamedTuple, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +26,10 @@ class Task(NamedTuple):
     """Which samples to make a batch of, and how."""
 
     indices: NDArray[np.int64]
-    """(B,), in the training set where `varied`, else in the test set."""
-    varied: bool
-    """Whether these are training samples, to be augmented."""
+    """(B,), in the source's split."""
+    split: Literal["train", "test"]
+    varied: bool = False
+    """Whether they are augmented."""
     seed: int = 0
     epoch: int = 0
 
@@ -61,7 +62,7 @@ class Maker:
         Raises:
             SpecError: a sample can't be read; the line names it.
         """
-        split = self.source.train if task.varied else self.source.test
+        split = self.source.train if task.split == "train" else self.source.test
         raw = split.images(task.indices)
         if task.varied and self._policies:
             uniforms = augment_uniforms(task.seed, task.epoch, task.indices, DRAWS)
