@@ -18,11 +18,13 @@ from twinspike.backend import Capabilities, Program, Session
 from twinspike.config import encode
 from twinspike.errors import SpecError, refuse, require
 from twinspike.network import Network
+from twinspike.precision import PRECISIONS
 from twinspike_training import checkpoint
 from twinspike_training.config import Change, RunConfig, build, build_network, load_config, override, to_json
 from twinspike_training.data import Dataset, open_dataset
 from twinspike_training.files import FILE, expand, found, is_part, write_atomic
 from twinspike_training.lock import LOCK, alone
+from twinspike_training.memory import require_memory, training_parts
 from twinspike_training.metrics import tensorboard_modules
 
 MAY_CHANGE = ("backend", "device", "precision", "compile", "recompute", "training", "data.path", "data.workers")
@@ -160,7 +162,7 @@ def prepare(config: RunConfig, network: Network | None = None) -> Ready:
         network: from a checkpoint; None builds the one that the config names.
 
     Raises:
-        SpecError: the backend, device, precision, data, network or TensorBoard is not to be had.
+        SpecError: the backend, device, precision, data, network, memory or TensorBoard is not to be had.
     """
     backend = load_backend(config.backend)
     capabilities = backend.capabilities()
@@ -169,12 +171,23 @@ def prepare(config: RunConfig, network: Network | None = None) -> Ready:
     if network is None:
         network = build_network(config, dataset.input_shape, len(dataset.classes), dataset.event)
     dataset.steps_per_epoch(config.training.batch_size)  # refuses a batch that the data can't fill
+    _fits_in_memory(config, network)
     if config.training.tensorboard:
         tensorboard_modules()
     compiled = capabilities.prefers_compiled if config.compile is None else config.compile
     session = backend.session(config.device, config.precision, compiled)
     program = session.program(network, config.method, config.optimizer, recompute=config.recompute)
     return Ready(config=config, dataset=dataset, network=network, session=session, program=program, capabilities=capabilities)
+
+
+_NUMBER = {"float64": 8, "float32": 4, "bfloat16": 2}
+"""Bytes of what layers hand on, by `Precision.activations`."""
+
+
+def _fits_in_memory(config: RunConfig, network: Network) -> None:
+    number, batch_size = _NUMBER[PRECISIONS[config.precision].activations], config.training.batch_size
+    parts = training_parts(network, config.method, batch_size, number, on_host=config.device == "cpu")
+    require_memory("training", parts, "lower method.time_steps, training.batch_size, data.size or width")
 
 
 def reconcile(stored: RunConfig, wanted: RunConfig) -> RunConfig:
