@@ -269,7 +269,9 @@ class Loss(Config, frozen=True, kw_only=True):
     def _check(self) -> None:
         _finite("loss.alpha", self.alpha, 0.0, 1.0)
         _finite("loss.beta", self.beta, 0.0, math.inf, "[)")
-        _finite("loss.temperature", self.temperature, 0.0, math.inf, "()")
+        square = self.temperature * self.temperature  # clause DIS-2 multiplies by it
+        finite = self.temperature > 0 and math.isfinite(square)
+        require(finite, "loss.temperature", expected="a number > 0 whose square is finite", got=self.temperature)
         if isinstance(self.pairs, tuple):
             for pair in self.pairs:
                 parse_pair(pair)

@@ -32,7 +32,8 @@ class DataConfig(Config, frozen=True, kw_only=True):
     name: DatasetName = "digits"
     """digits comes with scikit-learn; the others are read from `path`."""
     path: str = ""
-    """Folder (or, for packed events, file) of the data set; must stay empty for digits."""
+    """Folder (or, for packed events, file) of the data set; must stay empty for digits. A folder of images is read by the
+    rule of torchvision's ImageFolder, PNG and JPEG alone; what is left out is counted and said."""
     augment: Literal["auto", "none"] | tuple[Policy, ...] = "auto"
     """auto: all four for CIFAR, crop and flip for folders, none for digits and events. Training samples only."""
     size: int = 0

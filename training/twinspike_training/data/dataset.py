@@ -54,6 +54,11 @@ class Dataset:
         return self._source.classes
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of the files, such as how many are left out and why; a line each."""
+        return self._source.notes
+
+    @property
     def train_size(self) -> int:
         """Training samples in use."""
         return len(self._used.train)
