@@ -24,7 +24,7 @@ from twinspike.network import Network, infer_shapes
 from twinspike.parameters import STEP, check_state, layout, slots
 from twinspike_jax import factorization, losses
 from twinspike_jax.network import Outputs, apply, ends, reduced_logits, total_penalty
-from twinspike_jax.optimizer import decay_mask, make_optimizer, read_slots, write_slots
+from twinspike_jax.optimizer import decay_mask, domains, make_optimizer, project, read_slots, write_slots
 from twinspike_jax.piecewise import Pieces
 from twinspike_jax.precision import Policy, arithmetic, name_of
 from twinspike_jax.residuals import spares
@@ -67,6 +67,7 @@ class JaxProgram:
         self._recompute = recompute
         self._layout = layout(network, method, optimizer)
         self._shapes = infer_shapes(network)
+        self._domains = domains(network, method)
         self._transform = make_optimizer(optimizer, decay_mask(network, method, optimizer))
         orthogonality = method.factorization.orthogonality
         self._retraction = orthogonality if isinstance(orthogonality, Retract) else None
@@ -191,7 +192,7 @@ class JaxProgram:
 
     def _move_by(self, params: Params, found: Params, kept: Any, learning_rate: Array) -> Any:
         updates, kept = self._transform.update(found, kept, params, learning_rate=learning_rate)
-        return optax.apply_updates(params, updates), kept
+        return project(optax.apply_updates(params, updates), self._domains), kept
 
     def _retract_by(self, params: dict[str, Array]) -> dict[str, Array]:
         """Clause ORT-3."""
