@@ -53,7 +53,7 @@ CLAUSES: tuple[Clause, ...] = (
     Clause("LIF-9", "MUST", "A learned decay is used as it is; its gradient is the sum of d[t] * v[t-1], with decay_input of d[t] * (v[t-1] - x[t]), over steps, batch and the entries that share it."),
     Clause("LIF-10", "MUST", "A learned threshold is used as it is; its gradient is the sum of -(g[t] + e[t+1] r[t]) h, and with soft reset of -e[t+1] s[t] in addition, r dropped where detached."),
     Clause("LIF-11", "MAY", "The multiply-add of the charge may be fused; subnormal numbers may be flushed to zero."),
-    Clause("LIF-12", "UNDEFINED", "Currents, states or learned quantities that are NaN or infinite; a learned decay outside [0, 1] or threshold <= 0."),
+    Clause("LIF-12", "UNDEFINED", "Currents, states or learned quantities that are NaN or infinite; a given decay outside [0, 1] or threshold <= 0, which no training comes to (OPT-8)."),
     # Surrogate derivatives
     Clause("SUR-1", "MUST", "A surrogate h is a function of z = u - threshold, even, >= 0, and integrates to 1 over z; it is computed to a few roundings of its own value, also where it is small."),
     Clause("SUR-2", "MUST", "rectangle: h = 1/width where |z| < width/2, strictly, and 0 elsewhere."),
@@ -118,6 +118,7 @@ CLAUSES: tuple[Clause, ...] = (
     Clause("OPT-5", "MUST", "Adam: m = beta1 m + (1 - beta1) g', v = beta2 v + (1 - beta2) g'^2, p = p - lr (m/(1 - beta1^n))/(sqrt(v/(1 - beta2^n)) + eps) at step n from 1."),
     Clause("OPT-6", "MUST", "adam: g' = g + weight_decay p."),
     Clause("OPT-7", "MUST", "adamw: g' = g, and p shrinks by lr weight_decay p (old p) in the same step."),
+    Clause("OPT-8", "MUST", "After its update, before the next step, a learned decay is projected onto [0, 1] and a learned threshold onto [z + (threshold - z)/1024, infinity), z = max(0, v_reset), threshold and v_reset those of the config: what is below the interval becomes its least number, rounded to the format of the parameter, what is above its largest, and all else stays to the bit. Gradient and slots are not touched, and the operation optimizer_step projects nothing."),
     # Learning rate
     Clause("SCH-1", "MUST", "cosine: floor + (lr - floor)(1 + cos(pi e/E))/2 from where the warm-up ends, with E = epochs - warmup_epochs and e = max(0, epoch - warmup_epochs), epoch counted from 0; unit step puts epoch + step/steps_per_epoch for epoch, step counted from 0 within its epoch. The floor is the value at e = E, which no step has."),
     Clause("SCH-2", "MUST", "Warm-up, while epoch + step/steps_per_epoch < warmup_epochs: lr n/(warmup_epochs steps_per_epoch) at step n of the run counted from 1, never above lr. A constant schedule is lr afterwards."),

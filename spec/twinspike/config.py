@@ -151,9 +151,9 @@ class Neuron(Config, frozen=True, kw_only=True):
     """The leaky integrate-and-fire neuron (clauses LIF-*)."""
 
     decay: float = 0.25
-    """Share of the potential kept per step, in [0, 1]; the initial value where learned."""
+    """Share of the potential kept per step, in [0, 1]; the initial value where learned, which stays there (clause OPT-8)."""
     threshold: float = 0.5
-    """Potential at which the neuron fires, > 0, same unit as the current; the initial value where learned."""
+    """Potential at which the neuron fires, > 0, same unit as the current; the initial value where learned (clause OPT-8)."""
     surrogate: Surrogate = Rectangle()
     """Stands in for the derivative of the spike."""
     reset: Literal["hard", "soft"] = "hard"
@@ -271,7 +271,9 @@ class Loss(Config, frozen=True, kw_only=True):
     def _check(self) -> None:
         _finite("loss.alpha", self.alpha, 0.0, 1.0)
         _finite("loss.beta", self.beta, 0.0, math.inf, "[)")
-        _finite("loss.temperature", self.temperature, 0.0, math.inf, "()")
+        square = self.temperature * self.temperature  # clause DIS-2 multiplies by it
+        finite = self.temperature > 0 and math.isfinite(square)
+        require(finite, "loss.temperature", expected="a number > 0 whose square is finite", got=self.temperature)
         if isinstance(self.pairs, tuple):
             for pair in self.pairs:
                 parse_pair(pair)

@@ -162,6 +162,16 @@ def decays(entry: Entry, optimizer: Optimizer) -> bool:
     return optimizer.decay_scope == "all" or entry.kind in ("weight", "factor", "sigma")
 
 
+def domain(entry: Entry, method: Method) -> tuple[float, float] | None:
+    """The closed interval onto which a parameter is projected after every update; None is every number (clause OPT-8)."""
+    if entry.kind != "neuron":
+        return None
+    if entry.name.endswith(".decay"):
+        return 0.0, 1.0
+    floor = max(0.0, method.neuron.v_reset)
+    return floor + (method.neuron.threshold - floor) / 1024, math.inf
+
+
 def initial_state(network: Network, method: Method, optimizer: Optimizer | None = None, *, seed: int = 0) -> State:
     """Draw the state that a run starts from (clauses INI-*); names and order as in `layout`."""
     shapes = infer_shapes(network)

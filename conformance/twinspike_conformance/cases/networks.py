@@ -215,7 +215,9 @@ def _moved(name: str, value: NDArray[Any], rng: np.random.Generator, form: str, 
     if name.startswith("optimizer/v/"):
         moved = 1e-4 * (1.0 + np.abs(noise))
     elif name.startswith("optimizer/"):
-        moved = 1e-2 * noise
+        # a step takes some learned quantities of the neuron below their domain and some above (OPT-8)
+        far = {"momentum": 16.0, "m": 0.2}[name.split("/")[1]]
+        moved = (far if last in ("decay", "threshold") else 1e-2) * noise
     elif last.startswith("var"):
         moved = value * np.exp(0.3 * noise)
     elif last in ("decay", "threshold"):

@@ -16,6 +16,7 @@ from twinspike_training.data.draws import augment_uniforms
 from twinspike_training.data.events import open_events
 from twinspike_training.data.folder import open_folder
 from twinspike_training.data.source import Raw, Source
+from twinspike_training.files import expand
 
 Batch = tuple[NDArray[np.float32], NDArray[np.int64]]
 """Images, (B, C, H, W) or for events (T, B, C, H, W), and labels (B,)."""
@@ -95,12 +96,13 @@ def open_maker(config: DataConfig, time_steps: int) -> Maker:
 
 
 def _open(config: DataConfig, time_steps: int) -> Source:
+    path = str(expand(config.path))
     match config.name:
         case "digits":
             return open_digits()
         case "cifar10" | "cifar100":
-            return open_cifar(config.name, config.path)
+            return open_cifar(config.name, path)
         case "folder":
-            return open_folder(config.path, config.size)
+            return open_folder(path, config.size)
         case "events":
-            return open_events(config.path, time_steps)
+            return open_events(path, time_steps)
