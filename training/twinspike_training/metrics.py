@@ -66,7 +66,7 @@ class MetricsLog:
             board: also gets every line.
         """
         try:
-            self._file = path.open("ab")
+            self._file = path.open("ab", buffering=0)  # what could not be written is not tried again at the end
         except OSError as error:
             raise refuse("metrics", expected="a file that can be written", got=f"{path} ({error.strerror})") from None
         self._to_numpy = to_numpy
@@ -116,7 +116,6 @@ class MetricsLog:
 
     def sync(self) -> int:
         """Put everything on disk; the file's length in bytes."""
-        self._file.flush()
         os.fsync(self._file.fileno())
         return self._file.tell()
 
@@ -127,11 +126,15 @@ class MetricsLog:
             self._board.close()
 
     def _write(self, lines: list[dict[str, Any]]) -> None:
-        for line in lines:
-            self._file.write(json.dumps(line).encode() + b"\n")
-            if self._board is not None:
+        left = memoryview(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError as error:
+            raise refuse("metrics", expected="room to write them", got=f"{self._file.name} ({error.strerror})") from None
+        if self._board is not None:
+            for line in lines:
                 self._board.line(line)
-        self._file.flush()
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twinspike.config import SGD, Adam, Exit, distillation_pairs
+from twinspike.config import SGD, Adam, Exit, distillation_pairs, supervised
 from twinspike.operations import OPERATIONS, Nothing
 from twinspike_conformance.bounds.finding import Finding, compare
 from twinspike_conformance.cases import Example
@@ -33,6 +33,8 @@ def _shares(bench: Bench, example: Example) -> list[Finding]:
     right = allowed(row, loss, x, material.cotangents, precision)
     slices, exits = x["logits_snn"].shape[:2]
 
+    learning = supervised(loss, exits)
+
     def one(operation: str, config: Any, **inputs: Values) -> tuple[float, float]:
         part = OPERATIONS[operation]
         given = {name: bench.session.from_numpy(value) for name, value in inputs.items()}
@@ -44,9 +46,11 @@ def _shares(bench: Bench, example: Example) -> list[Finding]:
         return values
 
     parts = {
-        "cross_entropy_ann": [one("cross_entropy", Nothing(), logits=a, labels=x["labels"]) for a in x["logits_ann"]],
+        "cross_entropy_ann": [
+            one("cross_entropy", Nothing(), logits=x["logits_ann"][i], labels=x["labels"]) for i in learning["ann"]
+        ],
         "cross_entropy_snn": [
-            one("cross_entropy", Nothing(), logits=z, labels=x["labels"]) for step in x["logits_snn"] for z in step
+            one("cross_entropy", Nothing(), logits=z[i], labels=x["labels"]) for z in x["logits_snn"] for i in learning["snn"]
         ],
         "distillation": [
             one("distillation", loss, student=logits(student, s), teacher=logits(teacher, s))

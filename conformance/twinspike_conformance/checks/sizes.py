@@ -107,7 +107,8 @@ def _letters(row: Operation, config: Any) -> tuple[str, ...]:
 
 
 def _size(row: Operation, material: Material, letter: str) -> int:
-    return next(v.shape[axis] for name, v in material.inputs.items() if (axis := _along(row.inputs[name], letter)) is not None)
+    axes = {name: _along(row.inputs[name], letter) for name in material.inputs}
+    return next(len(np.moveaxis(material.inputs[name], axis, 0)) for name, axis in axes.items() if axis is not None)
 
 
 def _permuted(bench: Bench, example: Example) -> list[Finding]:

@@ -22,6 +22,7 @@ from twinspike_conformance.faults import (
     sizes,
     sizes_of_learning,
     subtle,
+    supervision,
     surrogate,
     weights,
 )
@@ -30,7 +31,7 @@ from twinspike_conformance.faults.base import Fault
 FAULTS: tuple[Fault, ...] = tuple(
     fault
     for chapter in (
-        *(neuron, surrogate, weights, layers, norm, losses, optimizer),
+        *(neuron, surrogate, weights, layers, norm, losses, supervision, optimizer),
         *(sharing, network, precision, subtle, sizes, sizes_of_learning, options, harness),
     )
     for fault in chapter.FAULTS
