@@ -53,7 +53,7 @@ CLAUSES: tuple[Clause, ...] = (
     Clause("LIF-9", "MUST", "A learned decay is used as it is; its gradient is the sum of d[t] * v[t-1], with decay_input of d[t] * (v[t-1] - x[t]), over steps, batch and the entries that share it."),
     Clause("LIF-10", "MUST", "A learned threshold is used as it is; its gradient is the sum of -(g[t] + e[t+1] r[t]) h, and with soft reset of -e[t+1] s[t] in addition, r dropped where detached."),
     Clause("LIF-11", "MAY", "The multiply-add of the charge may be fused; subnormal numbers may be flushed to zero."),
-    Clause("LIF-12", "UNDEFINED", "Currents, states or learned quantities that are NaN or infinite; a learned decay outside [0, 1] or threshold <= 0."),
+    Clause("LIF-12", "UNDEFINED", "Currents, states or learned quantities that are NaN or infinite; a given decay outside [0, 1] or threshold <= 0, which no training comes to (OPT-8)."),
     # Surrogate derivatives
     Clause("SUR-1", "MUST", "A surrogate h is a function of z = u - threshold, even, >= 0, and integrates to 1 over z; it is computed to a few roundings of its own value, also where it is small."),
     Clause("SUR-2", "MUST", "rectangle: h = 1/width where |z| < width/2, strictly, and 0 elsewhere."),
@@ -109,6 +109,7 @@ CLAUSES: tuple[Clause, ...] = (
     Clause("DIS-6", "MUST", "With detach_teacher (the default) teacher logits, and the artificial twin's features in F, pass no gradient; without it they do."),
     Clause("DIS-7", "MUST", "With isolate_ann the spiking twin's gradient into shared U, V and biases is dropped; its own parameters' gradients stay."),
     Clause("DIS-8", "MUST", "per_step: CE and KD of spiking logits are averages over the T steps of the loss of that step's unreduced logits, artificial ones being equal at all steps; F stays on reduced features. The operation joint_loss averages over the S slices that it is given."),
+    Clause("DIS-9", "MUST", "supervised: the cross entropies of DIS-1 are those of all exits (all), of each twin's last (last), of the spiking twin's last (snn_last), or of the exits listed; the others' join neither the loss nor what is reported of it. Distillation and features are those of all exits."),
     # Optimizers
     Clause("OPT-1", "MUST", "SGD: g' = g + weight_decay p; with momentum m = momentum m + g', from m = 0, and the direction is m, or g' + momentum m with nesterov; p = p - lr direction. The learning rate stays outside the buffer."),
     Clause("OPT-2", "MUST", "Every gradient is taken at the parameters before the step, and every parameter moves once."),
@@ -117,6 +118,7 @@ CLAUSES: tuple[Clause, ...] = (
     Clause("OPT-5", "MUST", "Adam: m = beta1 m + (1 - beta1) g', v = beta2 v + (1 - beta2) g'^2, p = p - lr (m/(1 - beta1^n))/(sqrt(v/(1 - beta2^n)) + eps) at step n from 1."),
     Clause("OPT-6", "MUST", "adam: g' = g + weight_decay p."),
     Clause("OPT-7", "MUST", "adamw: g' = g, and p shrinks by lr weight_decay p (old p) in the same step."),
+    Clause("OPT-8", "MUST", "After its update, before the next step, a learned decay is projected onto [0, 1] and a learned threshold onto [z + (threshold - z)/1024, infinity), z = max(0, v_reset), threshold and v_reset those of the config: what is below the interval becomes its least number, rounded to the format of the parameter, what is above its largest, and all else stays to the bit. Gradient and slots are not touched, and the operation optimizer_step projects nothing."),
     # Learning rate
     Clause("SCH-1", "MUST", "cosine: floor + (lr - floor)(1 + cos(pi e/E))/2 from where the warm-up ends, with E = epochs - warmup_epochs and e = max(0, epoch - warmup_epochs), epoch counted from 0; unit step puts epoch + step/steps_per_epoch for epoch, step counted from 0 within its epoch. The floor is the value at e = E, which no step has."),
     Clause("SCH-2", "MUST", "Warm-up, while epoch + step/steps_per_epoch < warmup_epochs: lr n/(warmup_epochs steps_per_epoch) at step n of the run counted from 1, never above lr. A constant schedule is lr afterwards."),
@@ -127,6 +129,7 @@ CLAUSES: tuple[Clause, ...] = (
     Clause("INI-3", "MUST", "Learned neuron quantities start at their config's value; slots and counter at 0."),
     Clause("INI-4", "MUST", "Where the rank is an energy fraction, every seed has the rank of the kernel drawn with seed 0, so that shapes depend on the configs alone."),
     Clause("INI-5", "MUST", "Names and shapes of a state: LAYER.U (kh, kw, out, r), LAYER.sigma_ann and LAYER.sigma_snn (kh, kw, r) and LAYER.V (kh, kw, r, in) of a factored layer, without the positions out_by_rest, where in is in kh kw, and of a linear layer; LAYER.weight_ann and LAYER.weight_snn of another, (out, in, kh, kw) or (out, in); LAYER.bias (out,) of a linear layer; LAYER.gamma_TWIN, beta_TWIN, mean_TWIN and var_TWIN (C,) of a norm, TWIN ann and snn; LAYER.decay and LAYER.threshold where learned, () by layer and (C,) by channel. Per parameter NAME optimizer/momentum/NAME (SGD with momentum > 0) or optimizer/m/NAME and optimizer/v/NAME (Adam, AdamW), shaped like it, and the counter optimizer/step, (), a whole number."),
+    Clause("INI-6", "MUST", "linear_init fan_out: the weights of linear layers are normals times sqrt(2/out), from the same stream, in place of INI-2's; biases stay as they are."),
     # Random numbers
     Clause("RND-1", "MUST", "A stream is Philox 4x64 with key (seed, purpose) and a counter that starts at (0, 0, epoch, index), lowest word first, and grows by one before each block of four words, so that the first block is that of (1, 0, epoch, index); purposes init 1, order 2, augment 3, split 4."),
     Clause("RND-2", "MUST", "Draws take the stream's words in order, each once. A uniform is floor(word/2^11) 2^-53; an integer below n, n at most 2^32, is floor(uniform n); a permutation of n takes n words, and its place i holds the number, from 0, of the i-th smallest, the first of equals first. k normals are Box-Muller of h = ceil(k/2) uniforms a and then h uniforms b: first sqrt(-2 log(1 - a[i])) cos(2 pi b[i]) for i = 1 to h, then the same with sin, of which an odd k drops the last."),

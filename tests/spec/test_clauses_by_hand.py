@@ -12,9 +12,9 @@ from differences import dyadic, normal
 
 import twinspike as ts
 from twinspike.network import Activation, AvgPool, Branch, Conv, GlobalPool, Linear, Network, Norm, _output_shape
-from twinspike.parameters import initial_state, layout
+from twinspike.parameters import domain, initial_state, layout
 from twinspike.random import Stream
-from twinspike.reference import factorization, layers, neuron, norm
+from twinspike.reference import factorization, layers, neuron, norm, optimizer
 
 U = 2.0**-53
 
@@ -157,19 +157,40 @@ LEARNED = {"a.act.decay": (), "a.act.threshold": (4,)}
     ],
 )
 @pytest.mark.parametrize(
-    ("optimizer", "slots"),
+    ("kind", "slots"),
     [(None, ()), (ts.SGD(), ()), (ts.SGD(momentum=0.5), ("momentum",)), (ts.Adam(), ("m", "v")), (ts.AdamW(), ("m", "v"))],
 )
-def test_a_state_has_the_names_and_shapes_of_its_clause(method, arrays, optimizer, slots):
+def test_a_state_has_the_names_and_shapes_of_its_clause(method, arrays, kind, slots):
     """INI-5, FAC-1, FAC-2."""
     net, options = small(**method)
     trained = arrays | {name: shape for name, shape in NORM.items() if "gamma" in name or "beta" in name}
     want = arrays | NORM | {f"optimizer/{slot}/{name}": shape for slot in slots for name, shape in trained.items()}
-    want |= {} if optimizer is None else {"optimizer/step": ()}
-    assert {entry.name: entry.shape for entry in layout(net, options, optimizer)} == want
-    state = initial_state(net, options, optimizer)
+    want |= {} if kind is None else {"optimizer/step": ()}
+    assert {entry.name: entry.shape for entry in layout(net, options, kind)} == want
+    state = initial_state(net, options, kind)
     assert {name: value.shape for name, value in state.items()} == want
-    assert optimizer is None or state["optimizer/step"].dtype == np.int64
+    assert kind is None or state["optimizer/step"].dtype == np.int64
+
+
+# --- optimizers ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", [np.float32, np.float64])
+@pytest.mark.parametrize(("v_reset", "least"), [(-0.5, 0.5 / 1024), (0.25, 0.25 + 0.25 / 1024)])
+def test_learned_quantities_are_projected_onto_the_intervals_of_their_clause(v_reset, least, form):
+    """OPT-8: to the ends' nearest numbers of the format, to the bit; a NaN stays one."""
+    net, m = small(neuron=ts.Neuron(decay_scope="layer", threshold_scope="channel", v_reset=v_reset))
+    domains = {entry.name: domain(entry, m) for entry in layout(net, m, ts.Adam())}
+    assert {name: ends for name, ends in domains.items() if ends is not None} == {
+        "a.act.decay": (0.0, 1.0),
+        "a.act.threshold": (least, math.inf),
+    }
+    below, above = np.nextafter(form(0), form(-1)), np.nextafter(form(1), form(2))
+    p = np.array([-3.0, below, 0.0, 0.3, 1.0, above, np.nan], form)
+    decay, threshold = (optimizer.projected(p, domains[f"a.act.{quantity}"]) for quantity in ("decay", "threshold"))
+    assert decay.dtype == threshold.dtype == form
+    assert np.array_equal(decay, np.array([0.0, 0.0, 0.0, 0.3, 1.0, 1.0, np.nan], form), equal_nan=True)
+    assert np.array_equal(threshold, np.array([*[least] * 3, 0.3, 1.0, above, np.nan], form), equal_nan=True)
 
 
 # --- learning rate ---------------------------------------------------------------------------------------

@@ -98,7 +98,7 @@ _METHODS = pairwise(
         "loss": (
             Loss(alpha=0.25, beta=0.01, temperature=2.0),
             Loss(alpha=0.5, beta=0.1, form="kl", pairs="snn_from_ann", feature_reduction="mean", isolate_ann=True),
-            Loss(alpha=0.25, beta=0.1, per_step=True, detach_teacher=False),
+            Loss(alpha=0.25, beta=0.1, per_step=True, detach_teacher=False, supervised="snn_last"),
             Loss(
                 alpha=0.5,
                 beta=0.01,
@@ -215,7 +215,9 @@ def _moved(name: str, value: NDArray[Any], rng: np.random.Generator, form: str, 
     if name.startswith("optimizer/v/"):
         moved = 1e-4 * (1.0 + np.abs(noise))
     elif name.startswith("optimizer/"):
-        moved = 1e-2 * noise
+        # a step takes some learned quantities of the neuron below their domain and some above (OPT-8)
+        far = {"momentum": 16.0, "m": 0.2}[name.split("/")[1]]
+        moved = (far if last in ("decay", "threshold") else 1e-2) * noise
     elif last.startswith("var"):
         moved = value * np.exp(0.3 * noise)
     elif last in ("decay", "threshold"):
