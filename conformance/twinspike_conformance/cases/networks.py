@@ -98,7 +98,7 @@ _METHODS = pairwise(
         "loss": (
             Loss(alpha=0.25, beta=0.01, temperature=2.0),
             Loss(alpha=0.5, beta=0.1, form="kl", pairs="snn_from_ann", feature_reduction="mean", isolate_ann=True),
-            Loss(alpha=0.25, beta=0.1, per_step=True, detach_teacher=False),
+            Loss(alpha=0.25, beta=0.1, per_step=True, detach_teacher=False, supervised="snn_last"),
             Loss(
                 alpha=0.5,
                 beta=0.01,
