@@ -55,7 +55,7 @@ CLAUSES: tuple[Clause, ...] = (
     Clause("LIF-11", "MAY", "The multiply-add of the charge may be fused; subnormal numbers may be flushed to zero."),
     Clause("LIF-12", "UNDEFINED", "Currents, states or learned quantities that are NaN or infinite; a given decay outside [0, 1] or threshold <= 0, which no training comes to (OPT-8)."),
     # Surrogate derivatives
-    Clause("SUR-1", "MUST", "A surrogate h is a function of z = u - threshold, even, >= 0, and integrates to 1 over z; it is computed to a few roundings of its own value, also where it is small."),
+    Clause("SUR-1", "MUST", "A surrogate h is a function of z = u - threshold, even, >= 0, and integrates to 1 over z; at z as it was rounded h is off by no more than 12 roundings of 1/width (rectangle, triangle), or 32 + 10 slope |z| roundings of h itself (the others), also where h is small; below the format's normal numbers it may be 0."),
     Clause("SUR-2", "MUST", "rectangle: h = 1/width where |z| < width/2, strictly, and 0 elsewhere."),
     Clause("SUR-3", "MUST", "triangle: h = max(0, 1 - |z|/width)/width."),
     Clause("SUR-4", "MUST", "sigmoid: h = slope q (1 - q), q = 1/(1 + exp(-slope z)); no overflow at any finite z."),
@@ -88,7 +88,7 @@ CLAUSES: tuple[Clause, ...] = (
     Clause("BN-1", "MUST", "Training: y = gamma (x - mean)/sqrt(var + eps) + beta with the mean and the biased variance over batch and space of each channel; gradients pass through mean and variance."),
     Clause("BN-2", "MUST", "per_step: each time step is normalized by its own statistics, and the running statistics are updated once per step, in the order of time."),
     Clause("BN-3", "MUST", "folded: all T B samples of the sequence are normalized together, and the running statistics are updated once."),
-    Clause("BN-4", "MUST", "running = (1 - momentum) running + momentum new, with the unbiased variance n/(n-1), n values per channel."),
+    Clause("BN-4", "MUST", "running = (1 - momentum) running + momentum new, with the unbiased variance n/(n-1), n values per channel; 1 - momentum is taken before it is rounded to the format."),
     Clause("BN-5", "MUST", "Evaluation: y = gamma (x - running mean)/sqrt(running var + eps) + beta at every step; nothing is updated."),
     Clause("BN-6", "MUST", "Each twin has its own gamma, beta and running statistics; one training step updates each twin's once per batch (artificial) or as above (spiking)."),
     Clause("BN-7", "MUST", "gamma_init = threshold starts the spiking twin's gamma at the threshold; else all gammas start at 1, betas and means at 0, variances at 1."),
