@@ -18,7 +18,7 @@ from jax import Array
 
 from twinspike.config import SGD, AdamW, Method, Optimizer
 from twinspike.network import Network
-from twinspike.parameters import decays, layout, slots
+from twinspike.parameters import decays, domain, layout, slots
 
 Tree = Any
 """A pytree of arrays, here a flat dict by name."""
@@ -70,6 +70,16 @@ def scale_by_given_rate() -> optax.GradientTransformationExtraArgs:
 def decay_mask(network: Network, method: Method, optimizer: Optimizer) -> dict[str, bool]:
     """Whether weight decay applies to each parameter of a network (clause OPT-4)."""
     return {entry.name: decays(entry, optimizer) for entry in layout(network, method) if entry.trained}
+
+
+def domains(network: Network, method: Method) -> dict[str, tuple[float, float]]:
+    """The closed interval of each parameter that has one (clause OPT-8)."""
+    return {entry.name: within for entry in layout(network, method) if (within := domain(entry, method)) is not None}
+
+
+def project(params: Mapping[str, Array], within: Mapping[str, tuple[float, float]]) -> dict[str, Array]:
+    """Parameters after an update, those with a domain put back into it (clause OPT-8)."""
+    return {name: jnp.clip(p, *within[name]) if name in within else p for name, p in params.items()}
 
 
 def make_optimizer(optimizer: Optimizer, mask: Mask = None) -> optax.GradientTransformationExtraArgs:

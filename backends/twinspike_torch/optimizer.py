@@ -48,6 +48,12 @@ def update_(
         )
 
 
+@torch.no_grad()
+def project_(parameter: Tensor, domain: tuple[float, float]) -> None:
+    """Put what an update has taken out of a closed interval back onto its ends, in place (clause OPT-8)."""
+    parameter.clamp_(*domain)
+
+
 def _parts(parameters: Sequence[Tensor]) -> list[slice]:
     """All at once on a device; on the CPU pieces, so that what lies between two operations stays in cache."""
     if not parameters or parameters[0].device.type != "cpu":

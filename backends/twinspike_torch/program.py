@@ -17,13 +17,13 @@ from twinspike.checks import check_batch, check_images, check_rate
 from twinspike.config import Method, Optimizer, Penalty, Retract, Twin
 from twinspike.errors import require
 from twinspike.network import Network, infer_shapes
-from twinspike.parameters import STEP, State, check_state, decays, is_factored, layout, slots
+from twinspike.parameters import STEP, State, check_state, decays, domain, is_factored, layout, slots
 from twinspike_torch import factorization, losses
 from twinspike_torch.arrays import to_device, to_host
 from twinspike_torch.compiling import compiled, compiler_warnings_ignored
 from twinspike_torch.lif_kernels import Kernel
 from twinspike_torch.network import TwinNetwork, TwinOutput
-from twinspike_torch.optimizer import update_
+from twinspike_torch.optimizer import project_, update_
 from twinspike_torch.precision import activations, arithmetic, storage
 from twinspike_torch.weights import readout
 
@@ -81,6 +81,7 @@ class TorchProgram:
         self._outputs = wrap(_outputs(self._evaluation))
         trained = [entry for entry in self._layout if entry.trained]
         self._groups = [(flag, [e.name for e in trained if decays(e, optimizer) is flag]) for flag in (True, False)]
+        self._domains = {e.name: within for e in trained if (within := domain(e, method)) is not None}
 
     def load(self, values: Mapping[str, NDArray[Any]]) -> ProgramState:
         """Put a state onto the device; SpecError if a name, shape or value does not fit."""
@@ -128,6 +129,8 @@ class TorchProgram:
                     learning_rate=learning_rate,
                     step=step,
                 )
+            for name, within in self._domains.items():
+                project_(after.parameters[name], within)
             self._retract(after)
             return after, metrics
 

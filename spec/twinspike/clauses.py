@@ -46,14 +46,14 @@ CLAUSES: tuple[Clause, ...] = (
     Clause("LIF-2", "MUST", "Fire: s[t] is exactly 1 where u[t] >= threshold and exactly 0 elsewhere; equality fires."),
     Clause("LIF-3", "MUST", "Hard reset: v[t] = (1 - s[t]) * u[t] + s[t] * v_reset, at the same step as the spike."),
     Clause("LIF-4", "MUST", "Soft reset: v[t] = u[t] - s[t] * threshold."),
-    Clause("LIF-5", "MUST", "The state before the first step is 0 unless given; the state after the last step is returned, and a sequence split at any step with its state carried over gives the results of the whole."),
-    Clause("LIF-6", "MUST", "Backward: ds/du = h(u - threshold), and the reset is differentiated through the spike: d[t] = (g[t] + e[t+1] * r[t]) * h + e[t+1] * k[t], where e is the gradient of v, r = v_reset - u and k = 1 - s (hard) or r = -threshold and k = 1 (soft), and e[t] = decay * d[t]."),
+    Clause("LIF-5", "MUST", "The state before the first step is 0 unless given; the state after the last step, v[T], after its reset, is returned, and a sequence split at any step with its state carried over gives the results of the whole."),
+    Clause("LIF-6", "MUST", "Backward, from step T to step 1: ds/du = h(u - threshold), and the reset is differentiated through the spike: d[t] = (g[t] + e[t+1] r[t]) h(u[t] - threshold) + e[t+1] k[t], where g[t] and d[t] are the gradients of s[t] and u[t], and e[t+1] that of v[t]: e[T+1] is what the caller gives for the returned state, 0 if nothing, and e[t] = decay * d[t]; r[t] = v_reset - u[t] and k[t] = 1 - s[t] (hard) or r[t] = -threshold and k[t] = 1 (soft)."),
     Clause("LIF-7", "MUST", "With detach_reset the term r[t] is dropped; k[t] stays."),
-    Clause("LIF-8", "MUST", "The current's gradient is d[t], times 1 - decay with decay_input; the initial state's is decay * d[1]."),
+    Clause("LIF-8", "MUST", "The current's gradient is d[t], times 1 - decay with decay_input; the initial state's is e[1] = decay * d[1]."),
     Clause("LIF-9", "MUST", "A learned decay is used as it is; its gradient is the sum of d[t] * v[t-1], with decay_input of d[t] * (v[t-1] - x[t]), over steps, batch and the entries that share it."),
     Clause("LIF-10", "MUST", "A learned threshold is used as it is; its gradient is the sum of -(g[t] + e[t+1] r[t]) h, and with soft reset of -e[t+1] s[t] in addition, r dropped where detached."),
     Clause("LIF-11", "MAY", "The multiply-add of the charge may be fused; subnormal numbers may be flushed to zero."),
-    Clause("LIF-12", "UNDEFINED", "Currents, states or learned quantities that are NaN or infinite; a learned decay outside [0, 1] or threshold <= 0."),
+    Clause("LIF-12", "UNDEFINED", "Currents, states or learned quantities that are NaN or infinite; a given decay outside [0, 1] or threshold <= 0, which no training comes to (OPT-8)."),
     # Surrogate derivatives
     Clause("SUR-1", "MUST", "A surrogate h is a function of z = u - threshold, even, >= 0, and integrates to 1 over z; it is computed to a few roundings of its own value, also where it is small."),
     Clause("SUR-2", "MUST", "rectangle: h = 1/width where |z| < width/2, strictly, and 0 elsewhere."),
@@ -63,8 +63,8 @@ CLAUSES: tuple[Clause, ...] = (
     Clause("SUR-6", "MUST", "fast_sigmoid: h = (slope/2)/(1 + slope |z|)^2."),
     Clause("SUR-7", "MUST", "tanh: h = (slope/2)(1 - tanh(slope z)^2); no overflow at any finite z."),
     # Weight factorization
-    Clause("FAC-1", "MUST", "factorization.scope decides which layers are factored: all_convs, no_stem (all but the stem), backbone (all but branches), with_heads (every convolution and linear layer), none."),
-    Clause("FAC-2", "MUST", "per_position: the matrix of position (i, j) is kernel[:, :, i, j], out x in; out_by_rest: the matrix is the kernel reshaped in row-major order to out x (in kh kw)."),
+    Clause("FAC-1", "MUST", "factorization.scope decides which layers are factored: all_convs (every convolution and no linear layer), no_stem (those but the convolutions of part stem), backbone (those but the convolutions of part branch), with_heads (every convolution and every linear layer, hidden ones and heads alike), none."),
+    Clause("FAC-2", "MUST", "per_position: the matrix of position (i, j) is kernel[:, :, i, j], out x in; out_by_rest: the matrix is the kernel reshaped in row-major order to out x (in kh kw). A linear layer's weight, out x in, is its own single matrix under either."),
     Clause("FAC-3", "MUST", "A kernel is factored by singular values: residual U diag(sigma) V - W, orthonormal columns of U and rows of V, sigma >= 0 and descending, truncated to rank r with the least error. A kernel with NaN or infinity is refused."),
     Clause("FAC-4", "MUST", "Gauge of initial values: in each column of U the entry of largest magnitude, the first of equals, is positive."),
     Clause("FAC-5", "MUST", "rank: full is min(out, in) of the matrix; a whole number is cut at that; a fraction is the smallest rank that keeps that share of the sum of squared singular values at every position, whatever the scale of the kernel."),
@@ -76,10 +76,11 @@ CLAUSES: tuple[Clause, ...] = (
     # Orthogonality
     Clause("ORT-1", "MUST", "The deviation of a factored layer is the largest of |U'U - I| and |VV' - I| over positions and entries."),
     Clause("ORT-2", "MUST", "penalty: weight times the sum over factored layers and positions of |U'U - I|^2 + |VV' - I|^2 (squared Frobenius norms) joins the loss."),
-    Clause("ORT-3", "MUST", "retract: after optimizer steps every, 2 every, ... U and V are replaced by their polar factor or by Q with a positive diagonal of R; sigma and optimizer slots stay. A matrix with NaN or infinity is refused by the operation, and becomes all NaN in a training step, which ends as any other."),
+    Clause("ORT-3", "MUST", "retract: after optimizer steps every, 2 every, ... (counted as optimizer/step is after the step) A = U and A = V' of every matrix are replaced by the polar factor A (A'A)^(-1/2), or by Q of A = Q R with a positive diagonal of R; sigma and optimizer slots stay. A matrix with NaN or infinity is refused by the operation, and becomes all NaN in a training step, which ends as any other."),
+    Clause("ORT-4", "UNDEFINED", "What retract makes of U with linearly dependent columns or V with linearly dependent rows, to working precision: neither factor is unique there."),
     # Layers
-    Clause("LAY-1", "MUST", "conv: cross-correlation with zero padding on all sides, no bias; (B, C, H, W) and kernel (out, in, kh, kw)."),
-    Clause("LAY-2", "MUST", "avg_pool: mean over kernel x kernel windows without padding; global_pool: mean over H and W."),
+    Clause("LAY-1", "MUST", "conv: cross-correlation with zero padding on all sides, no bias; x (B, C, H, W) and kernel (out, C, kh, kw) give y (B, out, H', W'), H' = floor((H + 2 padding - kh)/stride) + 1 and W' likewise; y[i, j] is the sum of x[i stride + p - padding, j stride + q - padding] kernel[p, q] over p, q and C, x being 0 outside."),
+    Clause("LAY-2", "MUST", "avg_pool: mean over kernel x kernel windows without padding, the first at row and column 0 and each next one stride further, H' = floor((H - kernel)/stride) + 1 and W' likewise, so that rows and columns which fill no window are dropped; global_pool: mean over H and W."),
     Clause("LAY-3", "MUST", "linear: weight x + bias; the bias is one array shared by the twins."),
     Clause("LAY-4", "MUST", "The artificial twin's activation is max(0, x), with derivative 0 at x <= 0."),
     Clause("LAY-5", "MUST", "An add layer sums its two inputs; the activation of a residual block follows the addition."),
@@ -108,6 +109,7 @@ CLAUSES: tuple[Clause, ...] = (
     Clause("DIS-6", "MUST", "With detach_teacher (the default) teacher logits, and the artificial twin's features in F, pass no gradient; without it they do."),
     Clause("DIS-7", "MUST", "With isolate_ann the spiking twin's gradient into shared U, V and biases is dropped; its own parameters' gradients stay."),
     Clause("DIS-8", "MUST", "per_step: CE and KD of spiking logits are averages over the T steps of the loss of that step's unreduced logits, artificial ones being equal at all steps; F stays on reduced features. The operation joint_loss averages over the S slices that it is given."),
+    Clause("DIS-9", "MUST", "supervised: the cross entropies of DIS-1 are those of all exits (all), of each twin's last (last), of the spiking twin's last (snn_last), or of the exits listed; the others' join neither the loss nor what is reported of it. Distillation and features are those of all exits."),
     # Optimizers
     Clause("OPT-1", "MUST", "SGD: g' = g + weight_decay p; with momentum m = momentum m + g', from m = 0, and the direction is m, or g' + momentum m with nesterov; p = p - lr direction. The learning rate stays outside the buffer."),
     Clause("OPT-2", "MUST", "Every gradient is taken at the parameters before the step, and every parameter moves once."),
@@ -116,18 +118,23 @@ CLAUSES: tuple[Clause, ...] = (
     Clause("OPT-5", "MUST", "Adam: m = beta1 m + (1 - beta1) g', v = beta2 v + (1 - beta2) g'^2, p = p - lr (m/(1 - beta1^n))/(sqrt(v/(1 - beta2^n)) + eps) at step n from 1."),
     Clause("OPT-6", "MUST", "adam: g' = g + weight_decay p."),
     Clause("OPT-7", "MUST", "adamw: g' = g, and p shrinks by lr weight_decay p (old p) in the same step."),
+    Clause("OPT-8", "MUST", "After its update, before the next step, a learned decay is projected onto [0, 1] and a learned threshold onto [z + (threshold - z)/1024, infinity), z = max(0, v_reset), threshold and v_reset those of the config: what is below the interval becomes its least number, rounded to the format of the parameter, what is above its largest, and all else stays to the bit. Gradient and slots are not touched, and the operation optimizer_step projects nothing."),
     # Learning rate
-    Clause("SCH-1", "MUST", "cosine: floor + (lr - floor)(1 + cos(pi e/E))/2 at epoch e of E counted from 0 after the warm-up; unit step counts in fractions of an epoch."),
-    Clause("SCH-2", "MUST", "Warm-up: lr n/(warmup_epochs steps_per_epoch) at step n counted from 1, never above lr."),
+    Clause("SCH-1", "MUST", "cosine: floor + (lr - floor)(1 + cos(pi e/E))/2 from where the warm-up ends, with E = epochs - warmup_epochs and e = max(0, epoch - warmup_epochs), epoch counted from 0; unit step puts epoch + step/steps_per_epoch for epoch, step counted from 0 within its epoch. The floor is the value at e = E, which no step has."),
+    Clause("SCH-2", "MUST", "Warm-up, while epoch + step/steps_per_epoch < warmup_epochs: lr n/(warmup_epochs steps_per_epoch) at step n of the run counted from 1, never above lr. A constant schedule is lr afterwards."),
     Clause("SCH-3", "MUST", "The rate is computed in float64 on the host and handed to the backend."),
     # Initial values
     Clause("INI-1", "MUST", "Initial values are float64, drawn by streams keyed by (seed, init, 0, 2 i) for the kernel and 2 i + 1 for the bias of layer i, counted from 0 over all layers; backends cast them."),
-    Clause("INI-2", "MUST", "Convolutions: normal with variance 2/(out kh kw). Linear layers: weight and bias uniform in +-1/sqrt(in)."),
+    Clause("INI-2", "MUST", "Convolutions: normals times sqrt(2/(out kh kw)). Linear layers: weight and bias (2 uniform - 1)/sqrt(in). Draws fill arrays in row-major order of (out, in, kh, kw), (out, in) and (out,), whatever the layout in which a backend keeps them."),
     Clause("INI-3", "MUST", "Learned neuron quantities start at their config's value; slots and counter at 0."),
     Clause("INI-4", "MUST", "Where the rank is an energy fraction, every seed has the rank of the kernel drawn with seed 0, so that shapes depend on the configs alone."),
+    Clause("INI-5", "MUST", "Names and shapes of a state: LAYER.U (kh, kw, out, r), LAYER.sigma_ann and LAYER.sigma_snn (kh, kw, r) and LAYER.V (kh, kw, r, in) of a factored layer, without the positions out_by_rest, where in is in kh kw, and of a linear layer; LAYER.weight_ann and LAYER.weight_snn of another, (out, in, kh, kw) or (out, in); LAYER.bias (out,) of a linear layer; LAYER.gamma_TWIN, beta_TWIN, mean_TWIN and var_TWIN (C,) of a norm, TWIN ann and snn; LAYER.decay and LAYER.threshold where learned, () by layer and (C,) by channel. Per parameter NAME optimizer/momentum/NAME (SGD with momentum > 0) or optimizer/m/NAME and optimizer/v/NAME (Adam, AdamW), shaped like it, and the counter optimizer/step, (), a whole number."),
+    Clause("INI-6", "MUST", "linear_init fan_out: the weights of linear layers are normals times sqrt(2/out), from the same stream, in place of INI-2's; biases stay as they are."),
     # Random numbers
     Clause("RND-1", "MUST", "A stream is Philox 4x64 with key (seed, purpose) and a counter that starts at (0, 0, epoch, index), lowest word first, and grows by one before each block of four words, so that the first block is that of (1, 0, epoch, index); purposes init 1, order 2, augment 3, split 4."),
-    Clause("RND-2", "MUST", "uniform = floor(word/2^11) 2^-53; integers below n = floor(uniform n); permutation = stable order of raw words; normal = Box-Muller, cosines before sines."),
+    Clause("RND-2", "MUST", "Draws take the stream's words in order, each once. A uniform is floor(word/2^11) 2^-53; an integer below n, n at most 2^32, is floor(uniform n); a permutation of n takes n words, and its place i holds the number, from 0, of the i-th smallest, the first of equals first. k normals are Box-Muller of h = ceil(k/2) uniforms a and then h uniforms b: first sqrt(-2 log(1 - a[i])) cos(2 pi b[i]) for i = 1 to h, then the same with sin, of which an odd k drops the last."),
+    Clause("RND-3", "MUST", "Epoch e, from 0, presents the n training samples in the order of the permutation of n from the stream (seed, order, e, 0); batch b, from 0, is places b B to b B + B - 1, and what does not fill a batch is dropped. Test samples come in their stored order, all of them."),
+    Clause("RND-4", "MUST", "Training sample i, its number in the stored order, is varied in epoch e by the first ten uniforms of the stream (seed, augment, e, i): row and column of the crop; flip; AutoAugment's sub-policy, whether and with which sign its first step, whether and with which sign its second; row and column of cutout's centre. A policy that is off leaves the others' places. With p = max(1, floor(H/8)) and q likewise of W, the crop begins at row floor(u (2 p + 1)) and column floor(u' (2 q + 1)) of the image with p rows and q columns of zeros on each side; a flip is where u < 1/2; a sub-policy is floor(25 u), a step is taken where u is below its probability, and its sign is minus where u < 1/2; cutout sets rows c - floor(H/4) to c - floor(H/4) + floor(H/2) - 1 to 0, c = floor(u H), columns likewise, what is outside left out. The order is crop, flip, AutoAugment, normalization, cutout."),
     # Precision
     Clause("PRE-1", "MUST", "f64 and f32-ieee: every operation in that format, products included (no TF32)."),
     Clause("PRE-2", "MUST", "bf16-mixed: operands and results of convolutions and what layers hand on are bfloat16, accumulated in float32; parameters, composed kernels before their cast, statistics, norms, potentials, readout, heads, losses, gradients of parameters and the optimizer are float32. A network's input, pooled features and hidden linear layers count as handed on; an operation asked for by itself rounds the operands and the result of convolutions and follows its input's format else."),
@@ -135,6 +142,7 @@ CLAUSES: tuple[Clause, ...] = (
     Clause("PRE-4", "MUST", "Results are on the device asked for; inputs are never modified."),
     Clause("PRE-5", "MAY", "bf16-mixed: the gradient of a composed kernel may be rounded to bfloat16 where it leaves a convolution."),
     Clause("PRE-6", "MAY", "bf16-mixed: gradients that layers hand back may be float32 or bfloat16; as operands of a convolution's gradients they are bfloat16."),
+    Clause("PRE-7", "MUST", "A sum of n terms, products or not, may be taken in any order and fused, and is off by at most n roundings of the sum of the terms' magnitudes, in the format that it is accumulated in (PRE-1, PRE-2). In training a norm's mean, its variance, which is the mean of (x - mean)^2, and the sums in its gradients are off by at most 256 roundings however large n is."),
 )
 
 BY_ID: dict[str, Clause] = {clause.id: clause for clause in CLAUSES}

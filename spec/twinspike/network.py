@@ -11,8 +11,9 @@ from typing import Literal
 
 import msgspec
 
+from twinspike import plain
 from twinspike.config import Config, decode
-from twinspike.errors import SpecError, refuse, require
+from twinspike.errors import refuse, require
 
 Shape = tuple[int, ...]
 """Of one sample at one time step, without T and B: (C, H, W) for maps, (F,) for vectors."""
@@ -223,8 +224,4 @@ def from_json(text: str | bytes) -> Network:
     Raises:
         SpecError: the text is no JSON, or describes no valid network.
     """
-    try:
-        data = msgspec.json.decode(text)
-    except msgspec.DecodeError as error:
-        raise SpecError(f"network: expected JSON text, got {error}") from None
-    return decode(Network, data, "network")
+    return decode(Network, plain.from_json(text, "network"), "network")

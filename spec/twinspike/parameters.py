@@ -76,23 +76,26 @@ def _matrix_shape(kernel: tuple[int, ...], matricize: str) -> tuple[tuple[int, .
     return kernel[2:], kernel[0], kernel[1]
 
 
-def _initial_kernel(layer: Conv | Linear, shape: tuple[int, ...], seed: int, index: int) -> Array:
-    """Clause INI-2: Kaiming normal (fan out, ReLU) for convolutions, uniform +-1/sqrt(in) for linear layers."""
+def _initial_kernel(layer: Conv | Linear, shape: tuple[int, ...], method: Method, seed: int, index: int) -> Array:
+    """Clauses INI-2, INI-6: Kaiming normal (fan out, ReLU), or for linear layers, unless asked for, uniform +-1/sqrt(in)."""
     stream = Stream(seed, "init", index=2 * index)
+    if isinstance(layer, Linear) and method.linear_init == "fan_out":
+        return stream.normal(*shape) * math.sqrt(2.0 / shape[0])
     if isinstance(layer, Conv):
         return stream.normal(*shape) * math.sqrt(2.0 / (shape[0] * shape[2] * shape[3]))
     return (2.0 * stream.uniform(*shape) - 1.0) / math.sqrt(shape[1])
 
 
-def _rank(layer: Conv | Linear, shape: tuple[int, ...], f: Factorization, index: int) -> int:
+def _rank(layer: Conv | Linear, shape: tuple[int, ...], method: Method, index: int) -> int:
     """Rank of a layer's factors; for an energy fraction that of the kernel drawn with seed 0 (clause INI-4)."""
+    f = method.factorization
     _, rows, columns = _matrix_shape(shape, f.matricize)
     full = min(rows, columns)
     if f.rank == "full":
         return full
     if isinstance(f.rank, int):
         return min(f.rank, full)
-    return rank_for_energy(singular_values(f, _initial_kernel(layer, shape, 0, index)), f.rank)
+    return rank_for_energy(singular_values(f, _initial_kernel(layer, shape, method, 0, index)), f.rank)
 
 
 def layout(network: Network, method: Method, optimizer: Optimizer | None = None) -> tuple[Entry, ...]:
@@ -115,7 +118,7 @@ def layout(network: Network, method: Method, optimizer: Optimizer | None = None)
                 kernel = kernel_shape(layer, shapes[layer.input])
                 if is_factored(layer, method.factorization):
                     positions, rows, columns = _matrix_shape(kernel, method.factorization.matricize)
-                    rank = _rank(layer, kernel, method.factorization, index)
+                    rank = _rank(layer, kernel, method, index)
                     add(layer, "U", (*positions, rows, rank), "factor")
                     for twin in TWINS:
                         add(layer, f"sigma_{twin}", (*positions, rank), "sigma")
@@ -159,6 +162,16 @@ def decays(entry: Entry, optimizer: Optimizer) -> bool:
     return optimizer.decay_scope == "all" or entry.kind in ("weight", "factor", "sigma")
 
 
+def domain(entry: Entry, method: Method) -> tuple[float, float] | None:
+    """The closed interval onto which a parameter is projected after every update; None is every number (clause OPT-8)."""
+    if entry.kind != "neuron":
+        return None
+    if entry.name.endswith(".decay"):
+        return 0.0, 1.0
+    floor = max(0.0, method.neuron.v_reset)
+    return floor + (method.neuron.threshold - floor) / 1024, math.inf
+
+
 def initial_state(network: Network, method: Method, optimizer: Optimizer | None = None, *, seed: int = 0) -> State:
     """Draw the state that a run starts from (clauses INI-*); names and order as in `layout`."""
     shapes = infer_shapes(network)
@@ -167,9 +180,9 @@ def initial_state(network: Network, method: Method, optimizer: Optimizer | None 
         if not isinstance(layer, Conv | Linear):
             continue
         shape = kernel_shape(layer, shapes[layer.input])
-        kernel = _initial_kernel(layer, shape, seed, index)
+        kernel = _initial_kernel(layer, shape, method, seed, index)
         if is_factored(layer, method.factorization):
-            rank = _rank(layer, shape, method.factorization, index)
+            rank = _rank(layer, shape, method, index)
             u, sigma, v = factorize(method.factorization, kernel, rank)
             values |= {f"{layer.name}.U": u, f"{layer.name}.V": v}
             values |= {f"{layer.name}.sigma_{twin}": sigma for twin in TWINS}

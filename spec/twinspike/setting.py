@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from twinspike import plain
 from twinspike.checks import check_batch
 from twinspike.config import Method, Optimizer, decode, encode
 from twinspike.errors import SpecError, require
@@ -69,10 +70,7 @@ def read(path: str | os.PathLike[str]) -> Setting:
     missing = [name for name in (_CONFIG, *_BATCHES) if name not in arrays]
     require(not missing, str(path), expected=wanted, got=f"no {', '.join(missing)}")
     config, images, labels = (arrays.pop(name) for name in (_CONFIG, *_BATCHES))
-    try:
-        described = decode(_Described, msgspec.json.decode(str(config)), f"{path}: config")
-    except msgspec.DecodeError as error:
-        raise SpecError(f"{path}: config: expected JSON, got {error}") from None
+    described = decode(_Described, plain.from_json(str(config), f"{path}: config"), f"{path}: config")
     fits = images.ndim >= 1 and labels.ndim >= 1 and len(images) == len(labels) >= 1
     require(fits, f"{path}: batches", expected="one or more, images and labels of as many", got=f"{images.shape}, {labels.shape}")
     check_state(arrays, layout(described.network, described.method, described.optimizer), f"{path}: state")

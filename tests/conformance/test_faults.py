@@ -32,7 +32,7 @@ NUMPY = ts.load("numpy")
 EDITED = [fault for fault in FAULTS if fault.edits]
 OF_OPERATIONS = [fault for fault in EDITED if reach(fault.edits).operations]
 OF_NETWORKS = [fault for fault in EDITED if not reach(fault.edits).operations]
-EXAMINATIONS = {name: check for name, check in CHECKS.items() if name.startswith("operation[")}
+EXAMINATIONS = {name: check for name, check in CHECKS.items() if name.startswith(("operation[", "sizes["))}
 
 WIDE = Profile("wide", cover=1.0, draws=40, fresh=True, derandomized=True, both_modes=True, limit=600.0)
 

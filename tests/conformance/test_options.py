@@ -33,9 +33,9 @@ from twinspike_conformance.strength.kill import kill
 NETWORKS_ALONE = {
     *("Neuron.decay_scope", "Neuron.threshold_scope", "Penalty.weight", "Retract.every", "Factorization.scope"),
     *("Factorization.orthogonality", "BatchNorm.gamma_init", "Loss.isolate_ann", "Loss.per_step", "Method.time_steps"),
-    *("Method.readout", "SGD.decay_scope", "Adam.decay_scope", "AdamW.decay_scope"),
+    *("Method.readout", "Method.linear_init", "SGD.decay_scope", "Adam.decay_scope", "AdamW.decay_scope"),
 }
-"""Options that no single operation reads; for BatchNorm.gamma_init no backend does."""
+"""Options that no single operation reads; for initial values no backend does."""
 
 
 def _kinds() -> set[type[Config]]:

@@ -408,7 +408,7 @@ ENTRY = '[[expect]]\nid = "a"\nstatus = "fail"\nreason = "b"\nurl = "https://c"\
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (ENTRY.replace("[[expect]]", "[[expect"), "[[expect]] tables"),
+        (ENTRY.replace("[[expect]]", "[[expect"), "expected TOML"),
         (ENTRY + "because = 1\n", "because"),
         (ENTRY + "[other]\n", "other"),
         (ENTRY.replace('reason = "b"\n', ""), "reason"),

@@ -45,9 +45,9 @@ def test_a_folder_that_cannot_be_written_into_ends_a_run_before_its_first_test(c
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[[expect", "[[expect]] tables"),
+        ("[[expect", "expected TOML"),
         ("[[expect]]\nid = 3\n", "[[expect]] tables"),
-        (None, "a file of expectations"),
+        (None, "expected a file that can be read"),
     ],
 )
 def test_expectations_are_read_before_the_first_test(text, words, tmp_path, capsys):

@@ -98,7 +98,7 @@ def test_json_and_back(name: str) -> None:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("{", "network: expected JSON text"),
+        ("{", "network: expected JSON"),
         ("[]", "network: Expected `object`"),
         ('{"name": "a", "input_shape": [1, 8, 8], "layers": [], "exits": []}', "network: a.exits: expected at least one exit"),
         ('{"name": "a", "input_shape": [1, 8], "layers": [], "exits": []}', "network.input_shape: Expected `array` of length 3"),

@@ -50,7 +50,7 @@ def _channels_last(x: Tensor) -> Tensor:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("samples", [1025, 37])
 def test_statistics_and_gradients_of_many_values_are_as_accurate_as_of_few(layout, dtype, samples, monkeypatch) -> None:
-    """Within the roundings of a chain, however many values there are; one chain of all of them would not be."""
+    """PRE-7: within the roundings of a chain, however many values there are; one chain of all of them would not be."""
     torch.manual_seed(0)
     values, cotangent = (torch.randn(1, samples, 3, 32, 32) + shift for shift in (0.7, 0.3))
     values, cotangent = layout(values.to(dtype)), layout(cotangent.to(dtype))
@@ -72,7 +72,7 @@ def test_statistics_and_gradients_of_many_values_are_as_accurate_as_of_few(layou
         return [float((a.detach().double() - b.detach()).abs().max() / s) / (torch.finfo(a.dtype).eps / 2) for a, b, s in pairs]
 
     # a chain, its neighbours' sum, and some ten roundings around; of the variance twice, since it is of squares
-    assert max(errors()) <= 2 * (norm_cpu.CHAIN + 16)
+    assert max(errors()) <= 256 < 2 * (norm_cpu.CHAIN + 16)
     if layout is _channels_last and samples == 1025 and dtype == torch.float32:
         monkeypatch.setattr(norm_cpu, "_in_chains", lambda x: False)
         assert max(errors()) > 4 * (norm_cpu.CHAIN + 16), "the test must see a long chain"

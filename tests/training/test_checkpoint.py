@@ -240,7 +240,7 @@ def test_positions_of_runs(epoch: int, step: int, steps: int) -> None:
         ({"accuracy_snn": 1.5}, "best.accuracy_snn: expected a share in [0, 1], got 1.5"),
         ({"accuracy_ann": -0.1}, "best.accuracy_ann: expected a share in [0, 1], got -0.1"),
         ({"accuracy_snn": float("nan")}, "best.accuracy_snn: expected a share in [0, 1], got nan"),
-        ({"epoch": 0}, "best.epoch: expected a whole number >= 1, got 0"),
+        ({"epoch": -1}, "best.epoch: expected a whole number >= 0, got -1"),
     ],
 )
 def test_a_best_that_can_not_be_is_refused(changes: dict[str, Any], line: str) -> None:

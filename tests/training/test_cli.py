@@ -15,6 +15,7 @@ from training_runs import TINY, lines
 from typer.testing import CliRunner, Result
 
 import twinspike as ts
+from twinspike.boundary import legible
 from twinspike.network import from_json
 from twinspike_training import cli, metrics
 from twinspike_training.commands import app
@@ -118,6 +119,42 @@ def test_evaluate_finds_what_training_found(trained: Path) -> None:
     assert "main.head" in result.stdout
     result = run("evaluate", str(trained), "--checkpoint", "first")
     assert (result.exit_code, result.stderr) == (2, "error: checkpoint: expected last or best, got first\n")
+
+
+def test_a_trained_run_is_looked_at_where_its_data_are_and_otherwise(trained: Path, tmp_path: Path) -> None:
+    words = ("evaluate", str(trained), "--json")
+    result = run(*words, "--set", "method.time_steps=5", "--set", "data.workers=1", "--backend", "jax", "--precision", "f32-ieee")
+    assert result.exit_code == 0, result.output
+    at_five = json.loads(result.stdout)
+    assert at_five["samples"] == 360
+    assert at_five["accuracy_ann"] == json.loads(run(*words).stdout)["accuracy_ann"]  # T is the spiking twin's alone
+    result = run("plot", str(trained), "--out", str(tmp_path), "--set", "precision=f64", "--set", "training.log_every=5")
+    assert result.exit_code == 0, result.output
+    for command in ("evaluate", "plot"):
+        result = run(command, str(trained), "--set", "width=3")
+        assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+        assert "expected the config that it was trained with, width = 2, got 3" in result.stderr
+        result = run(command, str(trained), "--set", "data.path=/moved")
+        assert (result.exit_code, result.stderr) == (
+            2,
+            "error: config: data.path: expected nothing with data.name = 'digits', got /moved\n",
+        )
+
+
+@pytest.mark.parametrize(
+    "name", ["a b", "\x1b[31mred", "$x_", "caf\udce9", "\x7f\n", "2024-01-01", "true", ":smile:", "[b]", "-x"]
+)
+def test_a_run_is_called_what_a_file_system_accepts(tmp_path: Path, name: str) -> None:
+    result = run("train", *SETS, "--out", str(tmp_path), f"--name={name}")
+    assert result.exit_code == 0, result.output
+    assert f"finished {legible(str(tmp_path / name))} after 8 steps" in result.stdout
+    assert result.stdout.replace("\n", "").isprintable()
+    for command in ("evaluate", "plot", "compare", "train --resume"):
+        words = command.split()
+        out = ["--out", str(tmp_path / "c.png")] if command == "compare" else []
+        result = run(*words, str(tmp_path / name), *out)
+        assert result.exit_code == 0, result.output
+        assert result.stdout.replace("\n", "").isprintable()
 
 
 @pytest.mark.parametrize(

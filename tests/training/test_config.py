@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 import twinspike as ts
+from twinspike import plain
 from twinspike.network import to_json as network_json
-from twinspike_training.config import RunConfig, build_network, embedded, load_config, read_table, to_json
+from twinspike_training.config import RunConfig, build_network, embedded, load_config, to_json
 
 EMBEDDED = "cifar100_resnet18, cifar10_resnet18, digits, nmnist"
 
@@ -20,18 +21,23 @@ MISTAKES = {
     "precision=f33": "digits: precision: expected one of f64, f32-ieee, tf32, bf16-mixed, got f33",
     "optimizer.kind=sdg": "digits: optimizer.kind: expected one of sgd, adam, adamw, got sdg; did you mean 'sgd'?",
     "optimizer.momentum=1.5": "digits: optimizer.momentum: expected a finite number in [0, 1), got 1.5",
+    'optimizer.kind=["sgd"]': "digits: optimizer.kind: expected one of sgd, adam, adamw, got ['sgd']; did you mean 'sgd'?",
+    "method.loss.temperature=1e300": (
+        "digits: method.loss.temperature: expected a number > 0 whose square is finite, got 1e+300"
+    ),
     "optimizer=3": "digits: optimizer: Expected `object`, got `int`",
     "learning_rate=fast": "digits: learning_rate: Expected `float`, got `str`",
     "learning_rate=-1": "digits: learning_rate: expected a finite number > 0, got -1.0",
     "learning_rate=nan": "digits: learning_rate: expected a finite number > 0, got nan",
-    "learning_rate=1 2": "--set: expected a TOML value after '=', got learning_rate=1 2",
+    "learning_rate=1 2": "--set: expected a TOML value after '=', got learning_rate=1 2; "
+    "a string is quoted for TOML within quotes for the shell: --set 'learning_rate=\"...\"'",
     "learning_rate": "--set: expected key=value or key.sub=value, got learning_rate",
     "=3": "--set: expected key=value or key.sub=value, got =3",
     "seed=-1": "digits: seed: expected a whole number in [0, 2^63), got -1",
     "seed=1.5": "digits: seed: Expected `int`, got `float`",
     "width=-1": "digits: width: expected a whole number >= 1, or 0 for the usual one, got -1",
     "network=": "digits: network and backend: expected names, got an empty string",
-    "name=a/b": "digits: name: expected the name of a folder, got a/b",
+    "name=a/b": "digits: name: expected the name of a folder, without / and the null character, got a/b",
     "training.epochs=0": "digits: training.epochs: expected a whole number >= 1, got 0",
     "training.batch_size=1": "digits: training.batch_size: expected a whole number >= 2, got 1",
     "training.log_every=0": "digits: training.log_every: expected a whole number >= 1, got 0",
@@ -74,11 +80,11 @@ def test_an_unknown_config_is_one_line(source: str, line: str) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "line"),
     [
-        ("a.toml", b"x = ", "expected a readable TOML or JSON file, got Invalid value (at end of document)"),
+        ("a.toml", b"x = ", "expected TOML, got Invalid value (at end of document)"),
         ("a.toml", b"[optimizer]\nmomentun = 0.9", "optimizer.momentun: unknown key; did you mean 'momentum'?"),
         ("a.toml", b"seed = [1]", "seed: Expected `int`, got `array`"),
         ("a.json", b"[1]", "expected a table of keys, got list"),
-        ("a.json", b'{"seed":', "expected a readable TOML or JSON file, got Expecting value: line 1 column 9 (char 8)"),
+        ("a.json", b'{"seed":', "expected JSON, got Expecting value: line 1 column 9 (char 8)"),
     ],
 )
 def test_a_broken_file_is_one_line(tmp_path: Path, name: str, content: bytes, line: str) -> None:
@@ -91,9 +97,46 @@ def test_a_broken_file_is_one_line(tmp_path: Path, name: str, content: bytes, li
 
 def test_undecodable_bytes_are_one_line(tmp_path: Path) -> None:
     path = tmp_path / "a.toml"
-    path.write_bytes(b"\xff\xfe")
-    with pytest.raises(ts.SpecError, match=r"^\S+a\.toml: expected a readable TOML or JSON file, got 'utf-8' codec"):
-        load_config(str(path))
+    for content, got in {
+        "seed = 1\n".encode("utf-16"): "UTF-16; save it as UTF-8",
+        b"seed = 1\nname = 'caf\xe9'": "byte 0xe9 in line 2, as Latin-1 and Windows-1252 have it; save it as UTF-8",
+    }.items():
+        path.write_bytes(content)
+        with pytest.raises(ts.SpecError) as caught:
+            load_config(str(path))
+        assert str(caught.value) == f"{path}: expected text in UTF-8, got {got}"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.toml", b"\xef\xbb\xbfseed = 7"),
+        ("a.json", b'\xef\xbb\xbf{"seed": 7}'),
+        ("a.JSON", b'{"seed": 7}'),
+        ("a.TOML", b"seed = 7\r\n"),
+    ],
+)
+def test_files_as_editors_write_them(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert load_config(str(tmp_path / name)).seed == 7
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "9" * 5_000, '"\\ud800', "{" * 100_000])
+def test_what_parsers_give_up_on_is_one_line(tmp_path: Path, text: str) -> None:
+    for name, content in (("a.json", f'{{"seed": {text}}}'), ("a.toml", f"seed = {text}")):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(ts.SpecError, match=r"^[^\n]+: expected (JSON|TOML), got [^\n]+$"):
+            load_config(str(tmp_path / name))
+    with pytest.raises(ts.SpecError, match=r"^--set: expected [^\n]+$"):
+        load_config("digits", [f"seed={text}"])
+
+
+def test_a_home_stands_for_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.toml").write_text("seed = 7")
+    assert load_config("~/a.toml").seed == 7
+    with pytest.raises(ts.SpecError, match=r"^~: expected a home folder, got none, in ~nobody-is-called-so/a"):
+        load_config("~nobody-is-called-so/a")
 
 
 @pytest.mark.parametrize("name", embedded())
@@ -125,7 +168,7 @@ def test_a_new_kind_starts_its_table_afresh_and_a_left_out_one_is_the_default() 
 
 def test_none_is_the_digits() -> None:
     assert load_config() == load_config("digits")
-    assert set(read_table(Path(__file__).parents[2] / "training/twinspike_training/configs/digits.toml")) <= set(
+    assert set(plain.read_table(Path(__file__).parents[2] / "training/twinspike_training/configs/digits.toml")) <= set(
         RunConfig.__struct_fields__
     )
 

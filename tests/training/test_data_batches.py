@@ -37,6 +37,7 @@ def test_digits() -> None:
 
 
 def test_order_and_dropped_rest() -> None:
+    """RND-3."""
     data = digits(workers=0)
     assert data.steps_per_epoch(200) == 7
     batches = list(data.train_batches(3, 5, 200))
@@ -59,6 +60,22 @@ def test_each_sample_is_varied_by_its_own_stream() -> None:
 
     assert by_sample(60, 0) == by_sample(15, 0) == by_sample(1, 0)
     assert sum(a == b for a, b in zip(by_sample(60, 0).values(), by_sample(60, 1).values(), strict=True)) < 10
+
+
+def test_a_sample_is_varied_by_ten_uniforms_each_at_its_place() -> None:
+    """RND-4, from its words; digits are 8 x 8, so p = q = 1."""
+    plain, varied = (digits(workers=0, augment=augment, limit=12) for augment in ((), VARIED))
+    raw = {int(i): plain._source.train.images(np.array([i]))[0, 0] for i in range(12)}
+    images = np.concatenate([images for images, _ in varied.train_batches(9, 4, 3)])
+    for i, image in zip(Stream(9, "order", 4).permutation(12).tolist(), images, strict=True):
+        u = Stream(9, "augment", 4, i).uniform(10)
+        y, x = (int(np.floor(a * 3)) for a in u[:2])
+        want = np.pad(raw[i], 1)[y : y + 8, x : x + 8].astype(np.float32)
+        want = want[:, ::-1] if u[2] < 0.5 else want
+        want = (want - np.float32(16 * 0.3045)) * np.float32(1 / (16 * 0.3756))
+        row, column = (int(np.floor(a * 8)) for a in u[8:])
+        want[max(0, row - 2) : row + 2, max(0, column - 2) : column + 2] = 0
+        assert np.array_equal(image[0], want)
 
 
 @pytest.mark.parametrize("start", [0, 1, 6, 7])
@@ -87,14 +104,6 @@ def test_train_and_test_may_be_read_side_by_side() -> None:
 
 def test_test_samples_are_never_varied() -> None:
     assert same(list(digits(augment=VARIED).test_batches(70)), list(digits(augment="none").test_batches(70)))
-
-
-def test_limit_takes_the_first() -> None:
-    limited, whole = digits(limit=50, workers=0), digits(workers=0)
-    assert (limited.train_size, limited.test_size) == (50, 360)
-    ((_, labels),) = limited.train_batches(0, 0, 50)
-    assert np.array_equal(np.sort(labels), np.sort(whole._source.train.labels[:50]))
-    assert digits(limit=5000).train_size == 1437
 
 
 def test_no_batch_shares_memory_with_the_data() -> None:
@@ -141,6 +150,11 @@ def test_wrong_test_batch_and_time_steps() -> None:
         ({"name": "folder", "path": "x", "size": 7}, "data.size"),
         ({"workers": 65}, "data.workers: expected 0 to 64, got 65"),
         ({"limit": -1}, "data.limit: expected 0 or more, got -1"),
+        ({"test_limit": -1}, "data.test_limit: expected 0 or more, got -1"),
+        ({"validation": -1}, "data.validation: expected a whole number >= 0, or a fraction in (0, 1), got -1"),
+        ({"validation": 1.0}, "data.validation: expected a whole number >= 0, or a fraction in (0, 1), got 1.0"),
+        ({"validation": float("nan")}, "data.validation"),
+        ({"validation": True}, "data.validation"),
         ({"worker": "fork"}, "Invalid enum value 'fork'"),
         ({"augment": ["crop", "crop"]}, "data.augment: expected different policies among crop, flip, autoaugment, cutout"),
         ({"augment": ["mixup"]}, "augment"),

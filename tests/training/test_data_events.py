@@ -153,16 +153,3 @@ def test_missing_parts(tmp_path: Path) -> None:
     (tmp_path / "Test" / "2").mkdir()
     with pytest.raises(SpecError, match=r"2: expected recordings \(\*.bin\), got none"):
         opened(tmp_path)
-
-
-def test_damaged_pack(tmp_path: Path) -> None:
-    (tmp_path / "a.npz").write_bytes(b"PK\x03\x04 and no more")
-    with pytest.raises(SpecError, match=r"a.npz: can't be read as a .npz pack"):
-        opened(tmp_path / "a.npz")
-    np.savez(tmp_path / "b.npz", x=np.zeros(1))
-    with pytest.raises(SpecError, match=r"b.npz: expected arrays x, y, p.*, got none named y, p, dt"):
-        opened(tmp_path / "b.npz")
-    with pytest.raises(SpecError, match=r"c.npz: expected columns of one length"):
-        opened(write_pack(tmp_path / "c.npz", y=np.zeros(3, dtype=np.uint8)))
-    with pytest.raises(SpecError, match=r"d.npz: expected recordings of both parts, got 10 and 0"):
-        opened(write_pack(tmp_path / "d.npz", ids=np.arange(1, 11)))

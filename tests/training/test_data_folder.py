@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import os
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +10,6 @@ from PIL import Image
 
 from twinspike.errors import SpecError
 from twinspike_training.data import DataConfig, Dataset, open_dataset
-from twinspike_training.data.folder import decode
 
 
 def save(file: Path, value: int, size: tuple[int, int] = (10, 8), mode: str = "RGB") -> None:
@@ -58,16 +55,10 @@ def test_tiny_imagenet(tmp_path: Path) -> None:
     (tmp_path / "val" / "val_annotations.txt").write_text("val_1.JPEG\tn01\t0\t0\t9\t9\nval_0.JPEG\tn02\t0\t0\t9\t9\n")
     (tmp_path / "test" / "images").mkdir(parents=True)
     data = opened(tmp_path)
+    assert data.notes == (f"data.path {tmp_path}: tested on val; the folder test is not read",)
     assert (data.classes, data.train_size, data.test_size) == (("n01", "n02"), 2, 2)
     assert data._source.test.labels.tolist() == [1, 0]
     assert [pixels(data, "test", i) for i in (0, 1)] == [pixels(data, "train", i) for i in (1, 0)]
-
-
-def test_annotation_of_no_image(tmp_path: Path) -> None:
-    plain(tmp_path)
-    (tmp_path / "val" / "val_annotations.txt").write_text("none.JPEG\tcat\n")
-    with pytest.raises(SpecError, match=r"val_annotations.txt, line 1: expected an image in images and its class"):
-        opened(tmp_path)
 
 
 def test_sizes(tmp_path: Path) -> None:
@@ -92,78 +83,6 @@ def test_damaged(tmp_path: Path, cut: int, message: str) -> None:
     with pytest.raises(SpecError, match=rf"cat.2.png: {message}.*replace or remove it") as caught:
         list(opened(tmp_path).train_batches(0, 0, 6))
     assert "\n" not in str(caught.value)
-
-
-@pytest.fixture
-def ghostscript(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file that a program called `gs` leaves when it is started; the folder of that program is first on the path."""
-    program, trace = tmp_path / "bin" / "gs", tmp_path / "started"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\necho "$@" >> {trace}\n')
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
-    return trace
-
-
-POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
-
-
-def test_postscript_starts_no_program(tmp_path: Path, ghostscript: Path) -> None:
-    for name in ("x.png", "x.jpg", "x.eps"):
-        file = tmp_path / name
-        file.write_bytes(POSTSCRIPT)
-        with pytest.raises(SpecError, match=r"x\.\w+: can't be decoded: neither PNG nor JPEG; replace or remove it$"):
-            decode(file)
-    assert not ghostscript.exists()
-    with Image.open(file) as image, pytest.raises(OSError):  # noqa: PT011 - whatever it says: the program makes no picture
-        image.load()
-    assert ghostscript.exists()  # so the trap works
-
-
-@pytest.mark.parametrize("kind", ["BMP", "GIF", "ICO", "JPEG2000", "PCX", "PPM", "SGI", "TGA", "TIFF", "WEBP"])
-@pytest.mark.parametrize("name", ["x.png", "x.jpeg"])
-def test_other_formats_are_refused_whatever_their_name(tmp_path: Path, kind: str, name: str) -> None:
-    content = io.BytesIO()
-    Image.new("RGB", (16, 16), (1, 2, 3)).save(content, kind)
-    (tmp_path / name).write_bytes(content.getvalue())
-    with pytest.raises(SpecError, match=rf"{name}: can't be decoded: neither PNG nor JPEG; replace or remove it$"):
-        decode(tmp_path / name)
-
-
-def test_a_name_chooses_no_decoder(tmp_path: Path) -> None:
-    Image.new("RGB", (4, 4), (1, 2, 3)).save(tmp_path / "a.jpg", "PNG")
-    assert decode(tmp_path / "a.jpg")[0, 0].tolist() == [1, 2, 3]
-
-
-def pictures() -> tuple[bytes, bytes]:
-    """Two pictures in one file, as phones write them (MPO), and the first of them alone (JPEG)."""
-    several, one = io.BytesIO(), io.BytesIO()
-    first, second = (Image.new("RGB", (8, 8), (value, 0, 9)) for value in (20, 200))
-    first.save(several, "MPO", save_all=True, append_images=[second])
-    first.save(one, "JPEG")
-    return several.getvalue(), one.getvalue()
-
-
-def test_of_several_pictures_in_a_file_the_first_is_read(tmp_path: Path) -> None:
-    (tmp_path / "two.jpg").write_bytes(pictures()[0])
-    (tmp_path / "one.jpg").write_bytes(pictures()[1])
-    with Image.open(tmp_path / "two.jpg", formats=("JPEG",)) as image:
-        assert image.format == "MPO"  # Pillow hands it over
-    assert np.array_equal(decode(tmp_path / "two.jpg"), decode(tmp_path / "one.jpg"))
-
-
-@pytest.mark.filterwarnings("ignore:Image appears to be a malformed MPO file:UserWarning")
-def test_a_damaged_index_of_pictures_changes_nothing(tmp_path: Path) -> None:
-    content, one = pictures()
-    (tmp_path / "one.jpg").write_bytes(one)
-    expected, file = decode(tmp_path / "one.jpg"), tmp_path / "two.jpg"
-    start = content.index(b"MPF\0")
-    for place in range(start, start + 102):
-        for bits in (0x01, 0x80, 0xFF):
-            altered = bytearray(content)
-            altered[place] ^= bits
-            file.write_bytes(altered)
-            assert np.array_equal(decode(file), expected)
 
 
 def test_classes_must_match(tmp_path: Path) -> None:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
+from rich.console import Console
 from training_runs import assert_equal_runs, lines, quiet, tiny, train
 
 import twinspike as ts
 from twinspike_training import checkpoint, loop, metrics
+from twinspike_training.data import Dataset
+from twinspike_training.lock import LOCK
 from twinspike_training.loop import Outcome
+from twinspike_training.progress import Progress
 from twinspike_training.run import create, open_run, prepare, read_config, reconcile
 
 
@@ -88,7 +96,7 @@ def test_a_run_killed_after_any_step_goes_on_bit_for_bit(
     assert_equal_runs(whole.folder, folder)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_between_steps_with_a_checkpoint(
     whole: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
@@ -207,3 +215,143 @@ def test_metrics_survive_a_cut_line_and_refuse_a_foreign_one(tmp_path: Path) -> 
         path.write_text(f"{line}\n")
         with pytest.raises(ts.SpecError, match=r"expected a JSON object with a kind and a step, got [ -~]+$"):
             metrics.read(path)
+
+
+class Broken(ts.SpecError):
+    """A sample that can't be read."""
+
+
+def test_a_test_sample_that_can_not_be_read_costs_no_step(
+    whole: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise Broken("test/3.png: expected an image, got 5 bytes")
+
+    last = tmp_path / "digits_cnn-001" / "last.safetensors"
+    for _ in range(2):  # the second time it is the outstanding evaluation that fails
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "evaluate", broken)
+            with pytest.raises(ts.SpecError) as caught:
+                loop.resume(open_run(last.parent), None, quiet()) if last.exists() else train(tmp_path)
+        assert str(caught.value) == f"test/3.png: expected an image, got 5 bytes; {last} keeps step 4"
+        assert checkpoint.load_header(last).due
+    assert loop.resume(open_run(last.parent), None, quiet()).finished
+    assert_equal_runs(whole.folder, open_run(last.parent))
+    assert not checkpoint.load_header(last).due
+
+
+def test_a_training_sample_that_can_not_be_read_costs_no_step(
+    whole: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = Dataset.train_batches
+
+    def broken(self: Dataset, *words: Any, **more: Any) -> Any:
+        for number, batch in enumerate(batches(self, *words, **more)):
+            if number == 3:
+                raise Broken("train/3.png: expected an image, got 5 bytes")
+            yield batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Dataset, "train_batches", broken)
+        with pytest.raises(ts.SpecError) as caught:
+            train(tmp_path)
+    folder = open_run(tmp_path / "digits_cnn-001")
+    assert str(caught.value).endswith(f"; {folder.checkpoint('last')} keeps step 3")
+    assert loop.resume(folder, None, quiet()).finished
+    assert_equal_runs(whole.folder, folder)
+
+
+class Full(io.StringIO):
+    """Takes some lines and then no more."""
+
+    def write(self, text: str) -> int:
+        if self.tell() > 300:
+            raise OSError(28, "No space left on device")
+        return super().write(text)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_output_that_can_not_be_shown_ends_neither_the_run_nor_its_record(
+    whole: Outcome, tmp_path: Path, capsys: pytest.CaptureFixture[str], terminal: bool
+) -> None:
+    progress = Progress(Console(file=Full(), width=80, force_terminal=terminal))
+    outcome = loop.start(tiny(tmp_path), progress)
+    assert outcome.finished
+    assert_equal_runs(whole.folder, outcome.folder)
+    progress.note("more")
+    assert capsys.readouterr().err == (
+        "output is lost (No space left on device); the run goes on, and its record is metrics.jsonl\n"
+    )
+
+
+def test_a_record_without_room_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = create(tiny(tmp_path))
+    folder.metrics.symlink_to("/dev/full")
+    log = metrics.MetricsLog(folder.metrics, np.asarray)
+    with pytest.raises(ts.SpecError, match=r"^metrics: expected room to write them, got \S+ \(No space left on device\)$"):
+        log.line({"kind": "session", "step": 0})
+    log.close()
+
+
+def test_a_second_signal_says_which_step_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = loop._Loop._step
+
+    def twice(self: Any, *words: Any) -> Any:
+        if self.steps == 5:
+            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, *words)
+
+    monkeypatch.setattr(loop._Loop, "_step", twice)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        train(tmp_path)
+    folder = tmp_path / "digits_cnn-001"
+    kept = f"{folder / 'last.safetensors'} keeps step 4"
+    assert str(caught.value) == f"stopped at once; {kept}; go on with: twinspike train --resume {folder}"
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+
+
+def test_a_signal_that_was_ignored_stays_so() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with loop.StopRequests() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert not stop.requested
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_two_processes_are_not_at_work_on_one_run(tmp_path: Path) -> None:
+    folder = create(tiny(tmp_path))
+    program = "import sys; from pathlib import Path; from twinspike_training.lock import alone\n"
+    program += "with alone(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    other = subprocess.Popen([sys.executable, "-c", program, folder.path], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(ts.SpecError) as caught:
+            loop.resume(folder, None, quiet())
+        assert str(caught.value) == (
+            f"{folder.path}: expected a run that no other process is at work on, got process {other.pid} on "
+            f"{socket.gethostname()}; wait for it, or end it"
+        )
+    finally:
+        other.kill()  # which leaves the file, but no lock
+        other.communicate()
+    assert (folder.path / LOCK).exists()
+    assert loop.resume(folder, None, quiet()).finished
+    assert not (folder.path / LOCK).exists()
+
+
+@pytest.mark.parametrize(("kind", "said"), [("cosine", True), ("constant", False)])
+def test_a_jump_of_the_learning_rate_is_said(tmp_path: Path, kind: str, said: bool) -> None:
+    folder = train(tmp_path, f"schedule.kind={kind}").folder
+    shown = io.StringIO()
+    loop.resume(folder, read_config(folder, ["training.epochs=4"]), Progress(Console(file=shown, width=1000)))
+    rates = [line["learning_rate"] for line in lines(folder) if line["kind"] == "step"]
+    line = (
+        f"the learning rate jumps from {rates[7]:.3g} to {rates[8]:.3g}: a schedule reaches over the whole run, "
+        "which has 4 epochs now and had 2\n"
+    )
+    assert (line in shown.getvalue()) == said
+    assert ("jumps" in shown.getvalue()) == said

@@ -296,10 +296,23 @@ def test_a_record_that_can_not_be_opened_is_one_line(tmp_path: Path) -> None:
         metrics.MetricsLog(tmp_path, np.asarray)
 
 
-def test_a_state_that_leaves_its_range_ends_the_run_with_the_checkpoint_before(tmp_path: Path) -> None:
-    learned = ("method.neuron.decay=1", "method.neuron.decay_scope=channel", "training.log_every=1")
+LEARNED = ("method.neuron.decay=1", "method.neuron.decay_scope=channel", "training.log_every=1")
+
+
+def test_a_learned_decay_that_would_leave_its_range_stays_at_its_end_and_the_run_goes_on(tmp_path: Path) -> None:
+    """OPT-8."""
+    outcome = train(tmp_path, *LEARNED)
+    assert outcome.finished
+    state = checkpoint.load(outcome.folder.path / "last.safetensors").state
+    assert max(value.max() for name, value in state.items() if name.endswith(".decay") and "/" not in name) == 1
+
+
+def test_a_state_that_leaves_its_range_ends_the_run_with_the_checkpoint_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("twinspike.reference.step.projected", lambda p, domain: p)
     with pytest.raises(ts.SpecError) as caught:
-        train(tmp_path, *learned, "training.checkpoint_every_steps=1")
+        train(tmp_path, *LEARNED, "training.checkpoint_every_steps=1")
     last = tmp_path / "digits_cnn-001" / "last.safetensors"
     line = str(caught.value)
     assert line.startswith("checkpoint[stem.act.decay]: neuron.decay: expected a finite number in [0, 1], got 1.0")

@@ -7,6 +7,7 @@ it holds under the ranges of the config. A file that is broken, cut off, altered
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -43,16 +44,16 @@ class Best(Config, frozen=True, kw_only=True):
     """The best evaluation so far, by the spiking twin's accuracy; the first of equals."""
 
     accuracy_snn: float
-    """Share of test samples, in [0, 1]."""
+    """Share of the samples held out of training (`data.validation`), or without such of the test samples, in [0, 1]."""
     accuracy_ann: float
     epoch: int
-    """Epochs completed when it was evaluated, >= 1."""
+    """Epochs completed when it was evaluated, >= 0."""
 
     def _check(self) -> None:
         for name in ("accuracy_snn", "accuracy_ann"):
             value = getattr(self, name)
             require(0 <= value <= 1, f"best.{name}", expected="a share in [0, 1]", got=value)
-        require(self.epoch >= 1, "best.epoch", expected="a whole number >= 1", got=self.epoch)
+        require(self.epoch >= 0, "best.epoch", expected="a whole number >= 0", got=self.epoch)
 
 
 class Header(Config, frozen=True, kw_only=True):
@@ -71,6 +72,8 @@ class Header(Config, frozen=True, kw_only=True):
     """Optimizer steps taken in all: `step` and those of the completed epochs, which have one length, no less than `step`."""
     best: Best | None
     """Of an epoch that is completed."""
+    due: bool = False
+    """Whether the evaluation at this position is still to be made."""
     fingerprint: str
     """Of the data."""
     metrics_bytes: int
@@ -120,7 +123,7 @@ def save(path: Path, header: Header, state: State) -> None:
     # Row-major copies: safetensors stores the memory of an array as it lies.
     arrays = {name: np.asarray(value, order="C") for name, value in state.items()}
     stamped = msgspec.structs.replace(header, arrays=_digest(arrays), checksum=_PLACE)
-    text = msgspec.json.encode(encode(stamped)).decode()
+    text = json.dumps(encode(stamped), separators=(",", ":"))  # not msgspec, which has no place for names that are no UTF-8
     content = memoryview(to_bytes(arrays, metadata={KEY: text}))
     end = _PREFIX + int.from_bytes(content[:_PREFIX], "little")
     head = content[:end].tobytes()
@@ -179,7 +182,10 @@ def _read(path: Path, *, whole: bool) -> tuple[Header, bytes]:
                 raise refuse(what, expected="a checkpoint of Twinspike", got="a safetensors file from elsewhere")
             header = _header(head, _json(text.encode()), what)
             # now that the head is what was written: no more is read than it says
-            length = max((array["data_offsets"][1] for array in outer.values()), default=0)
+            try:
+                length = max((int(array["data_offsets"][1]) for array in outer.values()), default=0)
+            except (KeyError, IndexError, TypeError, ValueError, OverflowError):
+                raise refuse(what, expected="a safetensors file", got="a broken or foreign one") from None
             require(size == end + length, what, expected=f"{end + length:,} bytes", got=f"{size:,} bytes: {_DAMAGED}")
             return header, head + file.read() if whole else head
     except OSError as error:
@@ -209,8 +215,8 @@ def _header(head: bytes, data: Any, what: str) -> Header:
 def _json(text: bytes) -> Any:
     """Decoded JSON; None if it is none."""
     try:
-        return msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return json.loads(text)
+    except (ValueError, RecursionError):
         return None
 
 

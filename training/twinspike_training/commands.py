@@ -1,32 +1,33 @@
 """The commands of `twinspike`. Each reads its arguments, calls one function of this package and prints what it gave.
 
-Every refusal is one line `error: ...` on standard error with exit code 2; a run stopped by a signal exits with 130.
+Every refusal is one line `error: ...` on standard error with exit code 2 (`twinspike.boundary`); what a signal stopped exits
+with 130.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
-from pathlib import Path
-from typing import Annotated, ParamSpec, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Annotated, ParamSpec
 
 import typer
-from rich.console import Console
 
-from twinspike import ZOO, SpecError, network, survey
+from twinspike import ZOO, boundary, network, survey
 from twinspike.config import Method, encode
 from twinspike.cost import cost
 from twinspike.errors import refuse, require
 from twinspike.network import Network
 from twinspike_training import agreement, checkpoint, tables
 from twinspike_training import compare as comparison
-from twinspike_training.config import embedded, load_config, read_network
+from twinspike_training.config import Change, embedded, load_config, read_network
 from twinspike_training.evaluation import evaluate as evaluate_run
+from twinspike_training.files import expand
 from twinspike_training.loop import resume as resume_run
 from twinspike_training.loop import start
 from twinspike_training.progress import Progress
-from twinspike_training.run import open_run, prepare, read_config, same_config, same_data
+from twinspike_training.run import open_run, prepare, read_config, same_config, same_data, stored_config
+from twinspike_training.terminal import console, say
 
 app = typer.Typer(
     name="twinspike",
@@ -37,7 +38,6 @@ app = typer.Typer(
 )
 
 Arguments = ParamSpec("Arguments")
-Value = TypeVar("Value")
 
 STOPPED = 130
 """Exit code of a run stopped by a signal, as shells use it."""
@@ -47,40 +47,31 @@ ConfigName = Annotated[
 ]
 BackendName = Annotated[str | None, typer.Option(help="A registered backend (see `twinspike backends`) or module:object.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")]
+Compiled = Annotated[bool | None, typer.Option("--compile/--eager", help="Whether the backend compiles the step.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key, such as method.time_steps=6.")]
 PrecisionOption = Annotated[str | None, typer.Option(help="f64, f32-ieee, tf32 or bf16-mixed.")]
 RunPath = Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run.")]
 
 
-def _command(function: Callable[Arguments, Value]) -> Callable[Arguments, Value]:
-    """Register a command whose refusals become one line."""
+def _command(function: Callable[Arguments, int | None]) -> Callable[Arguments, None]:
+    """Register a command, which gives its exit status or None for 0."""
 
     @functools.wraps(function)
-    def guarded(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Value:
+    def guarded(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
         try:
-            return function(*args, **kwargs)
-        except SpecError as error:
-            typer.echo(f"error: {_legible(str(error))}", err=True)
-            raise typer.Exit(2) from None
+            status = boundary.run(lambda: function(*args, **kwargs) or 0)
+        except KeyboardInterrupt as error:
+            typer.echo(str(error) or "interrupted", err=True)
+            status = STOPPED
+        raise typer.Exit(status)
 
     app.command()(guarded)
     return guarded
 
 
-def _legible(text: str) -> str:
-    """A line whose names, which may be anyone's, hold nothing that a terminal would obey."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
-def _console() -> Console:
-    # Made per command: a test's or a pipe's standard output is the one of that moment. What is piped is not
-    # broken at the 80 columns that rich assumes there.
-    console = Console()
-    return console if console.is_terminal else Console(width=160)
-
-
-def _changes(**given: object) -> list[str]:
-    """Overrides for the options that were given."""
-    return [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
+def _changes(set_: Sequence[str] | None = None, **given: object) -> list[Change]:
+    """Overrides: the options that were given, then those of `--set`."""
+    return [*((key, value) for key, value in given.items() if value is not None), *(set_ or [])]
 
 
 @_command
@@ -89,20 +80,17 @@ def train(
     backend: BackendName = None,
     device: Device = None,
     precision: PrecisionOption = None,
-    compiled: Annotated[bool | None, typer.Option("--compile/--eager", help="Whether the backend compiles the step.")] = None,
+    compiled: Compiled = None,
     seed: Annotated[int | None, typer.Option(help="Of initial values, order and augmentation.")] = None,
     out: Annotated[str | None, typer.Option(help="Folder for the folders of runs.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of this run's folder.")] = None,
     resume: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with a run from a checkpoint.")] = None,
     from_: Annotated[str, typer.Option("--from", help="With --resume: last, or best, which then takes its place.")] = "last",
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key, such as method.time_steps=6.")
-    ] = None,
-) -> None:
+    set_: Set = None,
+) -> int:
     """Train both twins, or go on with a run."""
-    changes = _changes(backend=backend, device=device, precision=precision, compile=compiled, seed=seed, out=out, name=name)
-    changes += set_ or []
-    progress = Progress(_console())
+    changes = _changes(set_, backend=backend, device=device, precision=precision, compile=compiled, seed=seed, out=out, name=name)
+    progress = Progress(console())
     try:
         require(resume is not None or from_ == "last", "--from", expected="--resume with it", got=from_)
         if resume is not None:
@@ -114,14 +102,16 @@ def train(
     finally:
         progress.end()
     if not outcome.finished:
-        typer.echo(f"stopped after step {outcome.steps}; go on with: twinspike train --resume {outcome.folder.path}")
-        raise typer.Exit(STOPPED)
+        progress.note(f"stopped after step {outcome.steps}; go on with: twinspike train --resume {outcome.folder.path}")
+        return STOPPED
     if outcome.best is not None:
-        best = outcome.best
-        typer.echo(
-            f"finished {outcome.folder.path} after {outcome.steps} steps; best test accuracy snn {best.accuracy_snn:.2%} "
-            f"(ann {best.accuracy_ann:.2%}) after epoch {best.epoch}"
+        best, held = outcome.best, outcome.last is not None and "validation" in outcome.last
+        part, why = ("validation", "") if held else ("test", ", chosen on the test set, as the authors do")
+        progress.note(
+            f"finished {outcome.folder.path} after {outcome.steps} steps; best {part} accuracy snn {best.accuracy_snn:.2%} "
+            f"(ann {best.accuracy_ann:.2%}) after epoch {best.epoch}{why}"
         )
+    return 0
 
 
 @_command
@@ -131,26 +121,31 @@ def evaluate(
     backend: BackendName = None,
     device: Device = None,
     precision: PrecisionOption = None,
+    compiled: Compiled = None,
+    set_: Set = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Test both twins of a checkpoint, with the run's backend or another."""
+    """Test both twins of a checkpoint, with the run's backend or another, where its data are now, with another T."""
     folder = open_run(run)
-    config = read_config(folder, _changes(backend=backend, device=device, precision=precision))
+    config = read_config(folder, _changes(set_, backend=backend, device=device, precision=precision, compile=compiled))
     found = checkpoint.load(folder.checkpoint(which))
-    same_config(found.header, config, str(folder.checkpoint(which)))
+    same_config(found.header, stored_config(folder), str(folder.checkpoint(which)))
+    same_config(found.header, config, str(folder.checkpoint(which)), also=("method.time_steps",))
     ready = prepare(config, found.header.network)
     same_data(found.header, ready.dataset, str(folder.checkpoint(which)))
+    for note in ready.dataset.notes:
+        typer.echo(boundary.legible(note), err=True)
     result = evaluate_run(ready, ready.program.load(found.state))
     if as_json:
         typer.echo(json.dumps(result.as_line(), indent=2))
     else:
-        tables.show_evaluation(_console(), result, found.header, config)
+        tables.show_evaluation(console(), result, found.header, config)
 
 
 @_command
 def backends() -> None:
     """List the backends: what each can do here, or why it can't be loaded."""
-    tables.show_backends(_console(), survey())
+    tables.show_backends(console(), survey())
 
 
 @_command
@@ -178,7 +173,7 @@ def describe(
     if as_json:
         typer.echo(_network_json(found))
     else:
-        tables.show_network(_console(), found, cost(found, Method(time_steps=time_steps)))
+        tables.show_network(console(), found, cost(found, Method(time_steps=time_steps)))
 
 
 def _network_json(found: Network) -> str:
@@ -203,14 +198,16 @@ def plot(
     backend: BackendName = None,
     device: Device = None,
     precision: PrecisionOption = None,
+    compiled: Compiled = None,
+    set_: Set = None,
 ) -> None:
     """Draw learning curves, spikes, singular values and orthogonality of a run as PNG files, with its backend or another."""
     from twinspike_training.plots import plot_run  # noqa: PLC0415 - matplotlib takes half a second to import
 
     folder = open_run(run)
-    changes = _changes(backend=backend, device=device, precision=precision)
-    for path in plot_run(folder, Path(out) if out else folder.path / "plots", index, changes):
-        typer.echo(path)
+    changes = _changes(set_, backend=backend, device=device, precision=precision, compile=compiled)
+    for path in plot_run(folder, expand(out) if out else folder.path / "plots", index, changes):
+        say(console(), str(path))
 
 
 @_command
@@ -222,9 +219,9 @@ def compare(
     from twinspike_training.curves import plot_comparison  # noqa: PLC0415 - as above
 
     found = comparison.read_runs(runs)
-    tables.show_comparison(_console(), comparison.compare(found))
-    plot_comparison(found, Path(out))
-    typer.echo(out)
+    tables.show_comparison(console(), comparison.compare(found))
+    plot_comparison(found, expand(out))
+    say(console(), out)
 
 
 @_command
@@ -234,7 +231,7 @@ def check(
     config: ConfigName = None,
     steps: Annotated[int, typer.Option(help="Optimizer steps to compare, each from a common state.")] = 1,
     precision: Annotated[str, typer.Option(help="f64, f32-ieee, tf32 or bf16-mixed, which both must have.")] = "f64",
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key of the config.")] = None,
-) -> None:
+    set_: Set = None,
+) -> int:
     """Prove that two backends take the same first steps, by the suite's bounds: layers, loss, gradients, statistics, state."""
-    raise typer.Exit(agreement.agreement(first, second, load_config(config, set_ or []), steps, precision))
+    return agreement.agreement(first, second, load_config(config, set_ or []), steps, precision)

@@ -50,7 +50,7 @@ def read_runs(paths: list[str]) -> list[Curves]:
     found = []
     for path in paths:
         folder = open_run(path)
-        curves = Curves(label=f"{Path(path).name} ({stored_config(folder).backend})", lines=metrics.read(folder.metrics))
+        curves = Curves(label=f"{Path(path).name} ({stored_config(folder).backend})", lines=metrics.read_whole(folder.metrics))
         require(bool(curves.of_kind("step")), "run", expected="at least one logged step", got=path)
         found.append(curves)
     return found
@@ -59,6 +59,11 @@ def read_runs(paths: list[str]) -> list[Curves]:
 def compare(runs: list[Curves]) -> list[Row]:
     """Hold every run against the first."""
     return [_row(run, runs[0]) for run in runs]
+
+
+def _chosen_by(line: dict[str, Any]) -> float:
+    """What makes an evaluation the best: the accuracy on the samples held out, or without such on the test's."""
+    return float(line.get("validation", line)["accuracy_snn"])
 
 
 def _row(run: Curves, base: Curves) -> Row:
@@ -73,7 +78,7 @@ def _row(run: Curves, base: Curves) -> Row:
         loss=steps[-1]["loss"],
         accuracy_snn=tests[-1]["accuracy_snn"] if tests else None,
         accuracy_ann=tests[-1]["accuracy_ann"] if tests else None,
-        best_snn=max(line["accuracy_snn"] for line in tests) if tests else None,
+        best_snn=max(tests, key=_chosen_by)["accuracy_snn"] if tests else None,
         images_per_second=rates[len(rates) // 2],
         first_difference=min(different, default=None),
         relative=max((abs(a["loss"] - b["loss"]) / max(abs(a["loss"]), abs(b["loss"]), 1e-300) for a, b in common), default=0.0),

@@ -10,13 +10,14 @@ import difflib
 import json
 import math
 import re
-import tomllib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 
+from twinspike import plain
 from twinspike.config import SGD, Config, Cosine, Method, Optimizer, Schedule, decode, encode, withdrawn
 from twinspike.errors import SpecError, refuse, require
 from twinspike.network import Network, from_json
@@ -24,7 +25,7 @@ from twinspike.precision import PrecisionName
 from twinspike.zoo import ZOO
 from twinspike.zoo import network as zoo_network
 from twinspike_training.data import DataConfig
-from twinspike_training.files import FILE, found
+from twinspike_training.files import FILE, expand, found
 
 CONFIGS = Path(__file__).parent / "configs"
 """Folder of the configs that come with the package."""
@@ -35,6 +36,9 @@ class Training(Config, frozen=True, kw_only=True):
 
     epochs: int = 30
     """Passes over the training samples, >= 1."""
+    max_steps: int = 0
+    """Optimizer steps after which the run ends, tested and saved, for trials; 0: only `epochs` ends it. The learning
+    rate's course stays that of `epochs`."""
     batch_size: int = 128
     """B, samples per optimizer step, >= 2 (batch statistics of one sample are undefined, clause BN-8)."""
     evaluate_every: int = 1
@@ -51,6 +55,7 @@ class Training(Config, frozen=True, kw_only=True):
     def _check(self) -> None:
         for name, low in (
             ("epochs", 1),
+            ("max_steps", 0),
             ("batch_size", 2),
             ("evaluate_every", 1),
             ("checkpoint_every_steps", 0),
@@ -100,10 +105,13 @@ class RunConfig(Config, frozen=True, kw_only=True):
         rate = self.learning_rate
         require(math.isfinite(rate) and rate > 0, "learning_rate", expected="a finite number > 0", got=rate)
         require(self.network != "" and self.backend != "", "network and backend", expected="names", got="an empty string")
-        require("/" not in self.name and self.name not in (".", ".."), "name", expected="the name of a folder", got=self.name)
+        free = self.name not in (".", "..") and not set(self.name) & {"/", "\0"}
+        require(free, "name", expected="the name of a folder, without / and the null character", got=self.name)
+        for key, path in (("out", self.out), ("network", self.network), ("data.path", self.data.path)):
+            require("\0" not in path, key, expected="a path without null characters", got=path)
 
 
-def load_config(source: str | None = None, overrides: Sequence[str] = ()) -> RunConfig:
+def load_config(source: str | None = None, overrides: Sequence[Change] = ()) -> RunConfig:
     """Read a run's config.
 
     Args:
@@ -116,9 +124,9 @@ def load_config(source: str | None = None, overrides: Sequence[str] = ()) -> Run
     """
     source = source or "digits"
     path = find_config(source)
-    data = read_table(path)
-    for text in overrides:
-        override(data, text)
+    data = plain.read_table(path)
+    for change in overrides:
+        override(data, change)
     return build(data, source)
 
 
@@ -135,7 +143,9 @@ def build(data: dict[str, Any], what: str) -> RunConfig:
     try:
         return decode(RunConfig, _complete(RunConfig, data, _ROOT, RunConfig()), _ROOT)
     except SpecError as error:
-        raise SpecError(f"{what}: {_plain(str(error))}") from None
+        told = _plain(str(error))
+        quotes = "; a string stands in quotes" if "Expected `str`" in told else ""
+        raise SpecError(f"{what}: {told}{quotes}") from None
 
 
 _ROOT = "@"
@@ -164,25 +174,19 @@ def find_config(source: str) -> Path:
     # First: a file of that name, in a folder from elsewhere, is not what `twinspike train` alone means.
     if source in embedded():
         return CONFIGS / f"{source}.toml"
-    path = Path(source)
+    path = expand(source)
     if found(path) == FILE:
         return path
     raise refuse("config", expected=f"a file, or one of {', '.join(embedded())}", got=source, do=_nearest(source, embedded()))
 
 
-def read_table(path: Path) -> dict[str, Any]:
-    """The table of a `.toml` or `.json` file."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except (OSError, ValueError) as error:  # undecodable bytes and both parsers' errors are ValueErrors
-        raise refuse(str(path), expected="a readable TOML or JSON file", got=" ".join(str(error).split())) from None
-    require(isinstance(data, dict), str(path), expected="a table of keys", got=type(data).__name__)
-    return dict(data)
+Change = str | tuple[str, Any]
+"""One change of a config: `key.sub=value` as a person writes it, or a key and its value."""
 
 
-def override(data: dict[str, Any], text: str) -> None:
-    """Apply one `key.sub=value` to nested data, in place."""
+def override(data: dict[str, Any], change: Change) -> None:
+    """Apply one change to nested data, in place."""
+    text = change if isinstance(change, str) else "=".join(map(str, change))
     key, equals, value = text.partition("=")
     parts = [part.strip() for part in key.split(".")]
     require(equals == "=" and all(parts), "--set", expected="key=value or key.sub=value", got=text)
@@ -192,15 +196,19 @@ def override(data: dict[str, Any], text: str) -> None:
         require(isinstance(table, dict), "--set", expected=f"a table at {'.'.join(parts[:depth])}", got=text)
     if parts[-1] == "kind":
         table.clear()
-    table[parts[-1]] = _scalar(value.strip(), text)
+    table[parts[-1]] = _scalar(value.strip(), text) if isinstance(change, str) else change[1]
 
 
 def _scalar(value: str, text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+        return plain.from_toml(f"value = {value}", "--set")["value"]
+    except SpecError:
         # A shell strips the quotes that TOML wants around strings.
-        require(re.fullmatch(r"[\w./:~+<-]*", value) is not None, "--set", expected="a TOML value after '='", got=text)
+        key = text.partition("=")[0] if len(text) < 60 else "KEY"
+        do = f"a string is quoted for TOML within quotes for the shell: --set '{key}=\"...\"'"
+        require(re.fullmatch(r"[\w./:~+<-]*", value) is not None, "--set", expected="a TOML value after '='", got=text, do=do)
+        digits = sys.get_int_max_str_digits()
+        require(not value.isdecimal() or len(value) <= digits, "--set", expected=f"at most {digits} digits", got=text)
         return value
 
 
@@ -226,7 +234,7 @@ def _complete(kind: Any, value: Any, path: str, default: Any) -> Any:
         tags: dict[str, Any] = {str(k.__struct_config__.tag): k for k in structs}
         fallback = getattr(type(default), "__struct_config__", None)
         tag = value.get(field, fallback.tag if fallback is not None else None)
-        if tag not in tags:
+        if not isinstance(tag, str) or tag not in tags:
             do = _nearest(str(tag), list(tags))
             raise refuse(f"{path}.{field}", expected=f"one of {', '.join(tags)}", got="nothing" if tag is None else tag, do=do)
         struct, value = tags[tag], {field: tag, **value}
@@ -273,9 +281,10 @@ def build_network(config: RunConfig, input_shape: tuple[int, int, int], classes:
 
 def read_network(source: str) -> Network:
     """Read a network description from a `.json` file; SpecError if it is none."""
-    if not source.endswith(".json"):
+    if not source.lower().endswith(".json"):
         raise refuse("network", expected=f"one of {', '.join(ZOO)}, or a .json file", got=source, do=_nearest(source, ZOO))
     try:
-        return from_json(Path(source).read_bytes())
+        content = expand(source).read_bytes()
     except OSError as error:
         raise refuse("network", expected="a readable .json file", got=f"{source} ({error.strerror})") from None
+    return from_json(content)

@@ -11,6 +11,7 @@ from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from twinspike.boundary import legible
 from twinspike.errors import refuse
 from twinspike_training.compare import Curves
 from twinspike_training.files import write_atomic
@@ -31,10 +32,15 @@ plain = style.context("default")
 which may have texts set by LaTeX, another program."""
 
 
+def as_text(name: str) -> str:
+    """Anyone's name as a text of a figure: without control characters, and with no formula between two `$`."""
+    return legible(name).replace("$", r"\$")
+
+
 def figure(rows: int, columns: int, size: tuple[float, float], title: str) -> tuple[Figure, Any]:
     """A figure with a grid of axes, (rows, columns), sized in inches."""
     made = Figure(figsize=size, layout="constrained", dpi=130)
-    made.suptitle(title, fontsize=13, fontweight="bold")
+    made.suptitle(as_text(title), fontsize=13, fontweight="bold")
     axes = made.subplots(rows, columns, squeeze=False)
     for ax in axes.flat:
         ax.grid(True, alpha=0.25, linewidth=0.6)
@@ -140,24 +146,24 @@ def plot_comparison(runs: Sequence[Curves], path: Path) -> Path:
     base_steps, base = series(runs[0].lines, "step", "loss")
     reference = dict(zip(base_steps, base, strict=True))
     for number, run in enumerate(runs):
-        colour = PALETTE[number % len(PALETTE)]
+        name, colour = as_text(run.label), PALETTE[number % len(PALETTE)]
         steps, values = series(run.lines, "step", "loss")
         window = max(1, round(epochs_of(run.lines) / 4))
         style = ("-", "--", "-.", ":")[number % 4]  # runs that agree lie on one another
-        loss.plot(steps, smooth(values, window), color=colour, linestyle=style, linewidth=1.6, label=run.label)
+        loss.plot(steps, smooth(values, window), color=colour, linestyle=style, linewidth=1.6, label=name)
         common = [(s, abs(v - reference[s]) / abs(reference[s])) for s, v in zip(steps, values, strict=True) if reference.get(s)]
         if number > 0 and common:
             at, relative = np.array(common).T
-            shown = np.where(relative > 0, relative, np.nan)
-            label = run.label if np.isfinite(shown).any() else f"{run.label}: equal bit for bit"
-            difference.plot(at, shown, color=colour, linewidth=1.2, marker=".", markersize=3, label=label)
+            found = np.where(relative > 0, relative, np.nan)
+            label = name if np.isfinite(found).any() else f"{name}: equal bit for bit"
+            difference.plot(at, found, color=colour, linewidth=1.2, marker=".", markersize=3, label=label)
         steps, values = series(run.lines, "epoch", "accuracy_snn")
-        accuracy.plot(steps, 100 * values, color=colour, linestyle=style, marker="o", markersize=3.5, label=f"{run.label}, SNN")
+        accuracy.plot(steps, 100 * values, color=colour, linestyle=style, marker="o", markersize=3.5, label=f"{name}, SNN")
         steps, values = series(run.lines, "epoch", "accuracy_ann")
-        accuracy.plot(steps, 100 * values, color=colour, linestyle=style, alpha=0.35, linewidth=1.0, label=f"{run.label}, ANN")
+        accuracy.plot(steps, 100 * values, color=colour, linestyle=style, alpha=0.35, linewidth=1.0, label=f"{name}, ANN")
     _label(loss, "Training loss (running mean of a quarter epoch)", "loss")
     difference.set_yscale("log")
-    _label(difference, f"Relative difference of the loss from {runs[0].label}", "|loss - first| / |first| (log scale)")
+    _label(difference, f"Relative difference of the loss from {as_text(runs[0].label)}", "|loss - first| / |first| (log scale)")
     _label(accuracy, "Test accuracy of the main exit", "accuracy (%)")
     for ax in axes.flat:
         ax.set_xlabel("optimizer step")

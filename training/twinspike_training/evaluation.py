@@ -1,10 +1,10 @@
-"""Both twins on the test samples: accuracy of every exit, loss of the main exit, spike rates, orthogonality."""
+"""Both twins on the test or the held-out samples: accuracy of every exit, loss of the main exit, spike rates, orthogonality."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -19,7 +19,7 @@ from twinspike_training.run import Ready
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """An evaluation of all test samples."""
+    """An evaluation of all samples of a part."""
 
     accuracy_ann: float
     """Share of samples that the main exit classifies correctly, in [0, 1]."""
@@ -62,15 +62,17 @@ class _Totals:
         self.spikes += rates.astype(np.float64) * size
 
 
-def evaluate(ready: Ready, state: Any) -> Result:
-    """Run both twins over the test samples.
+def evaluate(ready: Ready, state: Any, part: Literal["test", "validation"] = "test") -> Result:
+    """Run both twins over the samples of a part.
 
     Args:
         ready: the run's program and data.
         state: of the program; left as it was.
+        part: the test samples, or those held out of training.
     """
     dataset, session = ready.dataset, ready.session
-    require(dataset.test_size > 0, "data", expected="test samples to evaluate on", got="none")
+    size = dataset.test_size if part == "test" else dataset.validation_size
+    require(size > 0, "data", expected=f"{part} samples to evaluate on", got="none")
     names = ready.network.activations
     totals = _Totals(len(ready.network.exits), len(names))
 
@@ -79,7 +81,7 @@ def evaluate(ready: Ready, state: Any) -> Result:
         totals.add(logits, labels, session.to_numpy(evaluation.spike_rates))
 
     waiting: tuple[Evaluation, NDArray[np.int64]] | None = None
-    for images, labels in dataset.test_batches(ready.config.training.batch_size):
+    for images, labels in dataset.test_batches(ready.config.training.batch_size, part):
         # The device gets the next batch before the host waits for the last one.
         current = (ready.program.evaluate(state, images), labels)
         if waiting is not None:
@@ -88,7 +90,9 @@ def evaluate(ready: Ready, state: Any) -> Result:
     if waiting is not None:
         take(*waiting)
     for twin, value in totals.cross_entropy.items():
-        require(math.isfinite(value), f"logits of the {twin} twin", expected="finite test logits", got=f"cross entropy {value}")
+        require(
+            math.isfinite(value), f"logits of the {twin} twin", expected=f"finite {part} logits", got=f"cross entropy {value}"
+        )
     n = totals.samples
     exits = {twin: tuple(float(c) / n for c in totals.correct[twin]) for twin in TWINS}
     rates = {name: float(r) / n for name, r in zip(names, totals.spikes, strict=True)}

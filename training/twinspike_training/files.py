@@ -7,6 +7,8 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+from twinspike.errors import refuse
+
 FILE = "a file"
 """What `found` says of a plain file."""
 
@@ -26,6 +28,14 @@ def found(path: Path, *, follow: bool = True) -> str:
         return getattr(error, "strerror", None) or str(error)
     kinds = {stat.S_IFREG: FILE, stat.S_IFDIR: "a folder", stat.S_IFLNK: "a link", stat.S_IFIFO: "a pipe"}
     return kinds.get(stat.S_IFMT(mode), "no plain file")
+
+
+def expand(path: str | Path) -> Path:
+    """The path with `~` and `~user` in front put in full; SpecError where there is no such home."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise refuse("~", expected="a home folder", got=f"none, in {path}", do="give the path in full") from None
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:

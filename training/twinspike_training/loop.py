@@ -12,6 +12,7 @@ import shutil
 import signal
 import threading
 import time
+from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
 from types import FrameType
@@ -27,6 +28,7 @@ from twinspike_training.checkpoint import Best, Checkpoint, Header
 from twinspike_training.config import RunConfig
 from twinspike_training.evaluation import deviations, evaluate
 from twinspike_training.files import write_atomic
+from twinspike_training.lock import alone
 from twinspike_training.metrics import Board, MetricsLog, NotFiniteError, Pending
 from twinspike_training.progress import Progress
 from twinspike_training.record import require_plain, rewind, tells_of_steps
@@ -56,11 +58,15 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """The last evaluation's line of metrics; None if there was none in this session."""
 
 
+VALIDATION = ("accuracy_snn", "accuracy_ann", "cross_entropy_snn", "cross_entropy_ann", "samples")
+"""What an `epoch` line says of the samples held out."""
+
+
 class StopRequests:
-    """Turns the first SIGINT or SIGTERM into a request that the loop sees between two steps.
+    """Turns the first SIGINT, SIGTERM or SIGHUP into a request that the loop sees between two steps.
 
     In the middle of a step the state's memory may be half reused, so that nothing could be saved there.
-    A second signal interrupts at once.
+    A second signal interrupts at once. One that was ignored before, as SIGHUP is under `nohup`, stays so.
     """
 
     def __init__(self) -> None:
@@ -70,8 +76,12 @@ class StopRequests:
     def __enter__(self) -> StopRequests:
         # Python lets only the main thread set handlers; elsewhere a run can't be asked to stop.
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._request)
+            for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # the last is not everywhere
+                number = getattr(signal, name, None)
+                before = signal.SIG_IGN if number is None else signal.getsignal(number)
+                if number is not None and before not in (signal.SIG_IGN, None):
+                    self._before[number] = before
+                    signal.signal(number, self._request)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -91,7 +101,9 @@ def start(config: RunConfig, progress: Progress) -> Outcome:
         SpecError: something is not to be had, or the loss is not finite.
     """
     ready = prepare(config)  # before the folder is made: a refused run leaves nothing behind
-    return _Loop(create(config), ready, None, progress).run()
+    folder = create(config)
+    with alone(folder.path):
+        return _Loop(folder, ready, None, progress).run()
 
 
 def resume(folder: RunFolder, wanted: RunConfig | None, progress: Progress, which: str = "last") -> Outcome:
@@ -107,8 +119,14 @@ def resume(folder: RunFolder, wanted: RunConfig | None, progress: Progress, whic
         which: `last`, or `best`, which then takes the place of the last.
 
     Raises:
-        SpecError: no run, a broken or a lost checkpoint, a forbidden change, other data, or a loss that is not finite.
+        SpecError: no run, one that another process is at work on, a broken or a lost checkpoint, a forbidden change, other
+            data, or a loss that is not finite.
     """
+    with alone(folder.path):
+        return _resume(folder, wanted, progress, which)
+
+
+def _resume(folder: RunFolder, wanted: RunConfig | None, progress: Progress, which: str) -> Outcome:
     stored = stored_config(folder)
     config = read_config(folder) if wanted is None else reconcile(stored, wanted)
     require_plain(folder.metrics)  # before anything is altered
@@ -133,7 +151,27 @@ def resume(folder: RunFolder, wanted: RunConfig | None, progress: Progress, whic
         progress.note(f"goes on from {path}, after epoch {header.epoch}; it took the place of {folder.checkpoint('last')}")
     for line in said:
         progress.note(line)
+    if header is not None and (jump := _jump(header, config, ready.steps_per_epoch)):
+        progress.note(jump)
     return _Loop(folder, ready, found, progress).run()
+
+
+def _jump(header: Header, config: RunConfig, length: int) -> str | None:
+    """What to say where another number of epochs makes the learning rate jump, since a schedule reaches over the whole run."""
+    before, after = header.config.training.epochs, config.training.epochs
+    if header.steps == 0 or before == after or header.epoch >= after:
+        return None
+
+    def rate(steps: int, epochs: int) -> float:
+        return learning_rate(config.schedule, config.learning_rate, *divmod(steps, length), epochs, length)
+
+    last, otherwise, goes_on = rate(header.steps - 1, before), rate(header.steps - 1, after), rate(header.steps, after)
+    if last == otherwise:
+        return None
+    return (
+        f"the learning rate jumps from {last:.3g} to {goes_on:.3g}: a schedule reaches over the whole run, "
+        f"which has {after} epochs now and had {before}"
+    )
 
 
 def _checkpoint(folder: RunFolder, which: str) -> Checkpoint | None:
@@ -182,6 +220,7 @@ class _Loop:
         self.state = ready.program.load(values)
         board = Board(folder.path, self.steps) if config.training.tensorboard else None
         self.log = MetricsLog(folder.metrics, ready.session.to_numpy, board)
+        self.due = found is not None and found.header.due
         self.saved_at = time.monotonic()
 
     def _keep_best(self, path: Path) -> None:
@@ -193,19 +232,29 @@ class _Loop:
             self.best = None
 
     def run(self) -> Outcome:
-        """Train until the last epoch or a stop request."""
-        epochs = self.config.training.epochs
+        """Train until the last epoch, the last step or a stop request."""
         finished = True
-        with StopRequests() as stop, closing(self.log):
-            if self.epoch < epochs:
-                self._open_session()
-                self.progress.begin(self.ready, self.folder, self.steps)
-            if self.steps == 0:
-                self._save(self._dump())
-            while self.epoch < epochs and finished:
-                finished = self._epoch(stop)
-            self.progress.end()
+        try:
+            with StopRequests() as stop, closing(self.log):
+                if self.due or self._goes_on():
+                    self._open_session()
+                    self.progress.begin(self.ready, self.folder, self.steps)
+                if self.steps == 0:
+                    self._save(self._dump())
+                if self.due:
+                    finished = self._evaluate(0.0, stop)
+                while self._goes_on() and finished:
+                    finished = self._epoch(stop)
+                self.progress.end()
+        except KeyboardInterrupt:  # the second signal
+            way = f"go on with: twinspike train --resume {self.folder.path}"
+            raise KeyboardInterrupt(f"stopped at once; {self._kept()}; {way}") from None
         return Outcome(folder=self.folder, finished=finished, steps=self.steps, best=self.best, last=self.last)
+
+    def _goes_on(self) -> bool:
+        """Whether epochs are left, and steps before `training.max_steps`."""
+        training = self.config.training
+        return self.epoch < training.epochs and not 0 < training.max_steps <= self.steps
 
     def _open_session(self) -> None:
         config = self.config
@@ -223,8 +272,7 @@ class _Loop:
         length = self.ready.steps_per_epoch
         began = time.perf_counter()
         self.log.restart_clock()
-        batches = self.ready.dataset.train_batches(config.seed, self.epoch, training.batch_size, start=self.step)
-        with closing(batches):  # type: ignore[type-var]  # an iterator to be read to its end or closed
+        with closing(self._batches()) as batches:
             for images, labels in batches:
                 rate = learning_rate(config.schedule, config.learning_rate, self.epoch, self.step, training.epochs, length)
                 self.state, metrics = self._step(images, labels, rate)
@@ -233,12 +281,25 @@ class _Loop:
                 self.log.add(Pending(step=self.steps, epoch=self.epoch, learning_rate=rate, samples=len(labels), metrics=metrics))
                 if self.step % training.log_every == 0 or self.step == length:
                     self._flush()
+                if not self._goes_on():
+                    break
                 if self._due() or stop.requested:
                     self._save(self._dump())
                 if stop.requested:
                     return False
         seconds = time.perf_counter() - began
         return self._finish_epoch(seconds, stop)
+
+    def _batches(self) -> Generator[tuple[Any, Any]]:
+        """The batches of the rest of this epoch; where one can't be had, what was learned until then is kept."""
+        batch_size = self.config.training.batch_size
+        batches = self.ready.dataset.train_batches(self.config.seed, self.epoch, batch_size, start=self.step)
+        with closing(batches):  # type: ignore[type-var]  # an iterator to be read to its end or closed
+            try:
+                yield from batches
+            except SpecError as error:
+                self._save(self._dump())
+                raise SpecError(f"{error}; {self._kept()}") from None
 
     def _step(self, images: Any, labels: Any, rate: float) -> tuple[Any, Metrics]:
         """One optimizer step; the first of a session says how long compiling it took."""
@@ -254,24 +315,37 @@ class _Loop:
 
     def _finish_epoch(self, seconds: float, stop: StopRequests) -> bool:
         training = self.config.training
-        completed = self.epoch + 1
-        if completed % training.evaluate_every and completed < training.epochs:
-            self.epoch, self.step = completed, 0
+        if self.step == self.ready.steps_per_epoch:  # else max_steps ends the run within the epoch
+            self.epoch, self.step = self.epoch + 1, 0
+        if self._goes_on() and self.epoch % training.evaluate_every:
             return True
+        return self._evaluate(seconds, stop)
+
+    def _evaluate(self, seconds: float, stop: StopRequests) -> bool:
+        """Save, then look: a test sample that can't be read, say, costs no step; False if stopped."""
         values = self._dump()
-        result = evaluate(self.ready, self.state)
-        line = {"kind": "epoch", "step": self.steps, "epoch": completed, **result.as_line()}
+        if not self.due:
+            self.due = True
+            self._save(values)
+        try:
+            judged = result = evaluate(self.ready, self.state)
+            line = {"kind": "epoch", "step": self.steps, "epoch": self.epoch, **result.as_line()}
+            if self.ready.dataset.validation_size:
+                judged = evaluate(self.ready, self.state, "validation")
+                line["validation"] = {key: getattr(judged, key) for key in VALIDATION}
+        except SpecError as error:
+            raise SpecError(f"{error}; {self._kept()}") from None
+        self.due = False
         line |= {"deviation": deviations(values), "seconds": round(seconds, 3)}
         self.log.line(line)
         self.last = line
         self.progress.epoch(line)
-        self.epoch, self.step = completed, 0
-        if self.best is None or result.accuracy_snn > self.best.accuracy_snn:
-            self.best = Best(accuracy_snn=result.accuracy_snn, accuracy_ann=result.accuracy_ann, epoch=completed)
+        if self.best is None or judged.accuracy_snn > self.best.accuracy_snn:
+            self.best = Best(accuracy_snn=judged.accuracy_snn, accuracy_ann=judged.accuracy_ann, epoch=self.epoch)
             # Before `last`: if killed between the two, the resumed epoch writes the same best again.
             self._save(values, "best")
         self._save(values)
-        return not (stop.requested and completed < training.epochs)
+        return not (stop.requested and self._goes_on())
 
     def _flush(self) -> None:
         try:
@@ -304,6 +378,7 @@ class _Loop:
             step=self.step,
             steps=self.steps,
             best=self.best,
+            due=self.due,
             fingerprint=self.ready.dataset.fingerprint,
             metrics_bytes=self.log.sync(),
             config=self.config,

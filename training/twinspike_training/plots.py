@@ -18,7 +18,8 @@ from twinspike.errors import require
 from twinspike.network import Network, inputs_of
 from twinspike.parameters import State
 from twinspike_training import checkpoint, metrics
-from twinspike_training.curves import TWIN_COLOURS, TWIN_NAMES, epochs_of, figure, plain, plot_learning, write
+from twinspike_training.config import Change
+from twinspike_training.curves import TWIN_COLOURS, TWIN_NAMES, as_text, epochs_of, figure, plain, plot_learning, write
 from twinspike_training.metrics import Series
 from twinspike_training.run import Ready, RunFolder, prepare, read_config, same_config
 
@@ -33,7 +34,7 @@ TRACES_SHOWN = 3
 
 
 @plain
-def plot_run(folder: RunFolder, out: Path, index: int = 0, changes: Sequence[str] = ()) -> list[Path]:
+def plot_run(folder: RunFolder, out: Path, index: int = 0, changes: Sequence[Change] = ()) -> list[Path]:
     """Draw everything about a run.
 
     Args:
@@ -46,7 +47,7 @@ def plot_run(folder: RunFolder, out: Path, index: int = 0, changes: Sequence[str
         The files written.
     """
     config = read_config(folder, changes)
-    lines = metrics.read(folder.metrics)
+    lines = metrics.read_whole(folder.metrics)
     title = f"{folder.path.name}: {config.network} on {config.data.name}, T = {config.method.time_steps}, {config.backend}"
     done = []
     if any(line["kind"] == "step" for line in lines):
@@ -76,7 +77,7 @@ def plot_run(folder: RunFolder, out: Path, index: int = 0, changes: Sequence[str
 
 def _by_layer(tests: list[dict[str, Any]], key: str) -> dict[str, Series]:
     """Layer -> its value at each evaluation."""
-    return {name: np.array([line[key][name] for line in tests]) for name in tests[-1][key]}
+    return {name: np.array([line[key].get(name, math.nan) for line in tests]) for name in tests[-1][key]}
 
 
 def _heatmap(ax: Axes, epochs: Series, rows: dict[str, Series], label: str, **options: Any) -> None:
@@ -84,7 +85,7 @@ def _heatmap(ax: Axes, epochs: Series, rows: dict[str, Series], label: str, **op
     values = np.array(list(rows.values()))
     image = ax.imshow(values, aspect="auto", interpolation="nearest", **options)
     ax.grid(False)
-    ax.set_yticks(range(len(rows)), list(rows), fontsize=7)
+    ax.set_yticks(range(len(rows)), [as_text(name) for name in rows], fontsize=7)
     shown = np.unique(np.linspace(0, len(epochs) - 1, min(len(epochs), 10)).round().astype(int))
     ax.set_xticks(shown, [f"{epochs[i]:g}" for i in shown])
     ax.set_xlabel("epoch")
@@ -115,7 +116,7 @@ def _plot_deviation(epochs: Series, deviations: dict[str, Series], title: str, p
     curves.legend(fontsize=8)
     places = np.arange(len(deviations))
     final.barh(places, values[:, -1], color="#6b7280")
-    final.set_yticks(places, list(deviations), fontsize=7)
+    final.set_yticks(places, [as_text(name) for name in deviations], fontsize=7)
     final.invert_yaxis()
     final.set_xlabel("largest entry of |U'U - I| and |VV' - I|")
     final.set_title("By layer, after the last evaluation", fontsize=10)
@@ -134,7 +135,7 @@ def _plot_spectra(layers: list[str], state: State, title: str, path: Path) -> Pa
             ax.plot(share, sigma, color=TWIN_COLOURS[twin], linewidth=1.5, label=TWIN_NAMES[twin])
             negative.append(f"{twin} {int((sigma < 0).sum())}")
         ax.axhline(0, color="black", linewidth=0.6)
-        ax.set_title(f"{layer}\n{len(sigma):,} values, negative: {', '.join(negative)}", fontsize=8)
+        ax.set_title(f"{as_text(layer)}\n{len(sigma):,} values, negative: {', '.join(negative)}", fontsize=8)
         ax.tick_params(labelsize=7)
     for ax in axes.flat[len(layers) :]:
         ax.set_visible(False)
@@ -173,7 +174,7 @@ def _plot_spikes(ready: Ready, values: State, index: int, title: str, path: Path
     names = _main_path(ready.network)
     chosen = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, min(LAYERS_SHOWN, len(names))).round().astype(int))]
     made, axes = figure(2, len(chosen) + 1, (3.6 * (len(chosen) + 1), 7.5), title)
-    classes = ready.dataset.classes
+    classes = tuple(map(as_text, ready.dataset.classes))
     _show_image(axes[0, 0], images, f"true class: {classes[label]}\nSNN says: {classes[int(logits.argmax())]}")
     _show_scores(axes[1, 0], logits, label, classes)
     for column, name in enumerate(chosen, start=1):
@@ -224,7 +225,7 @@ def _show_raster(ax: Axes, name: str, spikes: Series) -> None:
     ax.grid(False)
     ax.set(xlabel="time step", ylabel=f"{len(rows)} of {neurons:,} neurons")
     ax.set_xticks(_ticks(steps))
-    ax.set_title(f"{name}: spikes (coloured)\n{spikes.mean():.3f} per neuron and step", fontsize=9)
+    ax.set_title(f"{as_text(name)}: spikes (coloured)\n{spikes.mean():.3f} per neuron and step", fontsize=9)
 
 
 def _show_potentials(ax: Axes, u: Series, spikes: Series, limits: Series) -> None:

@@ -18,10 +18,13 @@ from twinspike.backend import Capabilities, Program, Session
 from twinspike.config import encode
 from twinspike.errors import SpecError, refuse, require
 from twinspike.network import Network
+from twinspike.precision import PRECISIONS
 from twinspike_training import checkpoint
-from twinspike_training.config import RunConfig, build, build_network, load_config, override, to_json
+from twinspike_training.config import Change, RunConfig, build, build_network, load_config, override, to_json
 from twinspike_training.data import Dataset, open_dataset
-from twinspike_training.files import FILE, found, is_part, write_atomic
+from twinspike_training.files import FILE, expand, found, is_part, write_atomic
+from twinspike_training.lock import LOCK, alone
+from twinspike_training.memory import require_memory, training_parts
 from twinspike_training.metrics import tensorboard_modules
 
 MAY_CHANGE = ("backend", "device", "precision", "compile", "recompute", "training", "data.path", "data.workers")
@@ -68,31 +71,33 @@ def create(config: RunConfig) -> RunFolder:
     Raises:
         SpecError: the name is taken, or the folder can't be made.
     """
-    base = config.network.rpartition("/")[2].removesuffix(".json")
+    base = Path(config.network).stem
     number = 1
     try:
         while True:
-            path = Path(config.out, config.name or f"{base}-{number:03d}")
+            path = Path(expand(config.out), config.name or f"{base}-{number:03d}")
             try:
                 path.mkdir(parents=True)
                 break
             except FileExistsError:
                 if config.name:
-                    # A run killed before its first whole file leaves a folder that is free.
-                    free = path.is_dir() and not any(file for file in path.iterdir() if not is_part(file))
-                    require(free, "run", expected="a name not used before", got=str(path), do=f"--resume {path} goes on with it")
+                    require(path.is_dir(), "run", expected="a name not used before", got=str(path))
                     break
                 number += 1
     except OSError as error:
-        raise refuse("out", expected="a folder that can be written", got=f"{config.out} ({error.strerror})") from None
+        raise refuse("out", expected="a folder that can be written", got=f"{path} ({error.strerror})") from None
     folder = RunFolder(path)
-    folder.write_config(config)
+    with alone(path):
+        # A run killed before its first whole file leaves a folder that is free.
+        free = not any(file for file in path.iterdir() if not is_part(file) and file.name != LOCK)
+        require(free, "run", expected="a name not used before", got=str(path), do=f"--resume {path} goes on with it")
+        folder.write_config(config)
     return folder
 
 
 def open_run(path: str | Path) -> RunFolder:
     """The folder of a run that exists; SpecError if it is none."""
-    folder = RunFolder(Path(path))
+    folder = RunFolder(expand(path))
     do = "name the folder that training printed, such as runs/digits_cnn-001"
     what = found(folder.config)
     require(what == FILE, "run", expected="a run's folder with config.json", got=f"{path} ({what})", do=do)
@@ -104,7 +109,7 @@ def stored_config(folder: RunFolder) -> RunConfig:
     return load_config(str(folder.config))
 
 
-def read_config(folder: RunFolder, changes: Sequence[str] = ()) -> RunConfig:
+def read_config(folder: RunFolder, changes: Sequence[Change] = ()) -> RunConfig:
     """The config to go on with or to look at a run with: the folder's, with the user's changes.
 
     A folder may come from elsewhere, so it chooses no code: a backend that it alone names must be a registered one.
@@ -157,7 +162,7 @@ def prepare(config: RunConfig, network: Network | None = None) -> Ready:
         network: from a checkpoint; None builds the one that the config names.
 
     Raises:
-        SpecError: the backend, device, precision, data, network or TensorBoard is not to be had.
+        SpecError: the backend, device, precision, data, network, memory or TensorBoard is not to be had.
     """
     backend = load_backend(config.backend)
     capabilities = backend.capabilities()
@@ -166,12 +171,23 @@ def prepare(config: RunConfig, network: Network | None = None) -> Ready:
     if network is None:
         network = build_network(config, dataset.input_shape, len(dataset.classes), dataset.event)
     dataset.steps_per_epoch(config.training.batch_size)  # refuses a batch that the data can't fill
+    _fits_in_memory(config, network)
     if config.training.tensorboard:
         tensorboard_modules()
     compiled = capabilities.prefers_compiled if config.compile is None else config.compile
     session = backend.session(config.device, config.precision, compiled)
     program = session.program(network, config.method, config.optimizer, recompute=config.recompute)
     return Ready(config=config, dataset=dataset, network=network, session=session, program=program, capabilities=capabilities)
+
+
+_NUMBER = {"float64": 8, "float32": 4, "bfloat16": 2}
+"""Bytes of what layers hand on, by `Precision.activations`."""
+
+
+def _fits_in_memory(config: RunConfig, network: Network) -> None:
+    number, batch_size = _NUMBER[PRECISIONS[config.precision].activations], config.training.batch_size
+    parts = training_parts(network, config.method, batch_size, number, on_host=config.device == "cpu")
+    require_memory("training", parts, "lower method.time_steps, training.batch_size, data.size or width")
 
 
 def reconcile(stored: RunConfig, wanted: RunConfig) -> RunConfig:
@@ -185,9 +201,11 @@ def reconcile(stored: RunConfig, wanted: RunConfig) -> RunConfig:
     return wanted
 
 
-def same_config(header: checkpoint.Header, config: RunConfig, what: str) -> None:
-    """Refuse to look at a checkpoint by another config than it was trained with, but for what `MAY_CHANGE` allows."""
+def same_config(header: checkpoint.Header, config: RunConfig, what: str, also: Sequence[str] = ()) -> None:
+    """Refuse to look at a checkpoint by another config than it was trained with, but for what `MAY_CHANGE` and `also` allow."""
     for key, before, after in _differences(header.config, config):
+        if key in also:
+            continue
         raise refuse(what, expected=f"the config that it was trained with, {key} = {before!r}", got=repr(after))
 
 

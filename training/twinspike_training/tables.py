@@ -8,6 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from twinspike.boundary import legible
 from twinspike.cost import Cost
 from twinspike.network import Network
 from twinspike.registry import Availability
@@ -15,6 +16,7 @@ from twinspike_training.checkpoint import Header
 from twinspike_training.compare import Row as ComparisonRow
 from twinspike_training.config import RunConfig
 from twinspike_training.evaluation import Result
+from twinspike_training.terminal import say
 
 
 def _table(*columns: str, right: Sequence[str] = ()) -> Table:
@@ -40,20 +42,20 @@ def show_backends(console: Console, found: Sequence[Availability]) -> None:
     console.print(table, markup=False)
     for backend in found:
         for case, kernel in backend.capabilities.kernels.items() if backend.capabilities else ():
-            _say(console, f"{backend.name}, {case}: {kernel}")
+            say(console, f"{backend.name}, {case}: {kernel}")
         if backend.problem is not None:
-            _say(console, backend.problem)
+            say(console, backend.problem)
 
 
 def show_network(console: Console, network: Network, cost: Cost) -> None:
     """Layers of a network with their cost, and the totals."""
     numbers = ("shared", "ann only", "snn only", "FLOP ann", "FLOP snn")
-    _say(console, f"{network.name}: input {_size(network.input_shape)}, {network.classes} classes, T = {cost.time_steps}")
+    say(console, f"{network.name}: input {_size(network.input_shape)}, {network.classes} classes, T = {cost.time_steps}")
     table = _table("layer", "kind", "output", *numbers, right=numbers)
     for layer in cost.layers:
         flop = 2 * layer.macs
         counts = (layer.shared, layer.ann, layer.snn, flop, flop * cost.time_steps)
-        table.add_row(layer.name, layer.kind, _size(layer.shape), *(f"{n:,}" if n else "" for n in counts))
+        table.add_row(legible(layer.name), layer.kind, _size(layer.shape), *(f"{n:,}" if n else "" for n in counts))
     table.add_section()
     sums = [sum(getattr(layer, part) for layer in cost.layers) for part in ("shared", "ann", "snn")]
     table.add_row("total", "", "", *(f"{n:,}" for n in (*sums, cost.flop_ann, cost.flop_snn)))
@@ -66,12 +68,7 @@ def show_network(console: Console, network: Network, cost: Cost) -> None:
         f"exits: {', '.join(exit_.head for exit_ in network.exits)}",
     )
     for line in lines:
-        _say(console, line)
-
-
-def _say(console: Console, text: str) -> None:
-    """One line as it is, not broken at the console's width."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+        say(console, line)
 
 
 def _size(shape: Sequence[int]) -> str:
@@ -84,16 +81,16 @@ def _flop(count: int) -> str:
 
 def show_evaluation(console: Console, result: Result, header: Header, config: RunConfig) -> None:
     """Accuracy of every exit of both twins, and the spike rates."""
-    _say(
+    say(
         console,
         f"{header.network.name} after {header.epoch} epochs ({header.steps:,} steps, written by {header.backend}), "
         f"tested by {config.backend} on {result.samples:,} samples",
     )
     table = _table("exit", "snn accuracy", "ann accuracy", right=("snn accuracy", "ann accuracy"))
     for exit_, snn, ann in zip(header.network.exits, result.accuracy_exits_snn, result.accuracy_exits_ann, strict=True):
-        table.add_row(exit_.head, f"{snn:.2%}", f"{ann:.2%}")
+        table.add_row(legible(exit_.head), f"{snn:.2%}", f"{ann:.2%}")
     console.print(table, markup=False)
-    _say(
+    say(
         console,
         f"cross entropy of the main exit: snn {result.cross_entropy_snn:.4f}, ann {result.cross_entropy_ann:.4f} nats; "
         f"spikes per neuron and time step: {result.spike_rate:.4f}",
@@ -109,5 +106,5 @@ def show_comparison(console: Console, rows: Sequence[ComparisonRow]) -> None:
         first = f"step {row.first_difference:,}" if row.first_difference is not None else "none"
         speed = f"{row.images_per_second:,.0f}" if row.images_per_second is not None else "-"
         loss = f"{row.loss:.4f}" if row.loss is not None else "-"
-        table.add_row(row.label, f"{row.steps:,}", loss, *shares, speed, first, f"{row.relative:.2g}")
+        table.add_row(legible(row.label), f"{row.steps:,}", loss, *shares, speed, first, f"{row.relative:.2g}")
     console.print(table, markup=False)

@@ -353,7 +353,12 @@ def _tensordot(a: Any, b: Any, axes: Any) -> Tracked:
 
 
 def _clip(x: Tracked, low: Any, high: Any) -> Tracked:
-    return x._view(np.clip(x.value, low, high), x.error)
+    """As far as the ends of what x may be are from x, clipped; nothing is left where all of it lies beyond a bound."""
+    low, high = (x._lift(end) if np.isfinite(end) else x._view(np.asarray(end), np.zeros(())) for end in (low, high))
+    value = np.clip(x.value, low.value, high.value)
+    up, down = (np.clip(x.value + error, low.value, high.value) for error in (x.error, -x.error))
+    rounded = np.where(down <= low.value, low.error, 0.0) + np.where(up >= high.value, high.error, 0.0)
+    return x._view(value, np.maximum(up - value, value - down) + rounded)
 
 
 _FUNCTIONS: dict[Any, Callable[..., Any]] = {

@@ -20,7 +20,7 @@ def _paper(name: str) -> dict[str, Any]:
     return {"network": name, "method": encode(Method()), "optimizer": encode(SGD(momentum=0.9))}
 
 
-_ALIVE = {"decay_input": False, "gamma_init": "one", "eps": 1e-3}
+_ALIVE = {"decay_input": False, "linear_init": "uniform", "gamma_init": "one", "eps": 1e-3}
 """With these, spikes get through more than two layers."""
 
 CONFIGS: tuple[dict[str, Any], ...] = (
@@ -43,6 +43,7 @@ CONFIGS: tuple[dict[str, Any], ...] = (
     ),
     config(
         3, network=BLOCK.name, **_ALIVE, time_steps=3, time="folded", readout="mean", detach_teacher=False,
+        supervised="snn_last", per_step=True,
         scope="none", decay_scope="channel", threshold_scope="layer",
         rule=SGD, inertia=0.75, nesterov=True, decayed=0.01, excluded="all",
     ),
@@ -99,7 +100,9 @@ def _moved(name: str, value: NDArray[Any], rng: np.random.Generator, form: str, 
     if name.startswith("optimizer/v/"):
         moved = 1e-4 * (1.0 + np.abs(noise))
     elif name.startswith("optimizer/"):
-        moved = 1e-2 * noise
+        # a step takes some learned quantities of the neuron below their domain and some above (OPT-8)
+        far = {"momentum": 16.0, "m": 0.2}[name.split("/")[1]]
+        moved = (far if last in ("decay", "threshold") else 1e-2) * noise
     elif last.startswith("var"):
         moved = value * np.exp(0.3 * noise)
     elif last in ("decay", "threshold"):

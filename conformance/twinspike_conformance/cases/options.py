@@ -39,6 +39,7 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
     ),
     "scope": ("all_convs", "no_stem", "backbone", "with_heads", "none"),
     "pairs": ("joint", "ann_only", "snn_from_ann", "none", ("snn1<-ann1", "ann1<-ann2", "snn2<-snn1")),
+    "supervised": ("all", "last", "snn_last", ("ann1", "snn2")),
     "orthogonality": ("free", "penalty", "retract"),
     "rule": (SGD, Adam, AdamW),
     "decay_scope": ("constant", "layer", "channel"),
@@ -63,6 +64,7 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
     "eps": (1e-3, 1e-5),
     "gamma_init": ("one", "threshold"),
     "readout": ("sum", "mean"),
+    "linear_init": ("uniform", "fan_out"),
     "alpha": (0.3, 0.6),
     "beta": (0.01, 0.1),
     "temperature": (2.0, 0.7),
@@ -113,13 +115,13 @@ def _method(row: dict[str, Any]) -> Method:
 
     neuron = named("decay", "threshold", "surrogate", "reset", "detach_reset", "decay_input", "decay_scope", "threshold_scope")
     return Method(
-        **named("time_steps", "readout"),
+        **named("time_steps", "readout", "linear_init"),
         neuron=Neuron(**neuron, v_reset=row["v_reset"] if row["reset"] == "hard" else 0.0),
         factorization=Factorization(**named("scope", "matricize", "rank"), orthogonality=_orthogonality(row)),
         batch_norm=BatchNorm(**named("time", "momentum", "eps", "gamma_init")),
         loss=Loss(
             **named("alpha", "beta", "temperature", "form", "pairs", "feature_reduction"),
-            **named("detach_teacher", "isolate_ann", "per_step"),
+            **named("detach_teacher", "isolate_ann", "per_step", "supervised"),
         ),
     )
 
@@ -133,7 +135,7 @@ def _optimizer(row: dict[str, Any]) -> Optimizer:
     return AdamW(beta1=0.7, beta2=0.9, eps=1e-3, **decay)
 
 
-_ROWS = pairwise(OPTIONS, seed=18, inert=_inert)
+_ROWS = pairwise(OPTIONS, seed=7, inert=_inert)
 
 
 def config(number: int, **changes: Any) -> dict[str, Any]:

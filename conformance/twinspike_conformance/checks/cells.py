@@ -66,7 +66,7 @@ CHECKS: tuple[Check, ...] = (
         sentence=str(_options.__doc__).split("\n\n", maxsplit=1)[0],
         clauses=(
             *(f"LIF-{n}" for n in (1, 2, 3, 4, 6, 7, 8, 9, 10)),
-            *(f"DIS-{n}" for n in range(1, 9)),
+            *(f"DIS-{n}" for n in range(1, 10)),
             *(f"BN-{n}" for n in range(1, 7)),
             *(f"OPT-{n}" for n in range(1, 8)),
             *("FAC-1", "FAC-2", "FAC-5", "FAC-6", "FAC-7", "FAC-8", "INP-1", "INP-2", "LAY-1", "LAY-2", "LAY-3", "LAY-4"),

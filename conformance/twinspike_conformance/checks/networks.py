@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinspike.config import SGD, TWINS, AdamW, Optimizer, Penalty, Retract, Twin
-from twinspike.parameters import STEP, check_state, decays, is_factored, layout, slots
+from twinspike.parameters import STEP, check_state, decays, domain, is_factored, layout, slots
 from twinspike.precision import PRECISIONS, Precision
 from twinspike.setting import Setting
 from twinspike_conformance.bounds.finding import Finding, Rung, compare, holds
@@ -205,6 +205,8 @@ def update_found(bench: Bench, s: Setting, gradients: dict[str, Values], after: 
             moved = tracked()["optimizer"].optimizer_step(s.optimizer, p, g, lr, step, kept, decays=decayed)
             return moved
 
+        within = domain(entry, s.method)
+
         want, moved = stepped(_again(s, gradients[entry.name], precision))
         rows = [(name, moved[slot]) for slot, name in names.items()]
         if kept:
@@ -213,9 +215,9 @@ def update_found(bench: Bench, s: Setting, gradients: dict[str, Values], after: 
             want, moved = stepped(_taken(s.optimizer, p, kept[first], own, decayed))
             rows += [(name, moved[slot]) for slot, name in names.items() if slot != first]
         if not (retracted and entry.kind == "factor"):
-            rows.append((entry.name, want))
+            rows.append((entry.name, tracked()["optimizer"].projected(want, within)))
         for name, right in rows:
-            clauses = ("OPT-1", "OPT-2", "OPT-4", "OPT-5", "OPT-6", "OPT-7")
+            clauses = ("OPT-1", "OPT-2", "OPT-4", "OPT-5", "OPT-6", "OPT-7", *(["OPT-8"] if within else []))
             found.append(compare(name, after[name], right.value, right.error, rung="bound", clauses=clauses))
     if retracted:
         found += _retracted(s, after, unit)
@@ -300,7 +302,7 @@ _CLAUSES = {
     "loss": ("DIS-1", "DIS-4", "DIS-5", "DIS-8", "OUT-3", "ORT-2"),
     "evaluation": ("OUT-1", "OUT-2", "BN-5"),
     "statistics": ("BN-2", "BN-3", "BN-4", "BN-6"),
-    "update": ("OPT-1", "OPT-2", "OPT-3", "OPT-4", "OPT-5", "OPT-6", "OPT-7", "ORT-3", "SCH-3"),
+    "update": (*(f"OPT-{n}" for n in range(1, 9)), "ORT-3", "SCH-3"),
     "state": ("OPT-2", "PRE-4"),
     "refusals": (),
 }  # fmt: skip

@@ -106,8 +106,7 @@ def terms_of(t: taps.Taps, ends: Ends, labels: Values) -> dict[str, Tracked]:
     """The loss without a penalty, and its terms, by their names in the metrics."""
     arrays = (ends.logits_ann, ends.logits_snn, ends.features_ann, ends.features_snn)
     terms: dict[str, Any] = tracked()["losses"].joint_loss(t.method.loss, *arrays, labels)._asdict()
-    # without a pair there is nothing to add up, and 0 is exact
-    return {name: term if isinstance(term, Tracked) else t.lift(np.asarray(term)) for name, term in terms.items()}
+    return {name: term if isinstance(term, Tracked) else t.lift(term) for name, term in terms.items()}  # sums of nothing
 
 
 def path(n: int, precision: Precision, *, cast: bool = True) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 
 from twinspike.backend import Program
 from twinspike.config import Retract
-from twinspike.parameters import STEP, decays, layout, slots
+from twinspike.parameters import STEP, decays, domain, layout, slots
 from twinspike.precision import PRECISIONS
 from twinspike.reference import factorization
 from twinspike.setting import Setting
@@ -112,9 +112,10 @@ def _parameters(s: Setting, gradients: dict[str, Any], after: Any, values: dict[
         moved, slots_after = tracked()["optimizer"].optimizer_step(
             s.optimizer, p, gradients[entry.name], rate, step, kept, decays=decay
         )
+        moved = tracked()["optimizer"].projected(moved, domain(entry, s.method))
         if due and isinstance(orthogonality, Retract) and entry.kind == "factor":
             moved = _retracted(orthogonality.by, moved, entry.name.endswith(".V"))
-        clauses = ("OPT-1", "OPT-2", "OPT-4", "OPT-5", "OPT-6", "OPT-7", "DIS-6", "DIS-7", "FAC-7", "ORT-3")
+        clauses = ("OPT-1", "OPT-2", "OPT-4", "OPT-5", "OPT-6", "OPT-7", "OPT-8", "DIS-6", "DIS-7", "FAC-7", "ORT-3")
         yield _near(entry.name, after[entry.name], moved, clauses)
         for slot, value in slots_after.items():
             yield _near(f"optimizer/{slot}/{entry.name}", after[f"optimizer/{slot}/{entry.name}"], value, clauses)
@@ -163,7 +164,7 @@ _RUNS: tuple[tuple[str, Callable[[Bench, Example], list[Finding]], Rung, tuple[s
         (
             *(f"DIS-{n}" for n in (1, 4, 5, 6, 7, 8)),
             *(f"BN-{n}" for n in (2, 3, 4, 5, 6)),
-            *(f"OPT-{n}" for n in range(1, 8)),
+            *(f"OPT-{n}" for n in range(1, 9)),
             *("FAC-6", "FAC-7", "INP-1", "INP-2", "LAY-4", "LIF-9", "LIF-10", "OUT-1", "OUT-2", "ORT-2", "ORT-3"),
         ),
         0.25,

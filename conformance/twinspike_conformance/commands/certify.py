@@ -9,14 +9,14 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-import tomllib
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from twinspike import plain
 from twinspike.config import SGD, Method, decode, encode
-from twinspike.errors import SpecError, require
+from twinspike.errors import require
 from twinspike.zoo import ZOO
 from twinspike_conformance.cases.structures import build
 from twinspike_conformance.checks import CHECKS, Bench, Check
@@ -104,8 +104,4 @@ def at(check: Check, config: dict[str, Any], batch: int) -> Check:
 def _method(path: str | None) -> Method:
     if path is None:
         return Method()
-    try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise SpecError(f"{path}: expected a TOML file with the table method, got {error}") from None
-    return decode(Method, table.get("method", {}), "method")
+    return decode(Method, plain.read_table(Path(path)).get("method", {}), "method")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import signal
 import sys
 import time
@@ -14,7 +13,8 @@ from pathlib import Path
 
 import msgspec
 
-from twinspike.errors import SpecError, refuse
+from twinspike import boundary
+from twinspike.errors import refuse
 from twinspike.setting import read as read_setting
 from twinspike_conformance.cases.base import from_digest
 from twinspike_conformance.checks import CHECKS, Bench, Check
@@ -49,20 +49,9 @@ def _main(words: list[str], interrupts: Interrupts) -> int:
         "cross": partial(_cross, interrupts), "repro": _repro, "verify": _verify, "page": _page,
         **{name: partial(_elsewhere, module) for name, module in _ELSEWHERE.items()},
     }  # fmt: skip
-    try:
-        if words and words[0] in commands:
-            return commands[words[0]](words[1:])
-        return _run(interrupts, words)
-    except SpecError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # whoever reads has enough
-        _silence()
-        return 1
-    except OSError as error:  # of standard output or a file that was asked for
-        _silence()
-        print(f"error: {error.filename or 'standard output'}: {error.strerror or error}", file=sys.stderr)
-        return 2
+    if words and words[0] in commands:
+        return boundary.run(partial(commands[words[0]], words[1:]))
+    return boundary.run(partial(_run, interrupts, words))
 
 
 _ELSEWHERE = {
@@ -226,12 +215,7 @@ def _show(report: str | None, text: str, end: str = "\n") -> None:
     except OSError:
         if report is None:
             raise
-        _silence()
-
-
-def _silence() -> None:
-    """Let nothing be flushed into what takes nothing."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        boundary.silence()
 
 
 def _say(report: str | None, text: str) -> None:

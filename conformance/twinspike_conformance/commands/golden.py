@@ -220,7 +220,7 @@ def read(folder: Path) -> list[Vector]:
 def _index(path: Path) -> Index:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Index)
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # a DecodeError is a ValueError
         raise refuse(str(path), expected="the index of golden vectors", got=" ".join(str(error).split())) from None
 
 

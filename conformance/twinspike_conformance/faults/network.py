@@ -1,10 +1,10 @@
-"""Faults of input, output, teaching and training in whole networks (clauses INP-*, OUT-*, DIS-6 to DIS-8, OPT-2 to OPT-4)."""
+"""Faults of input, output, teaching and training in networks (clauses INP-*, OUT-*, DIS-6 to DIS-8, OPT-2 to OPT-4, OPT-8)."""
 
 from __future__ import annotations
 
 from twinspike_conformance.faults.base import Fault, edits_of
 
-_network, _step = edits_of("network"), edits_of("step")
+_network, _step, _optimizer = edits_of("network"), edits_of("step"), edits_of("optimizer")
 
 _ISOLATED = 'isolated = method.loss.isolate_ann and name.rpartition(".")[2] in SHARED'
 _ADDED = "_add(gradients, name, np.zeros_like(g) if isolated else g)"
@@ -275,4 +275,83 @@ TRAINING = (
     ),
 )
 
-FAULTS: tuple[Fault, ...] = CODING + TEACHING + TRAINING
+_TAKEN = "state[entry.name], by_name[entry.name],"
+_PROJECTED = "after[entry.name] = projected(p, domain(entry, method))"
+
+DOMAINS = (
+    Fault("opt-neuron-free", "OPT-8", "learned quantities may leave their domain", (_step(_PROJECTED, "after[entry.name] = p"),)),
+    Fault(
+        "opt-neuron-gradient",
+        "OPT-8",
+        "the gradient is clipped to the domain, not the parameter",
+        (
+            _step(_PROJECTED, "after[entry.name] = p"),
+            _step(_TAKEN, "state[entry.name], projected(by_name[entry.name], domain(entry, method)),"),
+        ),
+    ),
+    Fault(
+        "opt-neuron-late",
+        "OPT-8",
+        "the projection comes before the next update, not after this one",
+        (
+            _step(_PROJECTED, "after[entry.name] = p"),
+            _step(_TAKEN, "projected(state[entry.name], domain(entry, method)), by_name[entry.name],"),
+        ),
+    ),
+    Fault(
+        "opt-neuron-decayed-alone",
+        "OPT-8",
+        "only parameters that weight decay applies to are projected",
+        (_step(_PROJECTED, "after[entry.name] = projected(p, domain(entry, method) if decays(entry, optimizer) else None)"),),
+    ),
+    Fault(
+        "opt-neuron-layers-alone",
+        "OPT-8",
+        "quantities of a layer are projected, those of its channels are not",
+        (_step(_PROJECTED, "after[entry.name] = projected(p, None if entry.shape else domain(entry, method))"),),
+    ),
+    Fault(
+        "opt-decay-alone",
+        "OPT-8",
+        "decays are projected, thresholds are not",
+        (_step(_PROJECTED, _PROJECTED[:-1] + ' if entry.name.endswith("decay") else None)'),),
+    ),
+    Fault(
+        "opt-threshold-alone",
+        "OPT-8",
+        "thresholds are projected, decays are not",
+        (_step(_PROJECTED, _PROJECTED[:-1] + ' if entry.name.endswith("threshold") else None)'),),
+    ),
+    Fault(
+        "opt-decay-above",
+        "OPT-8",
+        "a decay may grow above 1",
+        (_optimizer("np.clip(p, *domain)", "np.maximum(p, domain[0])"),),
+    ),
+    Fault(
+        "opt-decay-below",
+        "OPT-8",
+        "a decay may fall below 0",
+        (_optimizer("np.clip(p, *domain)", "np.clip(p, domain[0] if domain[1] > 1.0 else -np.inf, domain[1])"),),
+    ),
+    Fault(
+        "opt-threshold-zero",
+        "OPT-8",
+        "a threshold may fall to 0",
+        (_optimizer("np.clip(p, *domain)", "np.clip(p, 0.0, domain[1])"),),
+    ),
+    Fault(
+        "opt-neuron-slots",
+        "OPT-8",
+        "the slots of what was projected start again",
+        (
+            _step(
+                _PROJECTED,
+                _PROJECTED + "\n        moved = {k: np.where(after[entry.name] == p, v, 0.0) for k, v in moved.items()}",
+            ),
+        ),
+    ),
+)
+"""Learned quantities of the neuron and the interval that they must stay in."""
+
+FAULTS: tuple[Fault, ...] = CODING + TEACHING + TRAINING + DOMAINS

@@ -1,4 +1,4 @@
-"""Faults of formats and memory (clauses PRE-1, PRE-3, PRE-4)."""
+"""Faults of formats and memory (clauses PRE-1, PRE-3, PRE-4, PRE-7)."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault(
         "pre-statistics-half",
-        "PRE-1",
+        "PRE-7",
         "batch statistics are accumulated in half precision",
         (_norm("    m = x.mean(axis=_axes(x))\n", "    m = x.astype(np.float16).mean(axis=_axes(x)).astype(x.dtype)\n"),),
     ),

@@ -111,7 +111,7 @@ LAYERS = (
     ),
     Fault(
         "subtle-readout-half",
-        "PRE-1",
+        "PRE-7",
         "the readout adds up steps of half their digits, and a mean hands back as many",
         (
             _beside("layers", "def readout("),
@@ -135,7 +135,7 @@ LAYERS = (
     ),
     Fault(
         "subtle-shifts",
-        "PRE-1",
+        "PRE-7",
         "gradients of biases and of norms' shifts add up cotangents of half their digits",
         (
             _beside("norm", "def batch_norm_train_adjoint("),

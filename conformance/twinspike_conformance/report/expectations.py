@@ -16,7 +16,6 @@ a list of excuses that nobody cleans hides the next defect.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from datetime import date
 from fnmatch import fnmatchcase
@@ -25,6 +24,7 @@ from typing import Literal
 
 import msgspec
 
+from twinspike import plain
 from twinspike.errors import refuse, require
 from twinspike_conformance.report.record import Header, Record, Report, Waiver
 
@@ -64,11 +64,8 @@ def load(path: Path) -> tuple[Expectation, ...]:
         SpecError: no such file, no TOML, unknown or missing fields, an empty reason or a URL that is none.
     """
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-        entries = msgspec.convert(raw, _File).expect
-    except OSError as error:
-        raise refuse(str(path), expected="a file of expectations", got=error.strerror or str(error)) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+        entries = msgspec.convert(plain.read_table(path), _File).expect
+    except msgspec.ValidationError as error:
         raise refuse(str(path), expected="[[expect]] tables", got=str(error)) from None
     for number, entry in enumerate(entries, start=1):
         name = f"{path}: expectation {number}"

@@ -18,6 +18,7 @@ from typing import Any, get_args
 import msgspec
 
 import twinspike
+from twinspike import plain
 from twinspike.clauses import BY_ID
 from twinspike.errors import SpecError, refuse
 from twinspike_conformance.report.record import RATIO_BINS, SCHEMA, VACUOUS, Record, Report, Status, says_little
@@ -139,11 +140,9 @@ def _whole(path: Path, report: Report, suite: Collection[str]) -> None:
 def _parse(path: Path) -> tuple[Report, Any]:
     """The report and the verdict that is stated in it."""
     try:
-        raw = msgspec.json.decode(path.read_bytes())
+        raw = plain.from_json(path.read_bytes(), str(path))
     except OSError as error:
         raise refuse(str(path), expected="a report", got=error.strerror or str(error)) from None
-    except msgspec.DecodeError as error:
-        raise refuse(str(path), expected="a report in JSON", got=str(error)) from None
     if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
         got = raw.get("schema", "none") if isinstance(raw, dict) else type(raw).__name__
         raise refuse(f"{path}: schema", expected=SCHEMA, got=got, do="read it with the suite that wrote it")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import time
-import tomllib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime
@@ -15,8 +14,9 @@ from pathlib import Path
 import msgspec
 
 import twinspike
+from twinspike import plain
 from twinspike.backend import Backend
-from twinspike.errors import SpecError, refuse
+from twinspike.errors import refuse
 from twinspike_conformance.checks import Bench
 from twinspike_conformance.raised import said
 from twinspike_conformance.report import expectations, publish, store, terminal
@@ -48,10 +48,7 @@ def load(name: str) -> Backend:
         SpecError: it can't be found or loaded.
     """
     if name.endswith(".toml"):
-        try:
-            data = tomllib.loads(Path(name).read_text(encoding="utf-8"))
-        except (OSError, tomllib.TOMLDecodeError) as error:
-            raise SpecError(f"{name}: expected a TOML file with the key backend, got {error}") from None
+        data = plain.read_table(Path(name))
         if not isinstance(data.get("backend"), str):
             raise refuse(name, expected="the key backend, a string", got=data.get("backend"))
         name = data["backend"]

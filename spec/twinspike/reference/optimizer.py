@@ -44,3 +44,13 @@ def optimizer_step(
     v_hat = v / (1.0 - optimizer.beta2**step)
     shrink = 0.0 if isinstance(optimizer, Adam) else lr * weight_decay * p
     return p - lr * m_hat / (np.sqrt(v_hat) + optimizer.eps) - shrink, {"m": m, "v": v}
+
+
+def projected(p: Array, domain: tuple[float, float] | None) -> Array:
+    """The parameter after its update, put back into its domain (clause OPT-8).
+
+    Args:
+        p: any shape.
+        domain: least and largest number, as `parameters.domain` says; None is every number.
+    """
+    return p if domain is None else np.asarray(np.clip(p, *domain))

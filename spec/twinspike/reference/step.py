@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from twinspike.backend import Evaluation, Metrics
 from twinspike.config import Free, Method, Optimizer, Retract
 from twinspike.network import Network
-from twinspike.parameters import STEP, State, decays, layout, slots
+from twinspike.parameters import STEP, State, decays, domain, layout, slots
 from twinspike.reference import Array, factorization
 from twinspike.reference.layers import readout
 from twinspike.reference.losses import Labels, Terms
 from twinspike.reference.network import Gradients, Tape, Values, backward, factors, forward, loss
-from twinspike.reference.optimizer import optimizer_step
+from twinspike.reference.optimizer import optimizer_step, projected
 
 
 def gradients(
@@ -43,7 +43,7 @@ def gradients(
 def train_step(
     network: Network, method: Method, optimizer: Optimizer, state: Values, images: Array, labels: Labels, learning_rate: float
 ) -> tuple[State, Metrics]:
-    """The state after one optimizer step, and a retraction where due (clauses OPT-1 to OPT-7, ORT-3).
+    """The state after one optimizer step, and a retraction where due (clauses OPT-1 to OPT-8, ORT-3).
 
     Args:
         network: the graph.
@@ -63,9 +63,10 @@ def train_step(
         if not entry.trained:
             continue
         kept = {slot: state[f"optimizer/{slot}/{entry.name}"] for slot in slots(optimizer)}
-        after[entry.name], moved = optimizer_step(
+        p, moved = optimizer_step(
             optimizer, state[entry.name], by_name[entry.name], learning_rate, step, kept, decays=decays(entry, optimizer)
         )
+        after[entry.name] = projected(p, domain(entry, method))
         after |= {f"optimizer/{slot}/{entry.name}": value for slot, value in moved.items()}
     orthogonality = method.factorization.orthogonality
     if isinstance(orthogonality, Retract) and step % orthogonality.every == 0:

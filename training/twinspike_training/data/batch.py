@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, final
+from typing import Literal, NamedTuple, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from twinspike_training.data.draws import augment_uniforms
 from twinspike_training.data.events import open_events
 from twinspike_training.data.folder import open_folder
 from twinspike_training.data.source import Raw, Source
+from twinspike_training.files import expand
 
 Batch = tuple[NDArray[np.float32], NDArray[np.int64]]
 """Images, (B, C, H, W) or for events (T, B, C, H, W), and labels (B,)."""
@@ -25,9 +26,10 @@ class Task(NamedTuple):
     """Which samples to make a batch of, and how."""
 
     indices: NDArray[np.int64]
-    """(B,), in the training set where `varied`, else in the test set."""
-    varied: bool
-    """Whether these are training samples, to be augmented."""
+    """(B,), in the source's split."""
+    split: Literal["train", "test"]
+    varied: bool = False
+    """Whether they are augmented."""
     seed: int = 0
     epoch: int = 0
 
@@ -60,7 +62,7 @@ class Maker:
         Raises:
             SpecError: a sample can't be read; the line names it.
         """
-        split = self.source.train if task.varied else self.source.test
+        split = self.source.train if task.split == "train" else self.source.test
         raw = split.images(task.indices)
         if task.varied and self._policies:
             uniforms = augment_uniforms(task.seed, task.epoch, task.indices, DRAWS)
@@ -94,12 +96,13 @@ def open_maker(config: DataConfig, time_steps: int) -> Maker:
 
 
 def _open(config: DataConfig, time_steps: int) -> Source:
+    path = str(expand(config.path))
     match config.name:
         case "digits":
             return open_digits()
         case "cifar10" | "cifar100":
-            return open_cifar(config.name, config.path)
+            return open_cifar(config.name, path)
         case "folder":
-            return open_folder(config.path, config.size)
+            return open_folder(path, config.size)
         case "events":
-            return open_events(config.path, time_steps)
+            return open_events(path, time_steps)

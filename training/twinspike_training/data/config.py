@@ -32,7 +32,8 @@ class DataConfig(Config, frozen=True, kw_only=True):
     name: DatasetName = "digits"
     """digits comes with scikit-learn; the others are read from `path`."""
     path: str = ""
-    """Folder (or, for packed events, file) of the data set; must stay empty for digits."""
+    """Folder (or, for packed events, file) of the data set; must stay empty for digits. A folder of images is read by the
+    rule of torchvision's ImageFolder, PNG and JPEG alone; what is left out is counted and said."""
     augment: Literal["auto", "none"] | tuple[Policy, ...] = "auto"
     """auto: all four for CIFAR, crop and flip for folders, none for digits and events. Training samples only."""
     size: int = 0
@@ -44,8 +45,13 @@ class DataConfig(Config, frozen=True, kw_only=True):
     accelerator; processes don't, but start within a second or two and each hold their own copy of what the data
     set keeps in memory (CIFAR 185 MB). auto: processes where AutoAugment, images of a folder or recordings of
     events make batches dear, else threads. The batches are the same."""
+    validation: int | float = 0
+    """Training samples held out of training, a count or a fraction in (0, 1), drawn per class, the same for every seed;
+    "best" is then chosen on them. 0: none, and "best" is chosen on the test set, as the authors do."""
     limit: int = 0
-    """Use only the first this many training samples, for trials; 0 uses all."""
+    """Train on this many of the samples only, drawn per class, for trials; 0 trains on all."""
+    test_limit: int = 0
+    """Test on this many of the test samples only, drawn per class, for trials; 0 tests on all."""
 
     def _check(self) -> None:
         names = get_args(DatasetName)
@@ -63,6 +69,14 @@ class DataConfig(Config, frozen=True, kw_only=True):
         require(0 <= self.workers <= 64, "data.workers", expected="0 to 64", got=self.workers)
         require(self.worker in ("auto", "thread", "process"), "data.worker", expected="auto, thread or process", got=self.worker)
         require(self.limit >= 0, "data.limit", expected="0 or more", got=self.limit)
+        require(self.test_limit >= 0, "data.test_limit", expected="0 or more", got=self.test_limit)
+        part = self.validation
+        require(
+            part >= 0 and (isinstance(part, int) or part < 1),
+            "data.validation",
+            expected="a whole number >= 0, or a fraction in (0, 1)",
+            got=part,
+        )
         if isinstance(self.augment, str):
             require(self.augment in ("auto", "none"), "data.augment", expected="auto, none or a list", got=self.augment)
             return

@@ -11,15 +11,14 @@ import hashlib
 from collections.abc import Iterator
 from functools import cached_property
 from types import TracebackType
-from typing import Self, final
-
-import numpy as np
+from typing import Literal, Self, final
 
 from twinspike.errors import require
 from twinspike.random import Stream
 from twinspike_training.data.batch import Batch, Make, Maker, Task, open_maker
 from twinspike_training.data.config import DataConfig
 from twinspike_training.data.ordered import in_order
+from twinspike_training.data.selection import select
 from twinspike_training.data.worker import Pool
 
 
@@ -32,13 +31,12 @@ class Dataset:
 
         Args:
             maker: of batches, over the opened source.
-            config: for its workers and limit.
+            config: for its workers and the parts in use.
             time_steps: T, for the worker processes.
         """
         self._source, self._maker, self._config, self._time_steps = maker.source, maker, config, time_steps
         self._pool: Pool | None = None
-        every = len(maker.source.train.labels)
-        self._train_size = min(config.limit or every, every)
+        self._used = select(maker.source, config)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -56,23 +54,34 @@ class Dataset:
         return self._source.classes
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of the files, such as how many are left out and why; a line each."""
+        return self._source.notes
+
+    @property
     def train_size(self) -> int:
         """Training samples in use."""
-        return self._train_size
+        return len(self._used.train)
+
+    @property
+    def validation_size(self) -> int:
+        """Training samples held out to choose the best epoch on."""
+        return len(self._used.validation)
 
     @property
     def test_size(self) -> int:
-        """Test samples."""
-        return len(self._source.test.labels)
+        """Test samples in use."""
+        return len(self._used.test)
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits that change with the samples (before augmentation), their limit, size or T.
+        """16 hex digits that change with the samples (before augmentation), the parts in use, size or T.
 
         Computed once: CIFAR, digits and packs by every byte, folders of files by their names and sizes.
         """
         digest = hashlib.blake2b(digest_size=8)
-        digest.update(repr((self.input_shape, self.event, self.classes, self.train_size)).encode())
+        sizes = (self.train_size, self.validation_size, self.test_size)
+        digest.update(repr((self.input_shape, self.event, self.classes, sizes)).encode())
         self._source.train.identify(digest.update)
         self._source.test.identify(digest.update)
         return digest.hexdigest()
@@ -84,18 +93,18 @@ class Dataset:
             SpecError: the batch is larger than the training set, or smaller than 1.
         """
         require(
-            1 <= batch_size <= self._train_size,
+            1 <= batch_size <= self.train_size,
             "batch_size",
-            expected=f"1 to {self._train_size}, the number of training samples",
+            expected=f"1 to {self.train_size}, the number of training samples",
             got=batch_size,
         )
-        return self._train_size // batch_size
+        return self.train_size // batch_size
 
     def train_batches(self, seed: int, epoch: int, batch_size: int, *, start: int = 0) -> Iterator[Batch]:
         """The training batches of one epoch: shuffled, augmented, normalized; an incomplete last one is dropped.
 
-        The order is `Stream(seed, "order", epoch).permutation(train_size)`; sample i is varied by
-        `Stream(seed, "augment", epoch, i)`, i its number in the training set.
+        The order is `Stream(seed, "order", epoch).permutation(train_size)` of the samples in use, ascending; sample i
+        is varied by `Stream(seed, "augment", epoch, i)`, i its number in the whole training set.
 
         Args:
             seed: of the run, in [0, 2^64).
@@ -113,15 +122,16 @@ class Dataset:
         require(0 <= seed < 2**64, "seed", expected="0 to 2^64 - 1", got=seed)
         require(0 <= epoch < 2**64, "epoch", expected="0 or more", got=epoch)
         require(0 <= start <= steps, "start", expected=f"0 to {steps}, the batches of an epoch", got=start)
-        order = Stream(seed, "order", epoch).permutation(self._train_size)
+        order = self._used.train[Stream(seed, "order", epoch).permutation(self.train_size)]
         chosen = (order[step * batch_size : (step + 1) * batch_size] for step in range(start, steps))
-        return in_order(self._make(), (Task(c, True, seed, epoch) for c in chosen), self._config.workers)
+        return in_order(self._make(), (Task(c, "train", True, seed, epoch) for c in chosen), self._config.workers)
 
-    def test_batches(self, batch_size: int) -> Iterator[Batch]:
-        """All test samples in their stored order, normalized; the last batch may be short.
+    def test_batches(self, batch_size: int, part: Literal["test", "validation"] = "test") -> Iterator[Batch]:
+        """All samples of a part in their stored order, normalized; the last batch may be short.
 
         Args:
             batch_size: B, >= 1.
+            part: the test samples in use, or the training samples held out.
 
         Returns:
             A generator, to be read to its end or closed.
@@ -130,9 +140,10 @@ class Dataset:
             SpecError: the batch size is below 1; a sample can't be read (when its batch is due).
         """
         require(batch_size >= 1, "batch_size", expected="1 or more", got=batch_size)
-        every = np.arange(self.test_size, dtype=np.int64)
-        chosen = (every[first : first + batch_size] for first in range(0, self.test_size, batch_size))
-        return in_order(self._make(), (Task(c, False) for c in chosen), self._config.workers)
+        every = self._used.test if part == "test" else self._used.validation
+        split: Literal["train", "test"] = "test" if part == "test" else "train"
+        chosen = (every[first : first + batch_size] for first in range(0, len(every), batch_size))
+        return in_order(self._make(), (Task(c, split) for c in chosen), self._config.workers)
 
     def _make(self) -> Make:
         """What the workers call: the maker itself, or the processes that hold one each."""

@@ -10,32 +10,35 @@ Two forms of N-MNIST (Orchard et al., Frontiers in Neuroscience 9:437, 2015; 34 
     PATH/Train/CLASS/*.bin and PATH/Test/CLASS/*.bin   the original: 40 bits an event, most significant first:
         x (8), y (8), polarity (1), time in microseconds (23); y = 240 marks an overflow of the clock, which
         adds 2^13 us to all that follows and is no event
-    PATH, a .npz file (or a folder with just one)      a pack: x, y uint8; p polarity bits (numpy.packbits);
-        dt uint16, microseconds since the previous event of the recording; offsets (N+1); labels (N); ids (N),
-        those up to 60000 for training, higher ones for the test
+    PATH, a .npz file (or a folder with just one)      a pack: x, y uint8; p polarity bits (numpy.packbits, uint8);
+        dt uint16, microseconds since the previous event of the recording; offsets (N+1), labels (N) and ids (N),
+        whole numbers; ids are different, those up to 60000 for training, higher ones for the test
 """
 
 from __future__ import annotations
 
-import zipfile
-import zlib
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, final
+from typing import NamedTuple, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from twinspike.errors import SpecError, refuse, require
+from twinspike_training.data.pack import read_pack
 from twinspike_training.data.source import Raw, Source, Update
+from twinspike_training.memory import require_memory
 
 SIDE = 34
 """Height and width of N-MNIST's sensor window in pixels."""
 
 _POLARITIES = 2
+_COUNT = 4
+"""Bytes of a count, float32."""
+
 _OVERFLOW_ROW, _OVERFLOW_TIME = 240, 1 << 13
 _LAST_TRAIN_ID = 60_000
-_PACK_KEYS = ("x", "y", "p", "dt", "offsets", "labels", "ids")
 
 
 class Recording(NamedTuple):
@@ -154,8 +157,10 @@ def open_events(path: str, time_steps: int) -> Source:
         time_steps: T, frames per recording.
 
     Raises:
-        SpecError: neither form is there, or a part of it is missing or damaged.
+        SpecError: neither form is there, a part of it is missing or damaged, or not one recording's frames fit in memory.
     """
+    frames = {"the frames of one recording": time_steps * _POLARITIES * SIDE * SIDE * _COUNT}
+    require_memory(f"time_steps = {time_steps}", frames, "use fewer")
     root = Path(path)
     if root.is_dir() and not (root / "Train").is_dir():
         packs = sorted(root.glob("*.npz"))
@@ -197,7 +202,7 @@ def _open_folders(root: Path, time_steps: int) -> _Opened:
         files: list[Path] = []
         labels: list[int] = []
         for label, name in enumerate(classes):
-            found = sorted((root / part / name).glob("*.bin"))
+            found = sorted(file for file in (root / part / name).glob("*.bin") if file.is_file())
             require(bool(found), str(root / part / name), expected="recordings (*.bin)", got="none")
             files += found
             labels += [label] * len(found)
@@ -212,7 +217,7 @@ def _open_folders(root: Path, time_steps: int) -> _Opened:
 
         def identify(update: Update) -> None:
             for file in files:
-                update(f"{file.relative_to(root).as_posix()} {file.stat().st_size}\n".encode())
+                update(os.fsencode(f"{file.relative_to(root).as_posix()} {file.stat().st_size}\n"))
 
         return EventSplit(read, np.array(labels, dtype=np.int64), time_steps, identify)
 
@@ -220,51 +225,23 @@ def _open_folders(root: Path, time_steps: int) -> _Opened:
 
 
 def _open_pack(file: Path, time_steps: int) -> _Opened:
-    pack = _load_pack(file)
-    offsets, ids, labels = (pack[key].astype(np.int64) for key in ("offsets", "ids", "labels"))
-    polarity = np.unpackbits(pack["p"])
-    events = len(pack["x"])
-    whole = (
-        len(pack["y"]) == len(pack["dt"]) == events
-        and len(polarity) - 8 < events <= len(polarity)
-        and len(offsets) == len(labels) + 1 == len(ids) + 1 >= 2
-        and offsets[0] == 0
-        and offsets[-1] == events
-        and bool((np.diff(offsets) >= 0).all())
-    )
-    require(whole, str(file), expected="columns of one length and offsets that end there", got=_lengths(pack), do="copy it again")
+    pack = read_pack(file, SIDE)
 
     def split(members: NDArray[np.int64]) -> EventSplit:
         def read(index: int) -> tuple[Recording, str]:
             which = int(members[index])
-            part = slice(int(offsets[which]), int(offsets[which + 1]))
-            x, y, bits = (column[part].astype(np.int64) for column in (pack["x"], pack["y"], polarity))
-            return Recording(np.cumsum(pack["dt"][part], dtype=np.int64), x, y, bits), f"{file}, recording {ids[which]}"
+            part = slice(int(pack.offsets[which]), int(pack.offsets[which + 1]))
+            x, y, polarity = (column[part].astype(np.int64) for column in (pack.x, pack.y, pack.polarity))
+            what = f"{file}, recording {pack.ids[which]}"
+            return Recording(np.cumsum(pack.dt[part], dtype=np.int64), x, y, polarity), what
 
         def identify(update: Update) -> None:
-            update(ids[members])
-            for key in ("x", "y", "p", "dt", "offsets"):
-                update(np.ascontiguousarray(pack[key]))
+            update(pack.ids[members])
+            for column in (pack.x, pack.y, pack.polarity, pack.dt, pack.offsets):
+                update(np.ascontiguousarray(column))
 
-        return EventSplit(read, labels[members], time_steps, identify)
+        return EventSplit(read, pack.labels[members], time_steps, identify)
 
-    train, test = np.flatnonzero(ids <= _LAST_TRAIN_ID), np.flatnonzero(ids > _LAST_TRAIN_ID)
+    train, test = np.flatnonzero(pack.ids <= _LAST_TRAIN_ID), np.flatnonzero(pack.ids > _LAST_TRAIN_ID)
     require(len(train) > 0 and len(test) > 0, str(file), expected="recordings of both parts", got=f"{len(train)} and {len(test)}")
-    return split(train), split(test), tuple(str(i) for i in range(int(labels.max()) + 1))
-
-
-def _lengths(pack: dict[str, NDArray[Any]]) -> str:
-    return ", ".join(f"{key} {len(pack[key])}" for key in _PACK_KEYS)
-
-
-def _load_pack(file: Path) -> dict[str, NDArray[Any]]:
-    try:
-        # Opened here, since NumPy leaves a file open that it can't read.
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            missing = [key for key in _PACK_KEYS if key not in archive]
-            require(not missing, str(file), expected=f"arrays {', '.join(_PACK_KEYS)}", got=f"none named {', '.join(missing)}")
-            return {key: archive[key] for key in _PACK_KEYS}
-    except SpecError:
-        raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError, TypeError) as error:
-        raise SpecError(f"{file}: can't be read as a .npz pack: {' '.join(str(error).split())}; copy it again") from error
+    return split(train), split(test), tuple(str(i) for i in range(int(pack.labels.max()) + 1))

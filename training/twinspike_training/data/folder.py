@@ -1,6 +1,6 @@
 """Image folders: one subfolder per class, or the layout of Tiny-ImageNet; decoded when a batch needs them.
 
-    PATH/train/CLASS/*.png|jpg|jpeg          PATH/val/CLASS/* or PATH/test/CLASS/*
+    PATH/train/CLASS/**/*.png|jpg|jpeg       PATH/val/CLASS/**/* or PATH/test/CLASS/**/*
     PATH/train/WNID/images/*.JPEG            PATH/val/images/*.JPEG and PATH/val/val_annotations.txt
 
 Nothing is decoded at opening but the first image, so a damaged image is an error, with its name, in the
@@ -9,29 +9,20 @@ first epoch. Where both exist, `val` is taken: the `test` of Tiny-ImageNet has n
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
-from twinspike.errors import SpecError, refuse, require
+from twinspike.errors import refuse, require
+from twinspike_training.data.images import decode
+from twinspike_training.data.listing import ANNOTATIONS, Left, Samples, annotated, by_class, told
 from twinspike_training.data.source import Raw, Source, Update
-
-SUFFIXES = (".png", ".jpg", ".jpeg")
-
-FORMATS = ("PNG", "JPEG")
-"""The only decoders that a file may ask for, whatever it is called. Pillow would take any by the content, and for
-PostScript start another program."""
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of RGB in [0, 1]: those of ImageNet, the usual choice for photographs."""
-
-_ANNOTATIONS = "val_annotations.txt"
-
-Samples = list[tuple[Path, str]]
-"""Image files with the names of their classes, in order."""
 
 
 @final
@@ -82,33 +73,11 @@ class FolderSplit:
         """Labels, and each file's name within the folder and size in bytes; not the pixels, which are too many."""
         update(self._labels)
         for file in self._files:
-            update(f"{file.relative_to(self._root).as_posix()} {file.stat().st_size}\n".encode())
-
-
-def decode(file: Path, side: tuple[int, int] | None = None) -> NDArray[np.uint8]:
-    """One image as (H, W, 3) RGB.
-
-    Args:
-        file: PNG or JPEG; of several pictures in one JPEG file (MPO, as phones write), the first.
-        side: (H, W) to which it is resized, bilinear, if it has another size.
-
-    Raises:
-        SpecError: it can't be decoded; the line names it.
-    """
-    try:
-        with Image.open(file, formats=FORMATS) as image:
-            rgb = image.convert("RGB")
-            if side is not None and rgb.size != (side[1], side[0]):
-                rgb = rgb.resize((side[1], side[0]), Image.Resampling.BILINEAR)
-            return np.asarray(rgb)
-    except UnidentifiedImageError as error:
-        raise SpecError(f"{file}: can't be decoded: neither PNG nor JPEG; replace or remove it") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise SpecError(f"{file}: can't be decoded: {' '.join(str(error).split())}; replace or remove it") from error
+            update(os.fsencode(f"{file.relative_to(self._root).as_posix()} {file.stat().st_size}\n"))
 
 
 def open_folder(path: str, size: int) -> Source:
-    """List the images of a folder.
+    """List the images of a folder; what it leaves out is said by the source's notes.
 
     Args:
         path: the folder that holds `train` and `val` or `test`.
@@ -119,15 +88,18 @@ def open_folder(path: str, size: int) -> Source:
         SpecError: a part is missing or empty, an annotation names no image or class, or training and test do
             not have the same classes.
     """
-    root = Path(path)
+    root, left = Path(path), Left()
     train_folder = root / "train"
     require(train_folder.is_dir(), f"data.path {root}", expected="a folder with train and val or test", got="no train in it")
-    train = _by_class(train_folder)
     test_folder = next((root / part for part in ("val", "test") if (root / part).is_dir()), None)
     if test_folder is None:
         raise refuse(f"data.path {root}", expected="a folder with val or test beside train", got="neither")
-    annotations = test_folder / _ANNOTATIONS
-    test = _annotated(annotations) if annotations.is_file() else _by_class(test_folder)
+    train = by_class(train_folder, left)
+    annotations = test_folder / ANNOTATIONS
+    test = annotated(annotations, left) if annotations.is_file() else by_class(test_folder, left)
+    notes = told(len(train) + len(test), left)
+    if test_folder.name == "val" and (root / "test").is_dir():
+        notes += ("tested on val; the folder test is not read",)
     classes = tuple(sorted({name for _, name in train}))
     extra = {name for _, name in test} ^ set(classes)
     if extra:
@@ -148,36 +120,5 @@ def open_folder(path: str, size: int) -> Source:
         levels=255.0,
         mean=MEAN,
         std=STD,
+        notes=tuple(f"data.path {root}: {note}" for note in notes),
     )
-
-
-def _images_in(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
-
-
-def _by_class(folder: Path) -> Samples:
-    """Images below the subfolders of a folder, or below `images` in them, sorted by class, then by name."""
-    samples: Samples = []
-    for part in sorted(entry for entry in folder.iterdir() if entry.is_dir()):
-        inner = part / "images"
-        files = _images_in(inner if inner.is_dir() else part)
-        require(bool(files), str(part), expected=f"images ({', '.join(SUFFIXES)})", got="none")
-        samples += [(file, part.name) for file in files]
-    require(bool(samples), str(folder), expected="one subfolder of images per class", got="no subfolder")
-    return samples
-
-
-def _annotated(file: Path) -> Samples:
-    """Images named by lines of `file name <tab> class <tab> ...`, sorted by file name."""
-    folder = file.parent / "images"
-    samples: Samples = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-        fields = line.split("\t")
-        image = folder / fields[0]
-        if len(fields) < 2 or not image.is_file():
-            raise refuse(
-                f"{file}, line {number}", expected=f"an image in {folder.name} and its class, with a tab between", got=line
-            )
-        samples.append((image, fields[1]))
-    require(bool(samples), str(file), expected="a line per image", got="an empty file")
-    return sorted(samples)

@@ -52,6 +52,8 @@ class Source:
     """Per channel, in units of `levels`."""
     std: tuple[float, ...]
     """Per channel, in units of `levels`, > 0."""
+    notes: tuple[str, ...] = ()
+    """What a user should know of what was found, a line each."""
 
 
 @final
