@@ -36,6 +36,7 @@ COMMANDS = (
     "python benchmarks/conformance.py --deep    # without --deep also at two sizes of the deep profile",
     "python benchmarks/scaling.py",
     "python benchmarks/scaling.py --plot",
+    "tox run -e traffic -- --save    # compiles for a GPU, needs none",
     "python benchmarks/gpu.py --out DIR --authors PATH    # then copy DIR/gpu.json to benchmarks/results",
     "python docs/generate.py",
 )
@@ -49,7 +50,7 @@ def load() -> dict[str, Result]:
 def performance() -> str:
     """The page."""
     known = load()
-    sections = (_targets, _neuron, _options, _sizes, _step, _memory, _pipeline, _conformance, _scaling, _gpu)
+    sections = (_targets, _neuron, _options, _sizes, _step, _memory, _pipeline, _conformance, _scaling, _gpu, _traffic)
     lines = [
         "# Performance\n",
         "Medians, with quartiles and number of turns; variants of one table took turns, and ratios are medians of the ratios",
@@ -288,6 +289,25 @@ def _gpu(known: dict[str, Result]) -> Iterator[str]:
         facts.append(f"{len(found['differing'])} differ" if "differing" in found else "")
         rows.append((name, found["status"], ", ".join(filter(None, facts)), found.get("reason", "")))
     yield from _table(("part", "status", "found", ""), rows)
+
+
+def _traffic(known: dict[str, Result]) -> Iterator[str]:
+    result = known.get("traffic_jax")
+    yield from (
+        "### Bytes and launches\n",
+        "XLA compiles jax's whole joint step for an H100 described to it, on a machine without one. Each kernel is counted with",
+        "all its operands and results: what it would move if nothing were found in a cache. That is no time; it is a number that",
+        "a change can be judged by. The target is at most 70 GB and 500 launches.\n",
+        f"{_where(result and {**result, 'under_load': False})}\n",  # counts are the same under any load
+    )
+    if result is None:
+        return
+    yield (
+        f"ResNet-18, T = 4, batch {result['batch_size']}, {result['precision']}: **{result['gigabytes']} GB** in "
+        f"**{result['launches']:,} launches**, {result['temporary_gigabytes']} GB of temporary memory.\n"
+    )
+    columns = ("kind", "launches", "gigabytes")
+    yield from _table(("kind", "launches", "GB"), ([row[column] for column in columns] for row in result["kinds"]))
 
 
 def _where(result: Result | None) -> str:

@@ -3,8 +3,9 @@
 Where windows do not overlap (a 1 x 1 kernel, or a kernel as large as its stride) a convolution is one matrix
 product over patches: XLA's own gradients of such convolutions are many times slower. Not so where a kernel of one tap
 skips pixels, for any platform but the CPU: XLA 0.11 for sm_90 fuses the skipping with a product of bfloat16 and ends the
-process (a failed check in triton_tiling_propagation). `conv_mixed` has an adjoint of its own: JAX would round a kernel's
-gradient to bfloat16 on the way, where clause PRE-2 wants it in float32.
+process (a failed check in triton_tiling_propagation). `conv_mixed` has an adjoint of its own, which on the CPU gives a
+kernel's gradient in float32. Elsewhere it is what the vendor's convolutions of bfloat16 give, whose sums are float32 too:
+asked for a result in float32, XLA for CUDA would convert the operands and convolve in float32.
 """
 
 from __future__ import annotations
@@ -27,9 +28,7 @@ class _Form(NamedTuple):
 
     stride: int
     padding: int
-    precision: lax.Precision | None = None
-    sums: Any = None
-    """Format of the sums and of what is returned; None: that of the map."""
+    precision: lax.Precision
 
 
 def conv(x: Array, kernel: Array, stride: int, padding: int, precision: lax.Precision) -> Array:
@@ -52,16 +51,23 @@ def conv(x: Array, kernel: Array, stride: int, padding: int, precision: lax.Prec
 
 def _plain(form: _Form, x: Array, kernel: Array) -> Array:
     """By XLA."""
-    given = {"precision": form.precision, "preferred_element_type": form.sums}
+    by_windows = partial(_by_windows, form.stride, form.padding, precision=form.precision)
+    ways = _Ways(partial(_by_patches, form.stride, precision=form.precision), by_windows, by_windows)
+    return _chosen(ways, form.stride, form.padding, kernel.shape, x, kernel)
 
-    def by_patches(x: Array, kernel: Array) -> Array:
-        return jnp.matmul(_patches(kernel.shape[0], form.stride, x), kernel.reshape(-1, kernel.shape[-1]), **given)
 
-    def by_windows(x: Array, kernel: Array) -> Array:
-        pads = [(form.padding, form.padding)] * 2
-        return lax.conv_general_dilated(x, kernel, (form.stride, form.stride), pads, dimension_numbers=_MAPS, **given)
+def _by_patches(stride: int, x: Array, kernel: Array, *, precision: lax.Precision | None = None, sums: Any = None) -> Array:
+    """A product over patches; `sums` is the format of the sums and of what is returned, by default that of the map."""
+    patches = _patches(kernel.shape[0], stride, x)
+    return jnp.matmul(patches, kernel.reshape(-1, kernel.shape[-1]), precision=precision, preferred_element_type=sums)
 
-    return _chosen(by_patches, by_windows, form, kernel.shape, x, kernel)
+
+def _by_windows(
+    stride: int, padding: int, x: Array, kernel: Array, *, precision: lax.Precision | None = None, sums: Any = None
+) -> Array:
+    """XLA's convolution; `sums` as in `_by_patches`."""
+    given = {"dimension_numbers": _MAPS, "precision": precision, "preferred_element_type": sums}
+    return lax.conv_general_dilated(x, kernel, (stride, stride), [(padding, padding)] * 2, **given)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -107,13 +113,20 @@ _conv.defvjp(_conv_forward, _conv_backward)
 def conv_mixed(x: Array, kernel: Array, stride: int, padding: int) -> Array:
     """`conv` of a bfloat16 map and a float32 kernel that is rounded to bfloat16 on the way in (clause PRE-2).
 
-    Sums are float32, the result and the gradient of `x` bfloat16, the gradient of `kernel` float32.
+    Sums are float32, the result and the gradient of `x` bfloat16, the gradient of `kernel` float32, which off the CPU holds
+    a value of bfloat16 where windows overlap.
     """
     return _mixed(x, kernel.astype(x.dtype), stride, padding)
 
 
 def _mixed(x: Array, kernel: Array, stride: int, padding: int) -> Array:
-    return _plain(_Form(stride, padding, sums=jnp.float32), x, kernel).astype(x.dtype)
+    def summed(way: Function) -> Function:
+        return lambda *operands: way(*operands, sums=jnp.float32).astype(x.dtype)
+
+    ways = _Ways(
+        summed(partial(_by_patches, stride)), summed(partial(_by_windows, stride, padding)), partial(_by_windows, stride, padding)
+    )
+    return _chosen(ways, stride, padding, kernel.shape, x, kernel)
 
 
 def _mixed_forward(x: Array, kernel: Array, stride: int, padding: int) -> tuple[Array, tuple[Array, Array]]:
@@ -162,21 +175,40 @@ def _mixed_backward(stride: int, padding: int, residuals: tuple[Array, Array], g
             preferred_element_type=jnp.float32,
         )
 
-    form = _Form(stride, padding)
-    d_x = _chosen(map_by_patches, map_by_windows, form, kernel.shape, kernel, g)
-    return d_x, _chosen(kernel_by_patches, kernel_by_windows, form, kernel.shape, x, g)
+    def map_by_vendor(kernel: Array, g: Array) -> Array:
+        d_x: Array = jax.linear_transpose(lambda m: _by_windows(stride, padding, m, kernel), x)(g)[0]
+        return d_x
+
+    def kernel_by_vendor(x: Array, g: Array) -> Array:
+        d_kernel: Array = jax.linear_transpose(lambda k: _by_windows(stride, padding, x, k), kernel)(g)[0]
+        return d_kernel.astype(jnp.float32)
+
+    of_map = _Ways(map_by_patches, map_by_windows, map_by_vendor)
+    of_kernel = _Ways(kernel_by_patches, kernel_by_windows, kernel_by_vendor)
+    d_x = _chosen(of_map, stride, padding, kernel.shape, kernel, g)
+    return d_x, _chosen(of_kernel, stride, padding, kernel.shape, x, g)
 
 
 conv_mixed.defvjp(_mixed_forward, _mixed_backward)
 
 
-def _chosen(by_patches: Function, by_windows: Function, form: _Form, kernel: tuple[int, ...], *arrays: Array) -> Array:
+class _Ways(NamedTuple):
+    """How one value may be computed."""
+
+    by_patches: Function
+    by_windows: Function
+    """On the CPU."""
+    by_vendor: Function
+    """Elsewhere."""
+
+
+def _chosen(ways: _Ways, stride: int, padding: int, kernel: tuple[int, ...], *arrays: Array) -> Array:
     """By the way that the module's docstring says, for a kernel of this shape."""
-    if not _tiles(kernel, form.stride, form.padding):
-        return by_windows(*arrays)
-    if _skips(kernel, form.stride, form.padding):
-        return products.on_cpu(by_patches, by_windows, *arrays)
-    return by_patches(*arrays)
+    tiles = _tiles(kernel, stride, padding)
+    if tiles and not _skips(kernel, stride, padding):
+        return ways.by_patches(*arrays)
+    on_cpu = ways.by_patches if tiles else ways.by_windows
+    return on_cpu(*arrays) if on_cpu is ways.by_vendor else products.on_cpu(on_cpu, ways.by_vendor, *arrays)
 
 
 def _tiles(kernel: tuple[int, ...], stride: int, padding: int) -> bool:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from twinspike.config import Exit, Loss, distillation_pairs
+from twinspike.config import Exit, Loss, Twin, distillation_pairs, supervised
 
 
 class Terms(NamedTuple):
@@ -70,7 +70,7 @@ def feature_loss(snn: Array, ann: Array, *, config: Loss) -> Array:
 def joint_loss(
     logits_ann: Array, logits_snn: Array, features_ann: Array, features_snn: Array, labels: Array, *, config: Loss
 ) -> Terms:
-    """The total over all exits, without the orthogonality penalty (clauses DIS-1, DIS-4, DIS-8).
+    """The total over all exits, without the orthogonality penalty (clauses DIS-1, DIS-4, DIS-8, DIS-9).
 
     Args:
         logits_ann: a, (N, B, K).
@@ -86,8 +86,15 @@ def joint_loss(
 
     exits = logits_ann.shape[0]
     zero = jnp.zeros((), logits_ann.dtype)
-    ce_ann = cross_entropy(logits_ann, labels) * exits
-    ce_snn = cross_entropy(logits_snn, labels) * exits
+    learning = supervised(config, exits)
+
+    def entropies(logits: Array, twin: Twin) -> Array:
+        chosen = learning[twin]
+        if len(chosen) < exits:
+            logits = jnp.stack([logits[..., i, :, :] for i in chosen]) if chosen else logits
+        return cross_entropy(logits, labels) * len(chosen) if chosen else zero
+
+    ce_ann, ce_snn = entropies(logits_ann, "ann"), entropies(logits_snn, "snn")
     pairs = distillation_pairs(config, exits)
     kd = sum((distillation(at(student), at(teacher), config=config) for student, teacher in pairs), zero)
     kd = config.temperature**2 * kd

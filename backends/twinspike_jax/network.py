@@ -19,6 +19,7 @@ from twinspike.network import Linear, Network
 from twinspike.parameters import initial_state, layout
 from twinspike_jax import factorization, layers
 from twinspike_jax.precision import DType, Policy, policy, policy_of
+from twinspike_jax.residuals import spares
 from twinspike_jax.twin import Statistics, Twinned, constant_layers, run_twin
 from twinspike_jax.weights import Params, linear
 
@@ -78,6 +79,7 @@ def apply(
     *,
     precision: str | None = None,
     recompute: bool = False,
+    spare: bool | None = None,
 ) -> tuple[Outputs, dict[str, Array]]:
     """Run both twins on a batch.
 
@@ -90,13 +92,15 @@ def apply(
         training: whether norms use the batch's statistics and move the running ones.
         precision: a profile's name; by default everything is computed in the format of the parameters, without TF32.
         recompute: whether a backward pass runs each block again instead of keeping its inner values; static too.
+        spare: whether it computes again what is cheap; by default where activations have 16 bits and JAX runs on a CPU; static.
 
     Returns:
         Outputs, and the statistics after the batch (the given ones in evaluation).
     """
     casts = policy(precision) if precision else policy_of(next(iter(params.values())).dtype)
     given = params, statistics, images, training, casts
-    ann, snn = (run_twin(network, method, twin, *given, recompute=recompute) for twin in TWINS)
+    spare = spares(casts, jax.default_backend()) if spare is None else spare
+    ann, snn = (run_twin(network, method, twin, *given, recompute=recompute, spare=spare) for twin in TWINS)
     outputs = Outputs(
         *ends(network, method, params, ann, snn, casts),
         spike_rates=jnp.stack([snn.rates[name] for name in network.activations]),

@@ -27,6 +27,7 @@ from twinspike_jax.network import Outputs, apply, ends, reduced_logits, total_pe
 from twinspike_jax.optimizer import decay_mask, domains, make_optimizer, project, read_slots, write_slots
 from twinspike_jax.piecewise import Pieces
 from twinspike_jax.precision import Policy, arithmetic, name_of
+from twinspike_jax.residuals import spares
 from twinspike_jax.twin import Statistics, Twinned, constant_layers, run_twin
 from twinspike_jax.weights import Params
 
@@ -62,7 +63,8 @@ class JaxProgram:
     ) -> None:
         self._network, self._method, self._optimizer = network, method, optimizer
         self._casts, self._device = casts, device
-        self._precision, self._recompute = name_of(casts), recompute
+        self._form: dict[str, Any] = {"precision": name_of(casts), "spare": spares(casts, device.platform)}
+        self._recompute = recompute
         self._layout = layout(network, method, optimizer)
         self._shapes = infer_shapes(network)
         self._domains = domains(network, method)
@@ -151,8 +153,8 @@ class JaxProgram:
         """Gradients, statistics after the batch, and metrics."""
 
         def loss(params: Params) -> Any:
-            form = {"precision": self._precision, "recompute": self._recompute}
-            outputs, after = apply(self._network, self._method, params, statistics, images, True, **form)  # type: ignore[arg-type]  # heterogeneous
+            given = self._network, self._method, params, statistics, images, True
+            outputs, after = apply(*given, recompute=self._recompute, **self._form)
             terms = _joint_loss(*outputs[:4], labels, config=self._method.loss)
             orthogonality = self._method.factorization.orthogonality
             penalty = jnp.zeros((), terms.loss.dtype)
@@ -216,7 +218,7 @@ class JaxProgram:
             return Evaluation(**self._evaluate(state.params, state.statistics, self._put(images)))
 
     def _evaluate_by(self, params: Params, statistics: Statistics, images: Array) -> dict[str, Array]:
-        outputs, _ = apply(self._network, self._method, params, statistics, images, False, precision=self._precision)
+        outputs, _ = apply(self._network, self._method, params, statistics, images, False, **self._form)
         return {
             "logits_ann": outputs.logits_ann,
             "logits_snn": reduced_logits(self._method, outputs),

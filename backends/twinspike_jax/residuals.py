@@ -1,9 +1,11 @@
 """What a backward pass is given of the forward pass; all else it computes again from that.
 
 Under `jax.checkpoint` with this policy, what is `kept` is found by the backward pass and nothing else: outputs of
-convolutions and of linear layers, moments of norms, rectified values, and spikes as booleans. It serves where activations
-have 16 bits: of every float that a policy keeps JAX makes a copy, by a rounding to its own format, which took wider
-activations some 4 % of a step on a CPU.
+convolutions and of linear layers, moments of norms, rectified values, and spikes as booleans. It serves on CPUs where
+activations have 16 bits: of every float that a policy keeps JAX makes a copy, by a rounding to its own format, which took
+wider activations some 4 % of a step. On a GPU computing again costs more than memory that is there: without it XLA's step of
+ResNet-18 for an H100 (T = 4, B = 512, `benchmarks/traffic.py`) moves 94 GB and not 108, and takes 22 MB an image for it and
+not 14.
 """
 
 from __future__ import annotations
@@ -13,9 +15,16 @@ import jax.numpy as jnp
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 
+from twinspike_jax.precision import Policy
+
 _NAME = "twinspike_kept"
 KEPT = jax.checkpoint_policies.save_only_these_names(_NAME)
 """Policy of `jax.checkpoint` that keeps what is `kept`."""
+
+
+def spares(casts: Policy, platform: str) -> bool:
+    """Whether little is kept without being asked for."""
+    return platform == "cpu" and casts.activations != casts.storage
 
 
 def kept(value: Array) -> Array:

@@ -81,6 +81,7 @@ def run_twin(
     casts: Policy,
     *,
     recompute: bool = False,
+    spare: bool = False,
     trace: bool = False,
     probes: Mapping[str, Array] | None = None,
 ) -> Twinned:
@@ -96,13 +97,14 @@ def run_twin(
         training: likewise.
         casts: the precision profile.
         recompute: as in `apply`; of the values only those between blocks are returned.
+        spare: as in `apply`, likewise.
         trace: also run the heads step by step and keep potentials.
         probes: zeros to be added to the layers' outputs, whose gradients are those towards the outputs.
     """
     images = images.astype(casts.storage)
     if network.event and twin == "ann":
         images = images.mean(axis=0)
-    thrifty = not trace and (recompute or casts.activations != casts.storage)
+    thrifty = not trace and (recompute or spare)
     way = _Way(network, method, twin, training, casts, trace, thrifty)
     total = Twinned({INPUT: layers.channels_last(images).astype(casts.activations)}, {}, {}, {}, {})
     if not way.thrifty:

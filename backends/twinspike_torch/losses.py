@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from twinspike.config import Loss, distillation_pairs
+from twinspike.config import Loss, distillation_pairs, supervised
 from twinspike_torch.compiling import constant
 
 
@@ -103,9 +103,11 @@ def joint_terms(loss: Loss, outputs: Exits, labels: Tensor) -> Terms:
     if z.ndim == a.ndim:
         z = z.unsqueeze(0)
     exits = a.shape[0]
-    ce_ann = _sum([cross_entropy(a[i], labels) for i in range(exits)])
     every_step = labels.repeat(z.shape[0])
-    ce_snn = _sum([cross_entropy(z[:, i].flatten(0, 1), every_step) for i in range(exits)])
+    of_ann, of_snn = _supervised(loss, exits)
+    # Of no exits the sum is still one of the logits, so that all of their parameters have a gradient.
+    ce_ann = _sum([cross_entropy(a[i], labels) for i in of_ann]) if of_ann else a[:0].sum()
+    ce_snn = _sum([cross_entropy(z[:, i].flatten(0, 1), every_step) for i in of_snn]) if of_snn else z[:0].sum()
 
     def logits(twin: str, number: int) -> Tensor:
         return a[number - 1] if twin == "ann" else z[:, number - 1]
@@ -124,6 +126,13 @@ def joint_terms(loss: Loss, outputs: Exits, labels: Tensor) -> Terms:
 def _pairs(loss: Loss, exits: int) -> tuple[tuple[tuple[str, int], tuple[str, int]], ...]:
     """The (student, teacher) pairs, each end a twin and a number from 1."""
     return tuple(((s.twin, s.number), (t.twin, t.number)) for s, t in distillation_pairs(loss, exits))
+
+
+@constant
+def _supervised(loss: Loss, exits: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Exits of the artificial and of the spiking twin that learn from labels, from 0 (clause DIS-9)."""
+    found = supervised(loss, exits)
+    return found["ann"], found["snn"]
 
 
 def _sum(terms: list[Tensor]) -> Tensor:

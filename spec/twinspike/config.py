@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from twinspike.errors import SpecError, require
+from twinspike.errors import SpecError, refuse, require
 
 Twin = Literal["ann", "snn"]
 """One of the two networks that share weights: artificial (ReLU) or spiking (LIF)."""
@@ -257,6 +257,8 @@ class Loss(Config, frozen=True, kw_only=True):
     """Distillation as cross entropy (the paper) or as Kullback-Leibler divergence; equal gradients."""
     pairs: Preset | tuple[str, ...] = "joint"
     """A preset, or pairs written `student<-teacher`, each exit a twin and a number: `snn1<-ann1`."""
+    supervised: Literal["all", "last", "snn_last"] | tuple[str, ...] = "all"
+    """Exits whose cross entropy counts: all, each twin's last, the spiking twin's last, or exits written `snn4`."""
     feature_reduction: Literal["sum", "batch_mean", "mean"] = "sum"
     """Squared feature differences: summed, summed then divided by B, or averaged over B and channels."""
     detach_teacher: bool = True
@@ -275,6 +277,9 @@ class Loss(Config, frozen=True, kw_only=True):
         if isinstance(self.pairs, tuple):
             for pair in self.pairs:
                 parse_pair(pair)
+        if isinstance(self.supervised, tuple):
+            named = [parse_exit(text) for text in self.supervised]
+            require(len(set(named)) == len(named), "loss.supervised", expected="different exits", got=self.supervised)
 
 
 class Exit(msgspec.Struct, frozen=True, order=True):
@@ -284,13 +289,44 @@ class Exit(msgspec.Struct, frozen=True, order=True):
     number: int
 
 
+def _exit(text: str) -> Exit | None:
+    twin, number = text.strip()[:3], text.strip()[3:]
+    return Exit(twin, int(number)) if twin in TWINS and number.isdecimal() and int(number) >= 1 else None
+
+
+def parse_exit(text: str) -> Exit:
+    """Read an exit such as `snn4`."""
+    found = _exit(text)
+    if found is None:
+        raise refuse("loss.supervised", expected="exits such as 'snn1' and 'ann4'", got=text)
+    return found
+
+
+def supervised(loss: Loss, exits: int) -> dict[Twin, tuple[int, ...]]:
+    """The exits of each twin that learn from labels, counted from 0, ascending (clause DIS-9).
+
+    Raises:
+        SpecError: the loss names an exit that a network with this many per twin does not have.
+    """
+    every, last = tuple(range(exits)), (exits - 1,)
+    match loss.supervised:
+        case "all":
+            return {"ann": every, "snn": every}
+        case "last":
+            return {"ann": last, "snn": last}
+        case "snn_last":
+            return {"ann": (), "snn": last}
+        case _:
+            named = sorted(parse_exit(text) for text in loss.supervised)
+            for end in named:
+                got = f"{end.twin}{end.number}"
+                require(end.number <= exits, "loss.supervised", expected=f"exits 1 to {exits} of this network", got=got)
+            return {twin: tuple(end.number - 1 for end in named if end.twin == twin) for twin in TWINS}
+
+
 def parse_pair(text: str) -> tuple[Exit, Exit]:
     """Read `student<-teacher`, for instance `snn1<-ann4`, as (student, teacher)."""
-    ends = []
-    for part in text.split("<-"):
-        twin, number = part.strip()[:3], part.strip()[3:]
-        if twin in TWINS and number.isdecimal() and int(number) >= 1:
-            ends.append(Exit(twin, int(number)))
+    ends = [end for part in text.split("<-") if (end := _exit(part)) is not None]
     require(
         len(ends) == 2 and text.count("<-") == 1 and ends[0] != ends[-1],
         "loss.pairs",
@@ -342,6 +378,9 @@ class Method(Config, frozen=True, kw_only=True):
     batch_norm: BatchNorm = BatchNorm()
     readout: Literal["sum", "mean"] = "sum"
     """Reduction over time of the spiking twin's logits and features (clauses OUT-*)."""
+    linear_init: Literal["uniform", "fan_out"] = "uniform"
+    """Initial weights of linear layers: uniform in +-1/sqrt(in), or normal with variance 2/out, as the authors draw their
+    heads (clauses INI-2 and INI-6)."""
     loss: Loss = Loss()
 
     def _check(self) -> None:

@@ -76,23 +76,26 @@ def _matrix_shape(kernel: tuple[int, ...], matricize: str) -> tuple[tuple[int, .
     return kernel[2:], kernel[0], kernel[1]
 
 
-def _initial_kernel(layer: Conv | Linear, shape: tuple[int, ...], seed: int, index: int) -> Array:
-    """Clause INI-2: Kaiming normal (fan out, ReLU) for convolutions, uniform +-1/sqrt(in) for linear layers."""
+def _initial_kernel(layer: Conv | Linear, shape: tuple[int, ...], method: Method, seed: int, index: int) -> Array:
+    """Clauses INI-2, INI-6: Kaiming normal (fan out, ReLU), or for linear layers, unless asked for, uniform +-1/sqrt(in)."""
     stream = Stream(seed, "init", index=2 * index)
+    if isinstance(layer, Linear) and method.linear_init == "fan_out":
+        return stream.normal(*shape) * math.sqrt(2.0 / shape[0])
     if isinstance(layer, Conv):
         return stream.normal(*shape) * math.sqrt(2.0 / (shape[0] * shape[2] * shape[3]))
     return (2.0 * stream.uniform(*shape) - 1.0) / math.sqrt(shape[1])
 
 
-def _rank(layer: Conv | Linear, shape: tuple[int, ...], f: Factorization, index: int) -> int:
+def _rank(layer: Conv | Linear, shape: tuple[int, ...], method: Method, index: int) -> int:
     """Rank of a layer's factors; for an energy fraction that of the kernel drawn with seed 0 (clause INI-4)."""
+    f = method.factorization
     _, rows, columns = _matrix_shape(shape, f.matricize)
     full = min(rows, columns)
     if f.rank == "full":
         return full
     if isinstance(f.rank, int):
         return min(f.rank, full)
-    return rank_for_energy(singular_values(f, _initial_kernel(layer, shape, 0, index)), f.rank)
+    return rank_for_energy(singular_values(f, _initial_kernel(layer, shape, method, 0, index)), f.rank)
 
 
 def layout(network: Network, method: Method, optimizer: Optimizer | None = None) -> tuple[Entry, ...]:
@@ -115,7 +118,7 @@ def layout(network: Network, method: Method, optimizer: Optimizer | None = None)
                 kernel = kernel_shape(layer, shapes[layer.input])
                 if is_factored(layer, method.factorization):
                     positions, rows, columns = _matrix_shape(kernel, method.factorization.matricize)
-                    rank = _rank(layer, kernel, method.factorization, index)
+                    rank = _rank(layer, kernel, method, index)
                     add(layer, "U", (*positions, rows, rank), "factor")
                     for twin in TWINS:
                         add(layer, f"sigma_{twin}", (*positions, rank), "sigma")
@@ -177,9 +180,9 @@ def initial_state(network: Network, method: Method, optimizer: Optimizer | None 
         if not isinstance(layer, Conv | Linear):
             continue
         shape = kernel_shape(layer, shapes[layer.input])
-        kernel = _initial_kernel(layer, shape, seed, index)
+        kernel = _initial_kernel(layer, shape, method, seed, index)
         if is_factored(layer, method.factorization):
-            rank = _rank(layer, shape, method.factorization, index)
+            rank = _rank(layer, shape, method, index)
             u, sigma, v = factorize(method.factorization, kernel, rank)
             values |= {f"{layer.name}.U": u, f"{layer.name}.V": v}
             values |= {f"{layer.name}.sigma_{twin}": sigma for twin in TWINS}

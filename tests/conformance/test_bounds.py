@@ -24,6 +24,9 @@ ONE_SESSION.remove(CHECKS["sums[batch_norm_train]"])
 Family = tuple[str, str]
 """A check and a quantity that it compares within a bound."""
 
+AVERAGED = {("sizes[feature_loss-rounded]", "loss")}
+"""A sum of a thousand squares: what each loses averages out below the bound of the worst case; the exact lane decides there."""
+
 
 def _family(check: str, quantity: str) -> Family:
     return check, quantity.removesuffix(" beside gradients")
@@ -56,7 +59,7 @@ def _killed_by_the_bound() -> dict[Family, set[str]]:
 def test_every_bound_and_certificate_of_operations_kills_a_fault_that_it_would_let_live_were_it_wider():
     compared = {family for check in ONE_SESSION for family in _ratios(NUMPY, check.id, 40)}
     assert len(compared) > 60
-    assert sorted(compared - set(_killed_by_the_bound())) == []
+    assert compared - set(_killed_by_the_bound()) == AVERAGED
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from twinspike.network import Network
 from twinspike.operations import OPERATIONS
 from twinspike.parameters import initial_state
 from twinspike_conformance.cases import CASES, Example, materialize
-from twinspike_conformance.cases.networks import BLOCK
+from twinspike_conformance.cases.structures import BLOCK
 from twinspike_conformance.checks import CHECKS
 from twinspike_conformance.faults import BY_ID, FAULTS, harness
 from twinspike_conformance.faults.backend import MutantProgram, fits, load_mutant, mutant
@@ -32,7 +32,7 @@ NUMPY = ts.load("numpy")
 EDITED = [fault for fault in FAULTS if fault.edits]
 OF_OPERATIONS = [fault for fault in EDITED if reach(fault.edits).operations]
 OF_NETWORKS = [fault for fault in EDITED if not reach(fault.edits).operations]
-EXAMINATIONS = {name: check for name, check in CHECKS.items() if name.startswith("operation[")}
+EXAMINATIONS = {name: check for name, check in CHECKS.items() if name.startswith(("operation[", "sizes["))}
 
 WIDE = Profile("wide", cover=1.0, draws=40, fresh=True, derandomized=True, both_modes=True, limit=600.0)
 

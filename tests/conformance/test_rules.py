@@ -277,8 +277,13 @@ def test_budgets_of_single_elements_and_zeros():
     assert float(each.total().high) == 1.25
     zero = b.of([0.0])
     before = b.bits
-    assert (zero * each).low == (each * zero).low == ZERO_LOW
-    assert ((zero + each).low, b.bits) == (-2, before)
+    assert ((zero * each).low == ZERO_LOW).all()
+    assert ((each * zero).low == ZERO_LOW).all()
+    assert ((zero + each).low.tolist(), b.bits) == ([0, -2, ZERO_LOW], before)
+    assert each.total().low == each.sum(2).low == -2
+    apart = Budget()
+    assert (apart.each([2.0**40, 2.0**-40]) * apart.each([0.0, 2.0**40])).high.tolist() == [0.0, 1.0]
+    assert apart.bits == 1  # 2^40 and 2^-40 never meet: no partial result has bits of both
     nothing = Budget()
     assert float(nothing.of([]).high) == 0.0
     assert (nothing.grid(0.0, 5).budget.bits, nothing.exponent) == (0, 0)

@@ -53,6 +53,42 @@ def test_a_spread_has_the_median_the_quartiles_and_the_least(measure: ModuleType
     assert measure.spread([7.0])["q3"] == 7.0
 
 
+XLA_TEXT = """HloModule step
+
+%body (p: f32[8]) -> f32[8] {
+  %p = f32[8]{0} parameter(0)
+  ROOT %inner = f32[8]{0} add(%p, %p)
+}
+
+%called (q: bf16[4,2]) -> bf16[4,2] {
+  %q = bf16[4,2]{1,0} parameter(0)
+  ROOT %c = bf16[4,2]{1,0} copy(%q)
+}
+
+ENTRY %main (a: f32[8], b: bf16[4,2]) -> (f32[8], bf16[4,2]) {
+  %a = f32[8]{0} parameter(0), metadata={op_name="a"}
+  %b = bf16[4,2]{1,0} parameter(1)
+  %f = f32[8]{0} fusion(%a), kind=kLoop, calls=%body, metadata={op_name="jit(f)/transpose(jvp())/x/mul" source_line=3}
+  %conv = (bf16[4,2]{1,0}, u8[0]{0}) custom-call(%b, %b), custom_call_target="__cudnn$convForward"
+  %y = bf16[4,2]{1,0} get-tuple-element(%conv), index=0
+  %g = bf16[4,2]{1,0} call(%y), to_apply=%called
+  ROOT %t = (f32[8]{0}, bf16[4,2]{1,0}) tuple(%f, %g)
+}
+"""
+
+
+def test_traffic_counts_each_launch_with_its_operands_and_results(measure: ModuleType) -> None:
+    """Fusions once, calls by what they call; what moves nothing is no launch."""
+    traffic = importlib.import_module("traffic")
+    assert list(traffic.kernels(XLA_TEXT)) == [
+        ("fusion kLoop", "B x/mul", 64),
+        ("custom-call __cudnn$convForward bf16", "F ?", 48),
+        ("copy", "F ?", 32),
+    ]
+    rows = traffic.grouped(list(traffic.kernels(XLA_TEXT)), "source")
+    assert {row["source"]: row["launches"] for row in rows} == {"B x/mul": 1, "F ?": 2}
+
+
 def result(**more: Any) -> dict[str, Any]:
     machine = {"processor": "P", "cores": 2, "gpu": "none"}
     versions = {"python": "3"}

@@ -192,12 +192,13 @@ def test_tox_names_every_environment_and_those_of_a_gpu_ask_for_it() -> None:
         "false-alarms",
         "torch-full",
         "jax-full",
+        "traffic",
         "torch-cuda",
         "jax-cuda",
         "browser",
     }
     assert listed | named <= set(found)
-    assert not listed & {"mutants", "false-alarms", "torch-full", "jax-full", "torch-cuda", "jax-cuda"}
+    assert not listed & {"mutants", "false-alarms", "torch-full", "jax-full", "traffic", "torch-cuda", "jax-cuda"}
     for name in ("torch-cuda", "jax-cuda"):
         assert found[name]["constraints"] == ""
         suites = [line for line in found[name]["commands"].splitlines() if "suite" in line]

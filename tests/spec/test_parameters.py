@@ -152,6 +152,19 @@ def test_kernels_are_drawn_by_the_layer_s_stream() -> None:
             assert (state[f"{layer.name}.bias"] == (2 * bias - 1) / limit).all()
 
 
+def test_heads_are_drawn_as_the_authors_draw_theirs_where_asked_for() -> None:
+    """INI-6."""
+    plain, heads = (initial_state(DIGITS, ts.Method(linear_init=init), seed=11) for init in ("uniform", "fan_out"))
+    for index, layer in enumerate(DIGITS.layers):
+        name = f"{layer.name}.weight_ann"
+        if name in heads:
+            weight = heads[name]
+            assert (weight == Stream(11, "init", index=2 * index).normal(*weight.shape) * math.sqrt(2 / weight.shape[0])).all()
+            assert (weight == heads[f"{layer.name}.weight_snn"]).all()
+    different = {name for name in plain if (plain[name] != heads[name]).any()}
+    assert different == {name for name in plain if name.rpartition(".")[2].startswith("weight_")}
+
+
 def test_seeds_differ_and_repeat() -> None:
     first, again, other = (initial_state(DIGITS, ts.Method(), seed=seed) for seed in (1, 1, 2))
     assert all((first[name] == again[name]).all() for name in first)

@@ -143,7 +143,9 @@ def build(data: dict[str, Any], what: str) -> RunConfig:
     try:
         return decode(RunConfig, _complete(RunConfig, data, _ROOT, RunConfig()), _ROOT)
     except SpecError as error:
-        raise SpecError(f"{what}: {_plain(str(error))}") from None
+        told = _plain(str(error))
+        quotes = "; a string stands in quotes" if "Expected `str`" in told else ""
+        raise SpecError(f"{what}: {told}{quotes}") from None
 
 
 _ROOT = "@"
@@ -202,7 +204,7 @@ def _scalar(value: str, text: str) -> Any:
         return plain.from_toml(f"value = {value}", "--set")["value"]
     except SpecError:
         # A shell strips the quotes that TOML wants around strings.
-        key = text.partition("=")[0]
+        key = text.partition("=")[0] if len(text) < 60 else "KEY"
         do = f"a string is quoted for TOML within quotes for the shell: --set '{key}=\"...\"'"
         require(re.fullmatch(r"[\w./:~+<-]*", value) is not None, "--set", expected="a TOML value after '='", got=text, do=do)
         digits = sys.get_int_max_str_digits()

@@ -1,6 +1,6 @@
 """Bit budgets: the proof that an example of the exact lane leaves no room for rounding.
 
-A `Grid` stands for all values that are whole multiples of 2^low and at most `high` in magnitude.
+A `Grid` stands, element by element, for all values that are whole multiples of 2^low and at most `high` in magnitude.
 Sums and products of grids are grids, whatever the order of the terms, so running an operation's
 formula on grids bounds every partial result that any order, association or fusion can produce.
 If none needs more bits than the format has, all correct implementations agree bit for bit.
@@ -8,7 +8,6 @@ If none needs more bits than the format has, all correct implementations agree b
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import msgspec
@@ -22,16 +21,18 @@ ZERO_LOW = 1 << 20
 """Quantum exponent of exact zero: larger than that of any number."""
 
 
+def lowest_bits(values: Any) -> NDArray[np.int64]:
+    """Of each value the largest e such that it is a whole multiple of 2^e; `ZERO_LOW` of 0."""
+    array = np.asarray(values, dtype=np.float64)
+    fraction, exponent = np.frexp(array)
+    significand = np.abs(fraction * 2.0**53).astype(np.int64)
+    trailing = np.frexp((significand & -significand).astype(np.float64))[1] - 1
+    return np.where(array == 0, ZERO_LOW, exponent - 53 + trailing).astype(np.int64)
+
+
 def lowest_bit(values: Any) -> int:
     """Largest e such that every value is a whole multiple of 2^e; `ZERO_LOW` if all are 0."""
-    flat = np.asarray(values, dtype=np.float64).ravel()
-    flat = flat[flat != 0]
-    if flat.size == 0:
-        return ZERO_LOW
-    fraction, exponent = np.frexp(flat)
-    significand = np.abs(fraction * 2.0**53).astype(np.int64)
-    trailing = np.log2((significand & -significand).astype(np.float64)).astype(np.int64)
-    return int((exponent - 53 + trailing).min())
+    return int(lowest_bits(values).min(initial=ZERO_LOW))
 
 
 class Budget(msgspec.Struct):
@@ -49,16 +50,18 @@ class Budget(msgspec.Struct):
     def each(self, values: Any) -> Grid:
         """The grid of concrete values, element by element."""
         array = np.asarray(values, dtype=np.float64)
-        return self.grid(np.abs(array), lowest_bit(array))
+        return self.grid(np.abs(array), lowest_bits(array))
 
-    def grid(self, high: Any, low: int) -> Grid:
-        """Note what a grid needs and return it."""
-        highest = float(np.max(high, initial=0.0))
-        if highest > 0:
-            top = math.frexp(highest)[1]  # 2^(top-1) <= highest < 2^top: top - low bits
-            self.bits = max(self.bits, top - low)
-            self.exponent = max(self.exponent, abs(top), abs(low))
-        return Grid(self, np.asarray(high, np.float64), low)
+    def grid(self, high: Any, low: Any) -> Grid:
+        """Note what a grid needs and return it; what can only be 0 is a multiple of anything."""
+        high = np.asarray(high, np.float64)
+        low = np.where(high > 0, low, ZERO_LOW)
+        some = high > 0
+        if some.any():
+            top, least = np.frexp(high[some])[1], low[some]  # 2^(top-1) <= high < 2^top: top - low bits
+            self.bits = max(self.bits, int((top - least).max()))
+            self.exponent = max(self.exponent, int(np.abs(top).max()), int(np.abs(least).max()))
+        return Grid(self, high, low)
 
     def fits(self, form: str) -> bool:
         """Whether every partial result is a number of the format, subnormals excluded."""
@@ -66,12 +69,12 @@ class Budget(msgspec.Struct):
 
 
 class Grid:
-    """Whole multiples of 2^low up to `high` in magnitude, `high` per element."""
+    """Whole multiples of 2^low up to `high` in magnitude, element by element."""
 
     __array_priority__ = 1000.0
     __array_ufunc__ = None
 
-    def __init__(self, budget: Budget, high: NDArray[np.float64], low: int) -> None:
+    def __init__(self, budget: Budget, high: NDArray[np.float64], low: NDArray[np.int64]) -> None:
         self.budget, self.high, self.low = budget, high, low
 
     def _lift(self, other: Any) -> Grid:
@@ -79,22 +82,20 @@ class Grid:
 
     def __add__(self, other: Any) -> Grid:
         other = self._lift(other)
-        return self.budget.grid(self.high + other.high, min(self.low, other.low))
+        return self.budget.grid(self.high + other.high, np.minimum(self.low, other.low))
 
     __radd__ = __sub__ = __rsub__ = __add__
 
     def __mul__(self, other: Any) -> Grid:
         other = self._lift(other)
-        if ZERO_LOW in (self.low, other.low):
-            return self.budget.grid(self.high * other.high, ZERO_LOW)
         return self.budget.grid(self.high * other.high, self.low + other.low)
 
     __rmul__ = __mul__
 
     def sum(self, terms: int) -> Grid:
         """Any partial sum of `terms` such values, however they are chosen."""
-        return self.budget.grid(np.max(self.high, initial=0.0) * terms, self.low)
+        return self.budget.grid(np.max(self.high, initial=0.0) * terms, self.low.min(initial=ZERO_LOW))
 
     def total(self) -> Grid:
         """Any partial sum of these very values."""
-        return self.budget.grid(self.high.sum(), self.low)
+        return self.budget.grid(self.high.sum(), self.low.min(initial=ZERO_LOW))

@@ -19,6 +19,12 @@ Arrays = dict[str, NDArray[Any]]
 Sizes = Mapping[str, int]
 
 
+TILES: tuple[dict[str, int], ...] = tuple(
+    {"B": 1, "C": n} for n in (8, 16, 31, 32, 64, 127, 128, 251, 256, 512, 1021, 1024, 2048, 4096, 4097)
+)
+"""Vectors that fill blocks of 8 to 4096 elements exactly, and some just under, just over, odd and prime."""
+
+
 class Material(msgspec.Struct):
     """The numbers of one example, float64 (or int64) and exact in the storage format."""
 
@@ -35,6 +41,10 @@ class Cases(msgspec.Struct, frozen=True, kw_only=True):
     """Configs in which every pair of options meets, none at its default values only."""
     buckets: tuple[dict[str, int], ...]
     """Shapes as sizes by letter; few, since each costs a compilation."""
+    large: tuple[dict[str, int], ...] = ()
+    """Shapes beyond blocks, tiles and bytes: sequences, batches, classes, channels, ranks."""
+    large_configs: tuple[Any, ...] = ()
+    """Configs that are tried at these; all of them if none are named."""
     fill: Callable[[Source, Any, Sizes], tuple[Arrays, Arrays]]
     """(inputs, cotangents) from a source of numbers."""
     exact: Callable[[Any], bool] = lambda config: True

@@ -8,7 +8,7 @@ import numpy as np
 
 from twinspike.operations import Convolution, Nothing, Pooling, Readout
 from twinspike_conformance.bounds.budget import Budget
-from twinspike_conformance.cases.base import Arrays, Cases, Sizes
+from twinspike_conformance.cases.base import TILES, Arrays, Cases, Sizes
 from twinspike_conformance.cases.families import Source
 
 
@@ -96,6 +96,12 @@ CASES = (
             {"B": 3, "I": 5, "O": 2, "H": 7, "W": 4, "k": 2},
             {"B": 1, "I": 33, "O": 4, "H": 4, "W": 5, "k": 3},
         ),
+        large=(
+            {"B": 33, "I": 3, "O": 67, "H": 3, "W": 5, "k": 3},
+            {"B": 2, "I": 131, "O": 3, "H": 4, "W": 3, "k": 3},
+            {"B": 1, "I": 2, "O": 3, "H": 3, "W": 67, "k": 3},
+            {"B": 2, "I": 32, "O": 16, "H": 8, "W": 16, "k": 2},
+        ),
         fill=_conv_fill,
         budget=_conv_budget,
     ),
@@ -103,6 +109,7 @@ CASES = (
         operation="avg_pool",
         configs=(Pooling(kernel=2, stride=2), Pooling(kernel=4, stride=1), Pooling(kernel=3, stride=2)),
         buckets=({"B": 2, "C": 3, "H": 6, "W": 9}, {"B": 1, "C": 5, "H": 4, "W": 7}),
+        large=({"B": 2, "C": 3, "H": 5, "W": 67}, {"B": 33, "C": 65, "H": 4, "W": 4}),
         fill=_pool_fill,
         exact=lambda config: config.kernel in (2, 4),
         budget=_pool_budget,
@@ -111,6 +118,7 @@ CASES = (
         operation="global_pool",
         configs=(Nothing(),),
         buckets=({"B": 2, "C": 3, "H": 4, "W": 8}, {"B": 5, "C": 1, "H": 2, "W": 1}, {"B": 3, "C": 2, "H": 4, "W": 4}),
+        large=({"B": 2, "C": 3, "H": 16, "W": 32}, {"B": 33, "C": 65, "H": 2, "W": 2}, {"B": 1, "C": 2, "H": 17, "W": 31}),
         fill=_global_fill,
         budget=_global_budget,
     ),
@@ -118,6 +126,7 @@ CASES = (
         operation="linear",
         configs=(Nothing(),),
         buckets=({"B": 3, "I": 7, "O": 5}, {"B": 1, "I": 2, "O": 9}, {"B": 17, "I": 65, "O": 33}),
+        large=({"B": 2, "I": 1031, "O": 3}, {"B": 67, "I": 3, "O": 131}, {"B": 16, "I": 128, "O": 64}),
         fill=_linear_fill,
         budget=_linear_budget,
     ),
@@ -125,6 +134,7 @@ CASES = (
         operation="relu",
         configs=(Nothing(),),
         buckets=({"B": 3, "C": 5}, {"B": 1, "C": 1}, {"B": 33, "C": 129}),
+        large=TILES,
         fill=_relu_fill,
         budget=_relu_budget,
     ),
@@ -132,6 +142,7 @@ CASES = (
         operation="readout",
         configs=(Readout(reduction="sum"), Readout(reduction="mean")),
         buckets=({"T": 4, "B": 3, "F": 5}, {"T": 2, "B": 5, "F": 7}, {"T": 1, "B": 2, "F": 3}),
+        large=({"T": 131, "B": 2, "F": 3}, {"T": 128, "B": 33, "F": 3}),
         fill=_readout_fill,
         budget=_readout_budget,
     ),

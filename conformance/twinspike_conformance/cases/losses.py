@@ -61,6 +61,7 @@ _JOINT = tuple(
             "temperature": (3.0, 0.7),
             "form": ("ce", "kl"),
             "pairs": ("joint", "ann_only", "snn_from_ann", "none", ("snn1<-snn2", "ann2<-snn1", "snn1<-ann2")),
+            "supervised": ("all", "last", ("snn1",)),
             "feature_reduction": ("sum", "batch_mean", "mean"),
             "detach_teacher": (True, False),
             "per_step": (False, True),
@@ -70,15 +71,18 @@ _JOINT = tuple(
 
 _LOGITS = ("normal", "heavy", "constant", "cancelling", "sparse")
 _PLAIN = ({"B": 3, "K": 5}, {"B": 2, "K": 10}, {"B": 1, "K": 2})
+_MANY = ({"B": 3, "K": 1001}, {"B": 33, "K": 7}, {"B": 2, "K": 256})
 
 CASES = (
-    Cases(operation="cross_entropy", configs=(Nothing(),), buckets=_PLAIN, fill=_entropy_fill, families=_LOGITS),
+    Cases(operation="cross_entropy", configs=(Nothing(),), buckets=_PLAIN, large=_MANY, fill=_entropy_fill, families=_LOGITS),
     Cases(
         operation="distillation",
         configs=tuple(
             Loss(temperature=t, form=f, detach_teacher=d) for t in (3.0, 0.7) for f in ("ce", "kl") for d in (True, False)
         ),
         buckets=_PLAIN,
+        large=_MANY,
+        large_configs=(Loss(temperature=3.0), Loss(temperature=0.7, form="kl", detach_teacher=False)),
         fill=_distillation_fill,
         families=("normal", "constant", "sparse", "boundary"),
     ),
@@ -86,6 +90,7 @@ CASES = (
         operation="feature_loss",
         configs=tuple(Loss(feature_reduction=r, detach_teacher=d) for r in ("sum", "batch_mean", "mean") for d in (True, False)),
         buckets=({"B": 4, "F": 8}, {"B": 2, "F": 1}, {"B": 1, "F": 16}),
+        large=({"B": 67, "F": 16}, {"B": 3, "F": 1031}),
         fill=_feature_fill,
         budget=_feature_budget,
     ),
@@ -93,6 +98,20 @@ CASES = (
         operation="joint_loss",
         configs=_JOINT,
         buckets=({"N": 3, "B": 4, "K": 5, "F": 7, "S": 2}, {"N": 2, "B": 1, "K": 3, "F": 2, "S": 4}),
+        large=({"N": 5, "B": 3, "K": 11, "F": 3, "S": 7}, {"N": 2, "B": 2, "K": 131, "F": 515, "S": 2}),
+        large_configs=(
+            Loss(alpha=0.3, beta=0.1, temperature=3.0, per_step=True),
+            Loss(
+                alpha=0.7,
+                beta=1e-3,
+                temperature=0.7,
+                form="kl",
+                pairs="snn_from_ann",
+                supervised="last",
+                feature_reduction="mean",
+                detach_teacher=False,
+            ),
+        ),
         fill=_joint_fill,
         families=("normal", "constant", "sparse", "boundary"),
     ),

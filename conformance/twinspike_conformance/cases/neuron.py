@@ -10,7 +10,7 @@ from twinspike.config import Arctan, FastSigmoid, Neuron, Rectangle, Sigmoid, Ta
 from twinspike.reference.neuron import lif
 from twinspike.reference.surrogate import derivative
 from twinspike_conformance.bounds.budget import Budget, Grid
-from twinspike_conformance.cases.base import Arrays, Cases, Sizes
+from twinspike_conformance.cases.base import TILES, Arrays, Cases, Sizes
 from twinspike_conformance.cases.families import ROUNDED, Source
 from twinspike_conformance.cases.pairwise import pairwise
 
@@ -52,9 +52,23 @@ _CONFIGS = tuple(
 )
 
 
+LONG = 8
+"""Steps beyond which a potential that is never reset takes more bits than there are."""
+SURE = 16.0
+"""A current that fires every neuron of the exact lane, beyond the reach of every window: a hard reset forgets all bits."""
+
+
+def _sure(source: Source, shape: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Where a sequence is sure to fire: every fourth step, from a first one on that each neuron has of its own."""
+    first = source.rng.integers(0, 4, shape[1:])
+    return (np.arange(shape[0]).reshape(-1, *(1,) * first.ndim) - first) % 4 == 0  # type: ignore[no-any-return]  # a comparison
+
+
 def _fill(source: Source, neuron: Neuron, n: Sizes) -> tuple[Arrays, Arrays]:
     shape = (n["B"], n["C"], *((n["H"], n["W"]) if "H" in n else ()))
     inputs: Arrays = {"x": source.main(n["T"], *shape)}
+    if source.exact and n["T"] > LONG:
+        inputs["x"][_sure(source, inputs["x"].shape)] = SURE
     if n["given"]:
         inputs["v"] = source.plain(*shape)
     for quantity, values in (("decay", (0.25, 0.5)), ("threshold", (0.5, 1.0))):
@@ -132,6 +146,17 @@ CASES = (
             {"T": 2, "B": 25, "C": 41, "given": 1},
             {"T": 2, "B": 5, "C": 29, "H": 1, "W": 113, "given": 0},
         ),
+        large=(
+            {"T": 67, "B": 2, "C": 3, "given": 1},
+            {"T": 2, "B": 33, "C": 131, "given": 1},
+            {"T": 131, "B": 1, "C": 2, "given": 0},
+            {"T": 2, "B": 32, "C": 128, "given": 0},
+        ),
+        large_configs=(
+            Neuron(decay_scope="channel", threshold_scope="channel", surrogate=Triangle(width=2.0), v_reset=-0.25),
+            Neuron(decay=0.5, decay_scope="layer", threshold_scope="layer", decay_input=True, detach_reset=True),
+            Neuron(reset="soft", decay_scope="channel", threshold_scope="layer", surrogate=Sigmoid(slope=3.0)),
+        ),
         fill=_fill,
         exact=_windowed,
         families=tuple(ROUNDED),
@@ -141,6 +166,7 @@ CASES = (
         operation="spike",
         configs=tuple(Neuron(surrogate=s, threshold=t) for s in SURROGATES for t in (0.5, 1.0)),
         buckets=({"B": 3, "C": 7}, {"B": 1, "C": 2}, {"B": 33, "C": 129}),
+        large=TILES,
         fill=_spike_fill,
         exact=_windowed,
         families=tuple(ROUNDED),

@@ -33,9 +33,16 @@ _BUCKETS = (
     {"T": 4, "B": 2, "C": 1, "H": 1, "W": 1},
 )
 
+_LARGE = (
+    {"T": 2, "B": 33, "C": 3, "H": 3, "W": 5},
+    {"T": 3, "B": 2, "C": 131, "H": 2, "W": 1},
+    {"T": 17, "B": 2, "C": 2},
+    {"T": 2, "B": 16, "C": 64},
+)
+
 _FAMILIES = ("normal", "heavy", "constant", "near_constant", "large_mean", "sparse")
 
 CASES = (
-    Cases(operation="batch_norm_train", configs=_CONFIGS, buckets=_BUCKETS, fill=_fill, families=_FAMILIES),
-    Cases(operation="batch_norm_eval", configs=_CONFIGS, buckets=_BUCKETS, fill=_fill, families=_FAMILIES),
+    Cases(operation="batch_norm_train", configs=_CONFIGS, buckets=_BUCKETS, large=_LARGE, fill=_fill, families=_FAMILIES),
+    Cases(operation="batch_norm_eval", configs=_CONFIGS, buckets=_BUCKETS, large=_LARGE, fill=_fill, families=_FAMILIES),
 )

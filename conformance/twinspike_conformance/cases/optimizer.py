@@ -6,7 +6,7 @@ import numpy as np
 
 from twinspike.config import SGD, Adam, AdamW, Optimizer
 from twinspike.parameters import slots
-from twinspike_conformance.cases.base import Arrays, Cases, Sizes
+from twinspike_conformance.cases.base import TILES, Arrays, Cases, Sizes
 from twinspike_conformance.cases.families import Source
 
 
@@ -18,6 +18,9 @@ def _fill(source: Source, config: Optimizer, n: Sizes) -> tuple[Arrays, Arrays]:
         inputs[slot] = source.positive(*shape) if slot == "v" else source.plain(*shape)
     return inputs, {}
 
+
+_STEPS = (43, 101, 128, 256, 300, 1001, 4099, 10_000, 1, 2, 65, 127, 257, 1025, 31)
+"""Beyond the counters that a byte holds, and beyond those where a moment's correction is 1."""
 
 CASES = (
     Cases(
@@ -32,6 +35,7 @@ CASES = (
             Adam(),
         ),
         buckets=({"m": 3, "n": 5, "step": 1}, {"m": 2, "n": 7, "step": 42}, {"m": 1, "n": 1, "step": 3}),
+        large=tuple({"m": 1, "n": size["C"], "step": step} for size, step in zip(TILES, _STEPS, strict=True)),
         fill=_fill,
         families=("normal", "heavy", "sparse", "large_mean", "boundary"),
     ),

@@ -13,6 +13,7 @@ from twinspike_conformance.cases.families import Source
 _MATRICES = (Factorization(), Factorization(matricize="out_by_rest"))
 
 _KERNELS = ((5, 3, 3, 3), (2, 7, 1, 1), (3, 4, 2, 5), (6, 4))
+_LARGE_KERNELS = ((67, 37, 1, 2), (3, 2, 5, 5), (16, 32, 1, 1))
 
 
 def _positions(f: Factorization, kernel: tuple[int, ...]) -> tuple[tuple[int, ...], int, int]:
@@ -65,6 +66,7 @@ def _near_orthonormal(source: Source, config: Retract, n: Sizes) -> tuple[Arrays
     return {"U": source._round(u), "V": source._round(v)}, {}
 
 
+_MANY = ({"p": 2, "m": 37, "r": 33, "n": 41}, {"p": 25, "m": 5, "r": 3, "n": 4}, {"p": 1, "m": 64, "r": 16, "n": 32})
 _FACTORS = ({"p": 1, "m": 4, "r": 3, "n": 5}, {"p": 9, "m": 2, "r": 2, "n": 7}, {"p": 4, "m": 6, "r": 1, "n": 1})
 
 CASES = (
@@ -72,10 +74,12 @@ CASES = (
         operation="compose",
         configs=tuple(Composition(factorization=f, kernel_shape=k) for f in _MATRICES for k in _KERNELS),
         buckets=({"r": 99}, {"r": 2}, {"r": 1}),
+        large=({"r": 99}, {"r": 16}),
+        large_configs=tuple(Composition(factorization=f, kernel_shape=k) for f in _MATRICES for k in _LARGE_KERNELS),
         fill=_compose_fill,
         budget=_compose_budget,
     ),
-    Cases(operation="penalty", configs=(Nothing(),), buckets=_FACTORS, fill=_factors, budget=_penalty_budget),
+    Cases(operation="penalty", configs=(Nothing(),), buckets=_FACTORS, large=_MANY, fill=_factors, budget=_penalty_budget),
     Cases(
         operation="factorize",
         configs=(*_MATRICES, Factorization(rank=2), Factorization(rank=0.7), Factorization(rank=1, matricize="out_by_rest")),
@@ -85,6 +89,8 @@ CASES = (
             {"O": 4, "I": 4, "kh": 2, "kw": 5},
             {"O": 12, "I": 12, "kh": 1, "kw": 2},
         ),
+        large=({"O": 37, "I": 41, "kh": 1, "kw": 2}, {"O": 5, "I": 67, "kh": 3, "kw": 1}, {"O": 67, "I": 33, "kh": 1, "kw": 1}),
+        large_configs=(Factorization(), Factorization(rank=0.7), Factorization(rank=19, matricize="out_by_rest")),
         fill=_kernel_fill,
         families=("normal", "heavy", "constant", "near_constant", "sparse", "boundary", "cancelling"),
     ),
@@ -92,6 +98,7 @@ CASES = (
         operation="retract",
         configs=(Retract(by="polar"), Retract(by="qr")),
         buckets=_FACTORS,
+        large=_MANY,
         fill=_near_orthonormal,
         families=("normal",),
     ),

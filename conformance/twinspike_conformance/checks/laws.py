@@ -26,6 +26,7 @@ from twinspike_conformance.bounds.tracked import TINY
 from twinspike_conformance.cases import CASES, Example, Material, materialize
 from twinspike_conformance.cases.families import rounded
 from twinspike_conformance.checks.base import Bench, Check, answer, space_of
+from twinspike_conformance.checks.sizes import large_check
 from twinspike_conformance.judges.operations import allowed, roundoff_of
 
 Values = NDArray[Any]
@@ -258,4 +259,8 @@ def _check(kind: str, operation: str, run: Callable[[Bench, Example], list[Findi
     )
 
 
-CHECKS: tuple[Check, ...] = tuple(_check(*law) for law in _LAWS)
+CHECKS: tuple[Check, ...] = (
+    *(_check(*law) for law in _LAWS),
+    large_check("left_out[factorize-large", "factorize", _left_out),
+    large_check("known[retract-large", "retract", _known),
+)

@@ -105,8 +105,8 @@ def predicted(bench: Bench, metrics: Any, twin: Twin, logits: Tracked, labels: V
 def terms_of(t: taps.Taps, ends: Ends, labels: Values) -> dict[str, Tracked]:
     """The loss without a penalty, and its terms, by their names in the metrics."""
     arrays = (ends.logits_ann, ends.logits_snn, ends.features_ann, ends.features_snn)
-    terms: dict[str, Tracked] = tracked()["losses"].joint_loss(t.method.loss, *arrays, labels)._asdict()
-    return terms
+    terms: dict[str, Any] = tracked()["losses"].joint_loss(t.method.loss, *arrays, labels)._asdict()
+    return {name: term if isinstance(term, Tracked) else t.lift(term) for name, term in terms.items()}  # sums of nothing
 
 
 def path(n: int, precision: Precision, *, cast: bool = True) -> float:

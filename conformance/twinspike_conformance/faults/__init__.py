@@ -19,7 +19,10 @@ from twinspike_conformance.faults import (
     options,
     precision,
     sharing,
+    sizes,
+    sizes_of_learning,
     subtle,
+    supervision,
     surrogate,
     weights,
 )
@@ -28,8 +31,8 @@ from twinspike_conformance.faults.base import Fault
 FAULTS: tuple[Fault, ...] = tuple(
     fault
     for chapter in (
-        *(neuron, surrogate, weights, layers, norm, losses, optimizer),
-        *(sharing, network, precision, subtle, options, harness),
+        *(neuron, surrogate, weights, layers, norm, losses, supervision, optimizer),
+        *(sharing, network, precision, subtle, sizes, sizes_of_learning, options, harness),
     )
     for fault in chapter.FAULTS
 )

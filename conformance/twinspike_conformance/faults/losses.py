@@ -7,6 +7,8 @@ from twinspike_conformance.faults.base import Fault, edits_of
 _losses = edits_of("losses")
 
 _TOTAL = "total = (1.0 - loss.alpha) * (ce_ann + ce_snn) + loss.alpha * kd + loss.beta * feature"
+_CE_ANN = 'ce_ann = sum((cross_entropy(logits_ann[i], labels) for i in learning["ann"]), zero)'
+_CE_SNN = 'ce_snn = sum((cross_entropy(z[i], labels) for z in logits_snn for i in learning["snn"]), zero) / slices'
 _D_ANN = "d_a[i] = (1.0 - loss.alpha) * cross_entropy_adjoint(logits_ann[i], labels)"
 _D_SNN = "d_z[s, i] = (1.0 - loss.alpha) * cross_entropy_adjoint(logits_snn[s, i], labels) / slices"
 _WEIGHT = "weight = loss.alpha * loss.temperature**2 / slices"
@@ -21,13 +23,13 @@ _KD_BACKWARD = "    log_p = log_softmax(teacher / loss.temperature)\n    log_q =
 _COUNT = '{"sum": 1, "batch_mean": len(features), "mean": features.size}'
 _FEATURE = "((snn - ann) ** 2).sum()"
 _G_FEATURE = "g = 2.0 * (snn - ann)"
-_IMPORT = "from twinspike.config import Exit, Loss, distillation_pairs\n"
+_IMPORT = "from twinspike.config import Exit, Loss, distillation_pairs, supervised\n"
 
 
 def _pairs(others: str, only: str = "isinstance(loss.pairs, str)") -> str:
     """The import of `distillation_pairs`, followed by one of that name that gives other `pairs`, for presets unless said."""
     return (
-        "from twinspike.config import Exit, Loss\nfrom twinspike.config import distillation_pairs as _right\n\n\n"
+        "from twinspike.config import Exit, Loss, supervised\nfrom twinspike.config import distillation_pairs as _right\n\n\n"
         "def distillation_pairs(loss: Loss, exits: int) -> tuple[tuple[Exit, Exit], ...]:\n    pairs = _right(loss, exits)\n"
         f"    return tuple({others}) if {only} else pairs\n\n\n"
     )
@@ -79,9 +81,7 @@ TOTAL = (
         "DIS-1",
         "of the artificial twin only the main exit learns from labels",
         (
-            _losses(
-                "ce_ann = sum(cross_entropy(a, labels) for a in logits_ann)", "ce_ann = cross_entropy(logits_ann[-1], labels)"
-            ),
+            _losses(_CE_ANN, "ce_ann = cross_entropy(logits_ann[-1], labels)"),
             _losses(_D_ANN, f"{_D_ANN} * (i == exits - 1)"),
         ),
     ),
@@ -338,7 +338,7 @@ PER_STEP = (
         "dis-per-step-summed",
         "DIS-8",
         "losses of the time steps are summed",
-        (_losses("for z in z_slice) / slices", "for z in z_slice)"), _losses(_D_SNN, _D_SNN.replace(" / slices", ""))),
+        (_losses(_CE_SNN, _CE_SNN.removesuffix(" / slices")), _losses(_D_SNN, _D_SNN.replace(" / slices", ""))),
     ),
     Fault(
         "dis-per-step-kd-summed",
@@ -353,19 +353,14 @@ PER_STEP = (
         "dis-per-step-of-mean",
         "DIS-8",
         "the loss is taken of the mean logits",
-        (
-            _losses(
-                "ce_snn = sum(cross_entropy(z, labels) for z_slice in logits_snn for z in z_slice) / slices",
-                "ce_snn = sum(cross_entropy(z, labels) for z in logits_snn.mean(axis=0))",
-            ),
-        ),
+        (_losses(_CE_SNN, "ce_snn = sum((cross_entropy(logits_snn.mean(axis=0)[i], labels) for i in learning['snn']), zero)"),),
     ),
     Fault(
         "dis-per-step-last",
         "DIS-8",
         "only the last step's logits enter cross entropy",
         (
-            _losses("for z_slice in logits_snn for z in z_slice) / slices", "for z in logits_snn[-1])"),
+            _losses(_CE_SNN, _CE_SNN.replace("logits_snn", "logits_snn[-1:]").removesuffix(" / slices")),
             _losses(_D_SNN, _D_SNN.replace(" / slices", " * (s == slices - 1)")),
         ),
     ),

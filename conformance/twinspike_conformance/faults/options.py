@@ -51,12 +51,14 @@ _CLAUSES: dict[str, str] = {
     "Loss.temperature": "DIS-3",
     "Loss.form": "DIS-3",
     "Loss.pairs": "DIS-4",
+    "Loss.supervised": "DIS-9",
     "Loss.feature_reduction": "DIS-5",
     "Loss.detach_teacher": "DIS-6",
     "Loss.isolate_ann": "DIS-7",
     "Loss.per_step": "DIS-8",
     "Method.time_steps": "INP-1",
     "Method.readout": "OUT-2",
+    "Method.linear_init": "INI-6",
     "SGD.momentum": "OPT-1",
     "SGD.nesterov": "OPT-1",
     "SGD.weight_decay": "OPT-1",
@@ -79,6 +81,7 @@ _CLAUSES: dict[str, str] = {
 
 _EQUIVALENT = {
     "BatchNorm.gamma_init": "gammas start where the specification's initial values start them; no backend reads the option",
+    "Method.linear_init": "weights start where the specification's initial values start them; no backend reads the option",
 }
 
 OVERLOOKED: dict[str, tuple[type[Config], str]] = {

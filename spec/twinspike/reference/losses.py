@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from twinspike.config import Exit, Loss, distillation_pairs
+from twinspike.config import Exit, Loss, distillation_pairs, supervised
 from twinspike.reference import Array
 
 Labels = NDArray[np.integer[Any]]
@@ -99,7 +99,7 @@ def _feature_count(loss: Loss, features: Array) -> int:
 def joint_loss(
     loss: Loss, logits_ann: Array, logits_snn: Array, features_ann: Array, features_snn: Array, labels: Labels
 ) -> Terms:
-    """The total over all exits, without the orthogonality penalty (clauses DIS-1, DIS-4, DIS-8).
+    """The total over all exits, without the orthogonality penalty (clauses DIS-1, DIS-4, DIS-8, DIS-9).
 
     Args:
         loss: weights, pairs and options.
@@ -110,9 +110,10 @@ def joint_loss(
         labels: (B,), in [0, K).
     """
     slices, exits = logits_snn.shape[:2]
-    ce_ann = sum(cross_entropy(a, labels) for a in logits_ann)
-    ce_snn = sum(cross_entropy(z, labels) for z_slice in logits_snn for z in z_slice) / slices
-    kd = np.zeros((), dtype=logits_ann.dtype)
+    learning, zero = supervised(loss, exits), np.zeros((), dtype=logits_ann.dtype)
+    ce_ann = sum((cross_entropy(logits_ann[i], labels) for i in learning["ann"]), zero)
+    ce_snn = sum((cross_entropy(z[i], labels) for z in logits_snn for i in learning["snn"]), zero) / slices
+    kd = zero
     for student, teacher in distillation_pairs(loss, exits):
         for s in range(slices):
             ends = [_at(end, s, logits_ann, logits_snn) for end in (student, teacher)]
@@ -126,12 +127,14 @@ def joint_loss(
 def joint_loss_adjoint(
     loss: Loss, logits_ann: Array, logits_snn: Array, features_ann: Array, features_snn: Array, labels: Labels
 ) -> Gradients:
-    """Gradients of the total (clauses DIS-1, DIS-6, DIS-8)."""
+    """Gradients of the total (clauses DIS-1, DIS-6, DIS-8, DIS-9)."""
     slices, exits = logits_snn.shape[:2]
-    d_a, d_z = np.empty_like(logits_ann), np.empty_like(logits_snn)
-    for i in range(exits):
+    learning = supervised(loss, exits)
+    d_a, d_z = np.zeros_like(logits_ann), np.zeros_like(logits_snn)
+    for i in learning["ann"]:
         d_a[i] = (1.0 - loss.alpha) * cross_entropy_adjoint(logits_ann[i], labels)
-        for s in range(slices):
+    for s in range(slices):
+        for i in learning["snn"]:
             d_z[s, i] = (1.0 - loss.alpha) * cross_entropy_adjoint(logits_snn[s, i], labels) / slices
     weight = loss.alpha * loss.temperature**2 / slices
     for student, teacher in distillation_pairs(loss, exits):
