@@ -20,7 +20,7 @@ from twinspike_conformance.bounds.tracked import Tracked
 from twinspike_conformance.cases import CASES, materialize
 from twinspike_conformance.cases.base import Example
 from twinspike_conformance.cases.families import rounded
-from twinspike_conformance.cases.networks import NARROW
+from twinspike_conformance.cases.structures import NARROW
 from twinspike_conformance.checks import CHECKS, Bench
 from twinspike_conformance.faults import BY_ID
 from twinspike_conformance.faults.backend import mutant

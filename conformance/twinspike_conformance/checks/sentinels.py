@@ -22,7 +22,8 @@ from twinspike_conformance.bounds.budget import SIGNIFICAND
 from twinspike_conformance.bounds.finding import Finding, Rung, compare, holds
 from twinspike_conformance.cases import CASES, Example, materialize
 from twinspike_conformance.cases.families import rounded
-from twinspike_conformance.cases.networks import BUCKETS, CONFIGS, NARROW, PINNED
+from twinspike_conformance.cases.networks import BUCKETS, CONFIGS, PINNED
+from twinspike_conformance.cases.structures import NARROW
 from twinspike_conformance.checks.base import Bench, Check, Space, answer, space_of
 from twinspike_conformance.checks.programs import opened, taps_of
 from twinspike_conformance.judges.operations import reference
