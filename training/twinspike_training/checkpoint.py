@@ -182,7 +182,10 @@ def _read(path: Path, *, whole: bool) -> tuple[Header, bytes]:
                 raise refuse(what, expected="a checkpoint of Twinspike", got="a safetensors file from elsewhere")
             header = _header(head, _json(text.encode()), what)
             # now that the head is what was written: no more is read than it says
-            length = max((array["data_offsets"][1] for array in outer.values()), default=0)
+            try:
+                length = max((int(array["data_offsets"][1]) for array in outer.values()), default=0)
+            except (KeyError, IndexError, TypeError, ValueError, OverflowError):
+                raise refuse(what, expected="a safetensors file", got="a broken or foreign one") from None
             require(size == end + length, what, expected=f"{end + length:,} bytes", got=f"{size:,} bytes: {_DAMAGED}")
             return header, head + file.read() if whole else head
     except OSError as error:

@@ -50,7 +50,7 @@ def read_runs(paths: list[str]) -> list[Curves]:
     found = []
     for path in paths:
         folder = open_run(path)
-        curves = Curves(label=f"{Path(path).name} ({stored_config(folder).backend})", lines=metrics.read(folder.metrics))
+        curves = Curves(label=f"{Path(path).name} ({stored_config(folder).backend})", lines=metrics.read_whole(folder.metrics))
         require(bool(curves.of_kind("step")), "run", expected="at least one logged step", got=path)
         found.append(curves)
     return found

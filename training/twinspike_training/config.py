@@ -41,6 +41,8 @@ class Training(Config, frozen=True, kw_only=True):
     rate's course stays that of `epochs`."""
     batch_size: int = 128
     """B, samples per optimizer step, >= 2 (batch statistics of one sample are undefined, clause BN-8)."""
+    drop_last: bool = True
+    """Whether the samples that don't fill a last batch are left out of the epoch; else that batch is smaller."""
     evaluate_every: int = 1
     """In epochs, >= 1: test both twins and write a checkpoint; the last epoch always is."""
     checkpoint_every_steps: int = 0
@@ -143,7 +145,9 @@ def build(data: dict[str, Any], what: str) -> RunConfig:
     try:
         return decode(RunConfig, _complete(RunConfig, data, _ROOT, RunConfig()), _ROOT)
     except SpecError as error:
-        raise SpecError(f"{what}: {_plain(str(error))}") from None
+        told = _plain(str(error))
+        quotes = "; a string stands in quotes" if "Expected `str`" in told else ""
+        raise SpecError(f"{what}: {told}{quotes}") from None
 
 
 _ROOT = "@"
@@ -202,7 +206,7 @@ def _scalar(value: str, text: str) -> Any:
         return plain.from_toml(f"value = {value}", "--set")["value"]
     except SpecError:
         # A shell strips the quotes that TOML wants around strings.
-        key = text.partition("=")[0]
+        key = text.partition("=")[0] if len(text) < 60 else "KEY"
         do = f"a string is quoted for TOML within quotes for the shell: --set '{key}=\"...\"'"
         require(re.fullmatch(r"[\w./:~+<-]*", value) is not None, "--set", expected="a TOML value after '='", got=text, do=do)
         digits = sys.get_int_max_str_digits()

@@ -161,6 +161,67 @@ def read(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
+class _Step(msgspec.Struct):
+    """What a `step` line has at the least."""
+
+    epoch: int
+    learning_rate: float
+    loss: float
+    cross_entropy_ann: float
+    cross_entropy_snn: float
+    distillation: float
+    feature: float
+    penalty: float
+    accuracy_ann: float
+    accuracy_snn: float
+    spike_rate: float
+    images_per_second: float
+
+
+class _Validation(msgspec.Struct):
+    """What it has of samples held out."""
+
+    accuracy_ann: float
+    accuracy_snn: float
+
+
+class _Epoch(msgspec.Struct):
+    """What an `epoch` line has at the least."""
+
+    epoch: int
+    accuracy_ann: float
+    accuracy_snn: float
+    cross_entropy_ann: float
+    cross_entropy_snn: float
+    spike_rate: float
+    accuracy_exits_ann: list[float]
+    accuracy_exits_snn: list[float]
+    spike_rates: dict[str, float]
+    deviation: dict[str, float]
+    validation: _Validation | None = None
+
+
+def read_whole(path: Path) -> list[dict[str, Any]]:
+    """As `read`, for who computes with the lines; SpecError also where a number is missing or not finite."""
+    lines = read(path)
+    for line in lines:
+        kind = {"step": _Step, "epoch": _Epoch}.get(line["kind"])
+        where = f"{path}, the line of step {line['step']}"
+        try:
+            known = msgspec.to_builtins(msgspec.convert(line, kind)) if kind else {}
+        except msgspec.ValidationError as error:
+            raise refuse(where, expected=f"what a line of kind {line['kind']} has", got=str(error)) from None
+        for name, value in known.items():
+            numbers = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value or 0]
+            require(all(map(_sensible, numbers)), where, expected=f"finite numbers in {name}", got=value)
+        require(_sensible(line["step"]), where, expected="a step that can be", got=line["step"])
+    return lines
+
+
+def _sensible(number: float) -> bool:
+    return -1e300 < number < 1e300
+
+
 def series(lines: list[dict[str, Any]], kind: str, name: str) -> tuple[Series, Series]:
     """Steps and values of one quantity over lines of a kind, as two float64 arrays of equal length."""
     chosen = [line for line in lines if line["kind"] == kind and name in line]

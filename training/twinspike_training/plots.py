@@ -47,7 +47,7 @@ def plot_run(folder: RunFolder, out: Path, index: int = 0, changes: Sequence[Cha
         The files written.
     """
     config = read_config(folder, changes)
-    lines = metrics.read(folder.metrics)
+    lines = metrics.read_whole(folder.metrics)
     title = f"{folder.path.name}: {config.network} on {config.data.name}, T = {config.method.time_steps}, {config.backend}"
     done = []
     if any(line["kind"] == "step" for line in lines):
@@ -77,7 +77,7 @@ def plot_run(folder: RunFolder, out: Path, index: int = 0, changes: Sequence[Cha
 
 def _by_layer(tests: list[dict[str, Any]], key: str) -> dict[str, Series]:
     """Layer -> its value at each evaluation."""
-    return {name: np.array([line[key][name] for line in tests]) for name in tests[-1][key]}
+    return {name: np.array([line[key].get(name, math.nan) for line in tests]) for name in tests[-1][key]}
 
 
 def _heatmap(ax: Axes, epochs: Series, rows: dict[str, Series], label: str, **options: Any) -> None:

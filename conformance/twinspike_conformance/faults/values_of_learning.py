@@ -57,7 +57,6 @@ STEPS = (
           (_optimizer(_EPS, _EPS.replace("optimizer.eps", "float(np.float16(optimizer.eps))")),)),
     *at("adam-eps-least", "OPT-5", "Adam's eps is {x} at least", (1e-7,),
         lambda x: (_optimizer(_EPS, _EPS.replace("optimizer.eps", f"max(optimizer.eps, {x})")),)),
-        lambda x: (_optimizer(_EPS, _EPS.replace("v_hat", f"np.maximum(v_hat, {x})")),)),
     *at("adam-square", "OPT-5", "squares of gradients below {x} are taken for 0", (1e-4,),
         lambda x: (_optimizer("(1.0 - optimizer.beta2) * g**2", f"(1.0 - optimizer.beta2) * g**2 * (np.abs(g) >= {x})"),)),
     *at("gradient-clipped", "OPT-1", "gradients are clipped at {x}", (1, 10, 1000),

@@ -17,6 +17,7 @@ Two forms of N-MNIST (Orchard et al., Frontiers in Neuroscience 9:437, 2015; 34 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, final
@@ -216,7 +217,7 @@ def _open_folders(root: Path, time_steps: int) -> _Opened:
 
         def identify(update: Update) -> None:
             for file in files:
-                update(f"{file.relative_to(root).as_posix()} {file.stat().st_size}\n".encode())
+                update(os.fsencode(f"{file.relative_to(root).as_posix()} {file.stat().st_size}\n"))
 
         return EventSplit(read, np.array(labels, dtype=np.int64), time_steps, identify)
 
