@@ -12,6 +12,7 @@ import torch
 import twinspike
 from twinspike.backend import Capabilities
 from twinspike.checks import check_claim
+from twinspike_torch import norm
 from twinspike_torch.lif_kernels import Kernel, served, served_devices
 from twinspike_torch.session import OPERATIONS_HERE, TorchSession
 
@@ -41,7 +42,7 @@ class TorchBackend:
                 "cuda": str(torch.version.cuda),
                 "twinspike": twinspike.__version__,
             },
-            kernels=served(devices, self._kernel),
+            kernels=served(devices, self._kernel) | norm.served(devices),
         )
 
     def session(self, device: str = "cpu", precision: str = "f32-ieee", compiled: bool = False) -> TorchSession:

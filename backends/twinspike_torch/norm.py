@@ -2,11 +2,16 @@
 
 Arrays are (T, B, C, ...). Per step the statistics are (T, C), computed over the time slices without a
 loop; the hand-written backward keeps the input and the statistics alone. Statistics and parameters
-stay float32 for inputs of lower precision. On the CPU each step goes through torch's own fused kernels, by `norm_cpu`.
+stay float32 for inputs of lower precision. On the CPU each step goes through torch's own fused kernels, by `norm_cpu`, on
+CUDA devices through Triton's, by `norm_triton`, where these are there; what is compiled is left to the compiler.
 """
 
 from __future__ import annotations
 
+import importlib
+from functools import cache
+from importlib.util import find_spec
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -55,8 +60,13 @@ def batch_norm_train(
     weight = norm.momentum if norm.time == "folded" else 1.0 - (1.0 - norm.momentum) ** repeats
     with torch.no_grad():
         for m, v in zip(new_mean, new_var * (n / (n - 1)), strict=True):
-            mean, var = torch.lerp(mean, m, weight), torch.lerp(var, v, weight)
+            mean, var = _moved(mean, m, weight), _moved(var, v, weight)
     return Normalized(y.view(x.shape), mean, var)
+
+
+def _moved(running: Tensor, new: Tensor, weight: float) -> Tensor:
+    """(1 - weight) running + weight new; `lerp` takes 1 - weight in the tensors' format, off by 4 roundings at 0.9."""
+    return torch.add(running * (1.0 - weight), new, alpha=weight)
 
 
 @torch.no_grad()
@@ -164,8 +174,9 @@ class _Normalize(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         x, gamma, mean, inverse = ctx.saved_tensors
-        if norm_cpu.serves(x):
-            d_x, d_gamma, d_beta = norm_cpu.gradients(g, x, gamma, mean, inverse, ctx.eps)
+        fused = _fused(x)
+        if fused is not None:
+            d_x, d_gamma, d_beta = fused.gradients(g, x, gamma, mean, inverse, ctx.eps)
             return d_x, d_gamma.sum(0), d_beta.sum(0), None
         axes = _axes(x)
         wide_g, wide_mean, wide_inverse = g.to(inverse.dtype), _over_steps(mean, x), _over_steps(inverse, x)
@@ -180,14 +191,47 @@ class _Normalize(torch.autograd.Function):
 
 def _normalize(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """y, and for each first index of x the mean, the biased variance and 1/sqrt(variance + eps), (S, C)."""
-    if norm_cpu.serves(x):
-        return norm_cpu.normalize(x, gamma, beta, eps)
+    fused = _fused(x)
+    if fused is not None:
+        found: tuple[Tensor, Tensor, Tensor, Tensor] = fused.normalize(x, gamma, beta, eps)
+        return found
     wide, axes = x.to(torch.promote_types(x.dtype, gamma.dtype)), _axes(x)
     var, mean = torch.var_mean(wide, axes, correction=0, keepdim=True)
     inverse = torch.rsqrt(var + eps)
     y = torch.addcmul(_wide(beta, x), wide - mean, inverse * _wide(gamma, x)).to(x.dtype)
     mean, var, inverse = (q.reshape(x.shape[0], x.shape[2]) for q in (mean, var, inverse))
     return y, mean, var, inverse
+
+
+def served(devices: tuple[str, ...]) -> dict[str, str]:
+    """Case -> who computes it, on devices of CUDA, as `twinspike.Capabilities.kernels`."""
+    if "cuda" not in devices:
+        return {}
+    missing = _missing()
+    text = f"triton {importlib.import_module('triton').__version__}" if missing is None else f"plain torch: {missing}"
+    return {"batch norm on cuda": text}
+
+
+def _fused(x: Tensor) -> ModuleType | None:
+    """The module whose passes serve x, (S, n, C, ...); None: torch's operations one by one."""
+    if norm_cpu.serves(x):
+        return norm_cpu
+    if x.device.type != "cuda" or torch.compiler.is_compiling() or _missing() is not None:
+        return None
+    by_triton = importlib.import_module("twinspike_torch.norm_triton")
+    return by_triton if by_triton.fits(x) else None
+
+
+@cache
+def _missing() -> str | None:
+    """Why Triton's kernels can't be had; None if they can."""
+    if find_spec("triton") is None:
+        return "triton is not installed"
+    try:
+        importlib.import_module("twinspike_torch.norm_triton")
+    except ImportError as error:
+        return f"triton can't be imported ({error})"
+    return None
 
 
 def _over_steps(statistic: Tensor, x: Tensor) -> Tensor:

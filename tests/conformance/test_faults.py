@@ -17,7 +17,7 @@ from twinspike.network import Network
 from twinspike.operations import OPERATIONS
 from twinspike.parameters import initial_state
 from twinspike_conformance.cases import CASES, Example, materialize
-from twinspike_conformance.cases.networks import BLOCK
+from twinspike_conformance.cases.structures import BLOCK
 from twinspike_conformance.checks import CHECKS
 from twinspike_conformance.faults import BY_ID, FAULTS, harness
 from twinspike_conformance.faults.backend import MutantProgram, fits, load_mutant, mutant

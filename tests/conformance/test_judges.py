@@ -7,6 +7,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
+from differences import SURROGATES
 
 import twinspike as ts
 from twinspike.clauses import BY_ID as CLAUSES
@@ -14,18 +15,20 @@ from twinspike.config import encode
 from twinspike.operations import OPERATIONS, Convolution
 from twinspike.precision import PRECISIONS
 from twinspike.reference.neuron import lif
+from twinspike.reference.surrogate import derivative
 from twinspike_conformance.bounds.budget import Budget
 from twinspike_conformance.bounds.finding import Rung
-from twinspike_conformance.bounds.tracked import Tracked
+from twinspike_conformance.bounds.tracked import TINY, Tracked
 from twinspike_conformance.cases import CASES, materialize
 from twinspike_conformance.cases.base import Example
 from twinspike_conformance.cases.families import rounded
-from twinspike_conformance.cases.networks import NARROW
+from twinspike_conformance.cases.structures import NARROW
 from twinspike_conformance.checks import CHECKS, Bench
 from twinspike_conformance.faults import BY_ID
 from twinspike_conformance.faults.backend import mutant
 from twinspike_conformance.judges import certificates
 from twinspike_conformance.judges import operations as judge
+from twinspike_conformance.judges.variant import tracked
 from twinspike_conformance.strength.kill import kill
 
 NUMPY = ts.load("numpy")
@@ -151,6 +154,26 @@ def test_the_wrong_layer_of_a_network_is_named_and_its_clauses(fault, check, qua
 # --- what certificates compare, and within which bounds ---------------------------------------------------
 
 U = 2.0**-24
+
+
+@pytest.mark.parametrize("unit", [2.0**-24, 2.0**-52])
+@pytest.mark.parametrize("surrogate", SURROGATES, ids=lambda s: type(s).__name__)
+def test_surrogates_are_bounded_as_their_clause_says(surrogate, unit):
+    """SUR-1, at z without an error of its own; of float32 also the reference in float32, constants rounded to it."""
+    z = np.concatenate([np.linspace(-1.5, 1.5, 301), np.geomspace(1.5, 40.0, 200)]).astype(np.float32).astype(np.float64)
+    h = derivative(surrogate, z)
+    windowed = isinstance(surrogate, ts.Rectangle | ts.Triangle)
+    limit = unit * (12 / surrogate.width if windowed else (32 + 10 * surrogate.slope * np.abs(z)) * h)
+    seen = (h == 0) | (h > 2.0**-90)  # between, what is flushed to zero counts
+    if not isinstance(surrogate, ts.Rectangle):  # which has an edge, and a judge of its own
+        bound = tracked()["surrogate"].derivative(surrogate, Tracked(z, roundoff=unit)).error
+        assert (bound <= limit * (1 + 2.0**-12) + 8 * TINY[unit])[seen].all()
+    if unit == 2.0**-24:
+        short = derivative(surrogate, z.astype(np.float32)).astype(np.float64)
+        edge = np.abs(np.abs(z) - getattr(surrogate, "width", np.inf) / 2) < 2.0**-20
+        assert (np.abs(short - h) <= limit + TINY[unit])[seen & ~edge].all()
+
+
 LIF = ts.Neuron(reset="soft", decay_scope="layer", threshold_scope="layer", surrogate=ts.Sigmoid(slope=2.0))
 
 

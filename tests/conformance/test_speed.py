@@ -15,7 +15,8 @@ from twinspike.network import Add
 from twinspike_conformance.bounds.finding import holds
 from twinspike_conformance.cases import CASES
 from twinspike_conformance.cases.base import Example
-from twinspike_conformance.cases.networks import BUCKETS, CONFIGS, NARROW, PINNED, build
+from twinspike_conformance.cases.networks import BUCKETS, CONFIGS, PINNED
+from twinspike_conformance.cases.structures import NARROW, build
 from twinspike_conformance.checks import CHECKS, Bench
 from twinspike_conformance.checks.base import Check
 from twinspike_conformance.faults.within import Within
@@ -64,7 +65,11 @@ def _structures(names: Iterable[str]) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("name", [name for name in CHECKS if name.startswith("network[")])
+OF_STRUCTURES = [name for name in CHECKS if name.startswith("network[") and not CHECKS[name].eager]
+"""Checks of networks but for those of options, whose networks are cells."""
+
+
+@pytest.mark.parametrize("name", OF_STRUCTURES)
 def test_each_check_of_networks_reaches_each_structure_in_ci(name):
     """Deep ones too: a ResNet and a VGG, but where a check is of narrow networks alone."""
     check = CHECKS[name]
@@ -74,7 +79,7 @@ def test_each_check_of_networks_reaches_each_structure_in_ci(name):
 
 
 def test_the_checks_of_narrow_networks_alone_are_these():
-    narrow = {name for name in CHECKS if name.startswith("network[") and _only_narrow(CHECKS[name])}
+    narrow = {name for name in OF_STRUCTURES if _only_narrow(CHECKS[name])}
     assert narrow == {"network[step]", "network[predictions]", "network[casts]"}
 
 
@@ -83,7 +88,7 @@ def _only_narrow(check: Check) -> bool:
 
 
 def test_smoke_compiles_no_deep_network():
-    for name in (name for name in CHECKS if name.startswith("network[")):
+    for name in OF_STRUCTURES:
         assert _structures(e.config["network"] for e in covering(CHECKS[name], PROFILES["smoke"].cover)) == {"residual, narrow"}
 
 

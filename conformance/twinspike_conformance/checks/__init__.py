@@ -1,9 +1,21 @@
 """The checks of the suite, generated from the operations table: add a row, and it is tested."""
 
-from twinspike_conformance.checks import laws, networks, operations, options, parts, refusals, relations, sentinels, sizes, steps
+from twinspike_conformance.checks import (
+    cells,
+    laws,
+    networks,
+    operations,
+    options,
+    parts,
+    refusals,
+    relations,
+    sentinels,
+    sizes,
+    steps,
+)
 from twinspike_conformance.checks.base import Bench, Check, Space
 
-_MODULES = (operations, sizes, parts, sentinels, relations, options, laws, refusals, networks, steps)
+_MODULES = (operations, sizes, parts, sentinels, relations, options, laws, refusals, networks, steps, cells)
 
 CHECKS: dict[str, Check] = {check.id: check for module in _MODULES for check in module.CHECKS}
 """Id -> check, in the order in which they run."""

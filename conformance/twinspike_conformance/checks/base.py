@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -100,6 +100,12 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     run: Callable[[Bench, Example], list[Finding]]
     weight: float = 1.0
     """Share of the profile's number of examples: networks cost more than single operations."""
+    whole: bool = False
+    """Whether the share is of drawn examples alone, and the cover is run as far as the profile says."""
+    eager: bool = False
+    """Whether it is about what is computed, not how, so that profiles that spare the compiler leave it out of a compiled run."""
+    counts: Callable[[Iterable[Any]], tuple[int, int]] | None = None
+    """Of what is to be reached, how much these configs reach, and how much there is."""
 
 
 def space_of(operation: str, exact: bool, bucket: int | None = None) -> Space | None:

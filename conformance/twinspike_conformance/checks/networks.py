@@ -25,6 +25,9 @@ from twinspike_conformance.judges.variant import tracked
 
 Values = NDArray[Any]
 
+RATE = 0.125
+"""Learning rate of steps."""
+
 
 def _layers(bench: Bench, example: Example) -> list[Finding]:
     """Every layer of both twins, in training and in evaluation, follows from the backend's own inputs to it."""
@@ -54,7 +57,11 @@ def _gradients(bench: Bench, example: Example) -> list[Finding]:
     """Every gradient, towards each layer's output and each parameter, follows from the backend's own gradients behind it."""
     s, program, state = opened(bench, example)
     t = taps_of(bench, s, program, state, training=True, labels=True)
-    gradients, _ = program.gradients(state, s.images[0], s.labels[0])
+    return gradients_found(s, t, program.gradients(state, s.images[0], s.labels[0])[0])
+
+
+def gradients_found(s: Setting, t: taps.Taps, gradients: dict[str, Values]) -> list[Finding]:
+    """What the gradients are that a program reports, beside those of its trace."""
     wanted = {entry.name for entry in layout(s.network, s.method, s.optimizer) if entry.trained}
     traced = {f"{layer}.{key[2:]}" for layer, tap in t.trace.items() for key in tap if key.startswith("d_")}
     found = [
@@ -98,16 +105,20 @@ def _loss(bench: Bench, example: Example) -> list[Finding]:
     s, program, state = opened(bench, example)
     t = taps_of(bench, s, program, state, training=True, labels=True)
     _, metrics = program.gradients(state, s.images[0], s.labels[0])
+    return loss_found(bench, t, metrics, s.labels[0])
+
+
+def loss_found(bench: Bench, t: taps.Taps, metrics: Any, labels: Values) -> list[Finding]:
+    """What metrics say beside the trace's logits, features and spikes."""
     ends = ends_of(t)
-    want: dict[str, Any] = terms_of(t, ends, s.labels[0])
+    want: dict[str, Any] = terms_of(t, ends, labels)
     want["penalty"] = _penalty(t)
     want["loss"] = want["loss"] + want["penalty"]
     found = []
     for name, right in want.items():
         got = bench.session.to_numpy(getattr(metrics, name))
         found.append(compare(name, got, right.value, right.error, rung="bound", clauses=("DIS-1", "DIS-4", "DIS-8", "ORT-2")))
-    found += counts(bench, t, metrics, ends, s.labels[0])
-    return found
+    return found + counts(bench, t, metrics, ends, labels)
 
 
 def _penalty(t: taps.Taps) -> Tracked:
@@ -126,6 +137,11 @@ def _evaluation(bench: Bench, example: Example) -> list[Finding]:
     s, program, state = opened(bench, example)
     t = taps_of(bench, s, program, state, training=False)
     result = program.evaluate(state, s.images[0])
+    return evaluation_found(bench, s, t, result, program.dump(state))
+
+
+def evaluation_found(bench: Bench, s: Setting, t: taps.Taps, result: Any, after: dict[str, Any]) -> list[Finding]:
+    """What an evaluation gives beside the trace's values, and that the state is as it was."""
     readout = tracked()["layers"].readout
     heads = [exit_.head for exit_ in s.network.exits]
     snn = stack([readout(t.lift(t.output("snn", head)), s.method.readout) for head in heads])
@@ -141,7 +157,6 @@ def _evaluation(bench: Bench, example: Example) -> list[Finding]:
             ("spike_rates", rates, 8 * t.roundoff * rates, ("LIF-2",)),
         )
     ]
-    after = program.dump(state)
     unchanged = ("BN-5", "PRE-4")
     return found + [compare(f"{n} after evaluation", after[n], s.state[n], 0.0, rung="exact", clauses=unchanged) for n in after]
 
@@ -166,14 +181,18 @@ def _update(bench: Bench, example: Example) -> list[Finding]:
     """
     s, program, state = opened(bench, example)
     gradients, _ = program.gradients(state, s.images[0], s.labels[0])
-    state, _ = program.train_step(state, s.images[0], s.labels[0], 0.125)
-    after = program.dump(state)
+    state, _ = program.train_step(state, s.images[0], s.labels[0], RATE)
+    return update_found(bench, s, gradients, program.dump(state))
+
+
+def update_found(bench: Bench, s: Setting, gradients: dict[str, Values], after: dict[str, Any]) -> list[Finding]:
+    """What a step at RATE makes of parameters and slots, beside the gradients at the state before it."""
     found = [compare(STEP, after[STEP], s.state[STEP] + 1, 0.0, rung="exact", clauses=("OPT-3",))]
     precision = PRECISIONS[bench.session.precision]
     unit, step = roundoff_of(precision), int(s.state[STEP]) + 1
     orthogonality = s.method.factorization.orthogonality
     retracted = isinstance(orthogonality, Retract) and step % orthogonality.every == 0
-    lr = Tracked(np.float64(0.125), roundoff=unit)
+    lr = Tracked(np.float64(RATE), roundoff=unit)
     for entry in layout(s.network, s.method, s.optimizer):
         if not entry.trained:
             continue
@@ -276,11 +295,11 @@ _CLAUSES = {
         "BN-1", "BN-2", "BN-3", "BN-5", "BN-6", "BN-7", "INP-1", "INP-2", "FAC-1", "FAC-6", "FAC-8",
     ),
     "gradients": (
-        "FAC-1", "FAC-6", "FAC-7", "FAC-8", "DIS-1", "DIS-2", "DIS-3", "DIS-4", "DIS-5", "DIS-6", "DIS-7", "DIS-8",
+        "FAC-1", "FAC-6", "FAC-7", "FAC-8", "DIS-1", "DIS-2", "DIS-3", "DIS-4", "DIS-5", "DIS-6", "DIS-7", "DIS-8", "DIS-9",
         "LAY-1", "LAY-2", "LAY-3", "LAY-4", "LAY-5", "LIF-6", "LIF-7", "LIF-8", "LIF-9", "LIF-10",
         "BN-1", "BN-2", "BN-3", "BN-6", "ORT-2", "OUT-1", "OUT-2",
     ),
-    "loss": ("DIS-1", "DIS-4", "DIS-5", "DIS-8", "OUT-3", "ORT-2"),
+    "loss": ("DIS-1", "DIS-4", "DIS-5", "DIS-8", "DIS-9", "OUT-3", "ORT-2"),
     "evaluation": ("OUT-1", "OUT-2", "BN-5"),
     "statistics": ("BN-2", "BN-3", "BN-4", "BN-6"),
     "update": (*(f"OPT-{n}" for n in range(1, 9)), "ORT-3", "SCH-3"),
@@ -310,6 +329,7 @@ CHECKS: tuple[Check, ...] = tuple(
         space=_SPACE,
         run=run,
         weight=weight,
+        whole=True,
     )
     for name, run, rung, weight in _RUNS
 )

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from twinspike.backend import Program
 from twinspike.config import Retract
 from twinspike.parameters import STEP, decays, domain, layout, slots
 from twinspike.precision import PRECISIONS
@@ -20,23 +21,22 @@ from twinspike_conformance.bounds.finding import Finding, Rung, compare
 from twinspike_conformance.bounds.spectral import moved_by
 from twinspike_conformance.bounds.tracked import Tracked
 from twinspike_conformance.cases.base import Example
-from twinspike_conformance.cases.networks import BUCKETS, CONFIGS, FAMILIES, NARROW, PINNED
+from twinspike_conformance.cases.networks import BUCKETS, CONFIGS, FAMILIES, PINNED
+from twinspike_conformance.cases.structures import NARROW
 from twinspike_conformance.checks.base import Bench, Check, Space
+from twinspike_conformance.checks.networks import RATE
 from twinspike_conformance.checks.programs import ends_of, opened, predicted, taps_of
 from twinspike_conformance.judges.operations import roundoff_of
 from twinspike_conformance.judges.variant import tracked
 
-RATE = 0.125
-"""Learning rate of the step."""
 
-
-def _tracked_state(s: Setting, unit: float) -> dict[str, Any]:
+def tracked_state(s: Setting, unit: float) -> dict[str, Any]:
     """The state with bounds; learned decays and thresholds stay arrays, which the reference tells from constants by."""
     plain = (".decay", ".threshold")
     return {n: v if v.dtype.kind == "i" or n.endswith(plain) else Tracked(v, roundoff=unit) for n, v in s.state.items()}
 
 
-def _decided(s: Setting, state: dict[str, Any], images: Tracked, training: bool) -> bool:
+def is_decided(s: Setting, state: dict[str, Any], images: Tracked, training: bool) -> bool:
     """Whether rounding can turn no spike and no ReLU of the example: where one may turn, equality can't be asked for."""
     tape = tracked()["network"].forward(s.network, s.method, state, images, training=training)
     for name in s.network.activations:
@@ -61,17 +61,20 @@ def _clear(value: Any, error: Any, edge: Any) -> bool:
 
 def _step(bench: Bench, example: Example) -> list[Finding]:
     """A narrow network's training step and evaluation equal the reference's, within the reference's own running error."""
-    precision = PRECISIONS[bench.session.precision]
-    if precision.storage != "float64":
+    if PRECISIONS[bench.session.precision].storage != "float64":
         return []  # over whole networks the bounds of shorter formats say nothing: networks are judged layer by layer there
-    unit = roundoff_of(precision)
-    s, program, state = opened(bench, example)
-    values, images = _tracked_state(s, unit), Tracked(s.images[0], roundoff=unit)
+    return whole(bench, *opened(bench, example))
+
+
+def whole(bench: Bench, s: Setting, program: Program, state: Any) -> list[Finding]:
+    """Evaluation and training step against the reference's, each where rounding decides nothing."""
+    unit = roundoff_of(PRECISIONS[bench.session.precision])
+    values, images = tracked_state(s, unit), Tracked(s.images[0], roundoff=unit)
     found: list[Finding] = []
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-        if _decided(s, values, images, training=False):
+        if is_decided(s, values, images, training=False):
             found += _evaluation(bench, s, values, images, program.evaluate(state, s.images[0]))
-        if _decided(s, values, images, training=True):
+        if is_decided(s, values, images, training=True):
             after, metrics = program.train_step(state, s.images[0], s.labels[0], RATE)
             found += _training(bench, s, values, images, program.dump(after), metrics)
     return found
@@ -164,7 +167,7 @@ _RUNS: tuple[tuple[str, Callable[[Bench, Example], list[Finding]], Rung, tuple[s
             *(f"OPT-{n}" for n in range(1, 9)),
             *("FAC-6", "FAC-7", "INP-1", "INP-2", "LAY-4", "LIF-9", "LIF-10", "OUT-1", "OUT-2", "ORT-2", "ORT-3"),
         ),
-        0.5,
+        0.25,
     ),
     ("predictions", _predictions, "certificate", ("OUT-3",), 0.2),
 )
@@ -179,6 +182,7 @@ CHECKS: tuple[Check, ...] = tuple(
         space=_SPACE,
         run=run,
         weight=weight,
+        whole=True,
     )
     for name, run, rung, clauses, weight in _RUNS
 )

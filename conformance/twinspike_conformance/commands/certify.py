@@ -18,7 +18,7 @@ from twinspike import plain
 from twinspike.config import SGD, Method, decode, encode
 from twinspike.errors import require
 from twinspike.zoo import ZOO
-from twinspike_conformance.cases.networks import build
+from twinspike_conformance.cases.structures import build
 from twinspike_conformance.checks import CHECKS, Bench, Check
 from twinspike_conformance.checks.base import Space
 from twinspike_conformance.report.record import Record

@@ -43,6 +43,7 @@ def bounds(runs: Runs) -> Html | None:
     return join(
         tag("p", "An error is divided by the largest that correct rounding could cause. ", note, same, class_="lead"),
         tag("p", f"Vacuous comparisons: {summary.vacuous([record for _, record in found])}."),
+        *(tag("p", f"{label}, {told}.") for label, report in runs if (told := summary.reached(report.records))),
         tag("div", *figures, class_="figures"),
         table(heads, rows[:SHOWN], "Tests whose errors came nearest to their bounds"),
         folded,

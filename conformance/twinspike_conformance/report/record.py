@@ -7,9 +7,10 @@ from typing import Literal
 
 import msgspec
 
-SCHEMA = 3
+SCHEMA = 4
 """Version of this structure; a reader refuses others.
 
+4: a record says how many configs its examples had, and how many pairs of option values.
 3: the header says what narrowed the run, and the verdict of a part is `incomplete`; a failure says whether it is steady.
 2: the header says what was given as backend and, of a cross run, the second backend; a verdict counts faults.
 """
@@ -84,6 +85,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """Comparisons per bin of RATIO_BINS, of rungs that have a bound."""
     vacuous: int = 0
     """Of these, how many an answer of zeros would pass, though what is wanted is not 0 everywhere."""
+    configs: tuple[int, int] = (0, 0)
+    """Of the configs of its space, how many its examples had, and how many there are."""
+    pairs: tuple[int, int] = (0, 0)
+    """Of the pairs of option values, likewise, where the test is there to bring every two together."""
     ambiguous: float = 0.0
     """Share of decisions that rounding left open."""
     seconds: float = 0.0

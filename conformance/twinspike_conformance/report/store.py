@@ -180,6 +180,9 @@ def _judge(name: str, record: Record, started: date) -> None:
     if record.status == "pass" and record.ratios and record.ratios[-1]:
         raise refuse(f"{name}: ratios", expected="nothing above 1 where a test passed", got=record.ratios[-1])
     counts = (record.examples, record.comparisons, record.vacuous, *record.ratios)
+    for what, (some, every) in (("configs", record.configs), ("pairs", record.pairs)):
+        if not 0 <= some <= every:
+            raise refuse(f"{name}: {what}", expected=f"0 to {every}", got=some)
     whole = (*counts, record.seconds, record.compile_seconds, record.worst_ratio)
     if min(whole) < 0 or not 0 <= record.ambiguous <= 1:
         raise refuse(name, expected="counts and times of at least 0, shares from 0 to 1", got="another")

@@ -185,6 +185,16 @@ def vacuous(records: Sequence[Record]) -> str:
     return f"an answer of zeros would pass {sum(r.vacuous for r in found)} of {bounded} comparisons with a bound{most}"
 
 
+def reached(records: Sequence[Record]) -> str:
+    """How much of what options can be was tried on whole networks, in one sentence; nothing where no test is about that."""
+    parts = [
+        f"{record.pairs[0]} of {record.pairs[1]} pairs of option values in {record.configs[0]} of {record.configs[1]} networks"
+        for record in records
+        if record.pairs[1]
+    ]
+    return f"options: {', '.join(parts)}" if parts else ""
+
+
 def duration(seconds: float) -> str:
     """Such as `85 ms`, `1.4 s`, `3 min 12 s`, `1 h 5 min`."""
     if seconds < 0.9995:

@@ -52,6 +52,7 @@ def render(report: Report, *, width: int = 100, colour: bool = False) -> str:
         far = f"{summary.of_tests(flat)} stayed below {summary.LOOSE:g} of the bound everywhere"
         lines.append(f"{far}: this run says nothing about those bounds")
     lines += [summary.vacuous(report.records)] if close else []
+    lines += filter(None, [summary.reached(report.records)])
     if report.kills:
         lines.append(summary_of_kills(report))
     lines += _times(report)

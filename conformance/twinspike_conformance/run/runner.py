@@ -12,6 +12,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from itertools import islice, product
+from typing import Any
 
 import hypothesis
 import msgspec
@@ -64,6 +65,8 @@ class Tally:
         self.again: dict[Hashable, float] = {}
         """The least seconds of a later one."""
         self.clauses: Counter[str] = Counter()
+        self.configs: dict[str, Any] = {}
+        """Those of the examples of which something was compared, by what they are in words."""
 
     def add(self, example: Example, findings: Iterable[Finding], seconds: float) -> None:
         """Count one example's findings, and the seconds that it took."""
@@ -74,6 +77,7 @@ class Tally:
         else:
             self.first[shape] = seconds
         for finding in findings:
+            self.configs[repr(example.config)] = example.config
             self.comparisons += 1
             self.clauses.update(finding.clauses)
             vacuous = finding.vacuous
@@ -116,7 +120,8 @@ def try_example(check: Check, bench: Bench, example: Example, tally: Tally | Non
 def covering(check: Check, share: float) -> list[Example]:
     """The first examples of the check's cover."""
     cover = list(check.space.cover())
-    return cover[: max(1, math.ceil(share * min(1.0, check.weight) * len(cover)))] if check.weight else cover[:1]
+    own = 1.0 if check.whole else min(1.0, check.weight)
+    return cover[: max(1, math.ceil(share * own * len(cover)))] if check.weight else cover[:1]
 
 
 def examples(check: Check, seed: int, count: int) -> Iterator[Example]:
@@ -239,6 +244,8 @@ def run_check(
             return _record(check, Tally(), "not supported", 0.0, reason=f"the backend does not claim {', '.join(missing)}")
         if "compiled" in check.needs and not (profile.both_modes or bench.session.compiled):
             return left_out(check, f"profile {profile.name} holds no eager session against a compiled one")
+        if check.eager and bench.session.compiled and not profile.both_modes:
+            return left_out(check, f"profile {profile.name} compiles nothing for what is no matter of compiling")
         asked = _Asked(check, bench, trail)
         _judge_all(check, profile, seed, asked)
         if asked.failed is not None and not sides and _suite_fails(check, asked.failed):
@@ -359,6 +366,8 @@ def _record(
         worst_ratio=tally.worst,
         ratios=tuple(tally.ratios),
         vacuous=tally.vacuous,
+        configs=(len(tally.configs), len(check.space.configs)),
+        pairs=check.counts(tally.configs.values()) if check.counts is not None else (0, 0),
         seconds=seconds,
         compile_seconds=tally.compile_seconds,
         failure=failure,
