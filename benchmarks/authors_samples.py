@@ -54,14 +54,16 @@ def _theirs(module: Any, policy: Any, image: NDArray[np.uint8], u: NDArray[np.fl
 
 
 def different(count: int) -> int:
-    """Of `count` images, half smooth and half noise, those that differ in a pixel before normalization; their code is importable."""
+    """How many of `count` images, half smooth and half noise, differ in a pixel before normalization; their code is importable."""
     data = load_config("authors").data
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (count, 3, SIDE, SIDE), dtype=np.uint8)
     coarse = rng.integers(0, 256, (count // 2, 3, 4, 4), dtype=np.uint8)
     images[: count // 2] = np.kron(coarse, np.ones((1, 1, SIDE // 4, SIDE // 4), np.uint8))
     uniforms = rng.random((count, DRAWS))
-    ours = cover(vary(images.copy(), uniforms, data.policies(), frozenset(data.quirks)), uniforms, data.policies())
+    ours = vary(images.copy(), uniforms, data.policies(), frozenset(data.quirks))
+    if "black_cutout" in data.quirks:  # else it comes after normalization
+        ours = cover(ours, uniforms, data.policies())
     module = importlib.import_module("functions.autoaug")
     # Their table of ranges names np.int, which NumPy withdrew.
     module.np = SimpleNamespace(**{name: getattr(np, name) for name in ("linspace", "round")}, int=int)  # type: ignore[attr-defined]

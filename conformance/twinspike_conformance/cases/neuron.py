@@ -77,7 +77,26 @@ def _fill(source: Source, neuron: Neuron, n: Sizes) -> tuple[Arrays, Arrays]:
             size = (n["C"],) if scope == "channel" else ()
             inputs[quantity] = source.rng.choice(values, size) * 1.0 if source.exact else source.rng.uniform(0.2, 0.9, size)
             inputs[quantity] = source._round(inputs[quantity])
+    if n["given"] and not source.exact:
+        inputs["v"] = _near(source, neuron, inputs)
     return inputs, {"s": source.coarse(n["T"], *shape), "v": source.coarse(*shape)}
+
+
+def _near(source: Source, neuron: Neuron, inputs: Arrays) -> np.ndarray[Any, Any]:
+    """The state given, but of every fourth neuron one that charges it to its threshold, to within a few roundings.
+
+    There a charge of one rounding and one of two decide differently, and so does a comparison that is rearranged:
+    tests/proofs/ has such numbers, and that decays of powers of two have none.
+    """
+    x, like = inputs["x"][0], (-1, *(1,) * (inputs["x"].ndim - 3))
+    decay, threshold = (
+        np.reshape(q, like) if np.ndim(q) else q for q in (inputs.get(k, getattr(neuron, k)) for k in ("decay", "threshold"))
+    )
+    share = 1.0 - decay if neuron.decay_input else 1.0
+    near = source._round((threshold - share * x) / np.maximum(decay, 2.0**-10))
+    near = source._round(near * (1.0 + source.rng.integers(-1, 2, x.shape) * source.spacing))
+    every_fourth = np.arange(x.size).reshape(x.shape) % 4 == 0
+    return np.where(every_fourth, near, inputs["v"])
 
 
 def _surrogate(b: Budget, neuron: Neuron, z: Any) -> Grid:
