@@ -54,7 +54,7 @@ def _theirs(module: Any, policy: Any, image: NDArray[np.uint8], u: NDArray[np.fl
 
 
 def different(count: int) -> int:
-    """How many of `count` images, half smooth and half noise, differ in a pixel before normalization; their code is importable."""
+    """How many of `count` images, half of them noise, differ in a pixel before normalization; their folder on the path."""
     data = load_config("authors").data
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (count, 3, SIDE, SIDE), dtype=np.uint8)
