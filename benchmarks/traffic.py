@@ -1,14 +1,15 @@
-"""Bytes and launches of one joint training step on an H100, counted without one: `python benchmarks/traffic.py`.
+"""Bytes and launches of one joint training step on an H100, counted without one: `python benchmarks/traffic.py jax|torch`.
 
-XLA compiles jax's whole step for the card (`described.py`). Each kernel is counted with all its operands and results: what
-it would move if nothing of them were found in a cache, and if it read all that it is given. So the sum is a number that a
-change of the program can be judged by, not a time. Needs jax of the GPU machine's version with its CUDA plugin:
-`tox run -e traffic`.
+XLA compiles jax's whole step for the card (`described.py`); torch's is the eager one (`traffic_torch.py`). Each kernel is
+counted with all its operands and results: what it would move if nothing of them were found in a cache, and if it read all
+that it is given. So the sum is a number that a change of the program can be judged by, not a time. For jax one of the GPU
+machine's version with its CUDA plugin is needed, `tox run -e traffic`; for torch Triton.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import re
 import sys
 from collections.abc import Iterator
@@ -37,42 +38,49 @@ class Kernel(NamedTuple):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("backend", choices=["jax", "torch"])
     parser.add_argument("--network", default="resnet18")
     parser.add_argument("--batch-size", type=int, default=512)
     parser.add_argument("--time-steps", type=int, default=4)
     parser.add_argument("--precision", default="bf16-mixed")
     parser.add_argument("--top", type=int, default=25, help="rows of the table of sources")
-    parser.add_argument("--text", type=Path, help="a file for XLA's text of the step")
+    parser.add_argument("--text", type=Path, help="jax: a file for XLA's text of the step")
     parser.add_argument("--save", action="store_true", help="into benchmarks/results")
     options = parser.parse_args()
-    found = header("traffic_jax")
-    compiled = step(Described(), options)
-    text = compiled.as_text()
-    if options.text:
-        options.text.write_text(text, encoding="utf-8")
-    launched = list(kernels(text))
-    memory = compiled.memory_analysis()
+    name = f"traffic_{options.backend}"
+    found = header(name)
+    sys.path[:0] = [str(ROOT / "spec"), str(ROOT / "backends")]  # where the project is not installed
+    # each needs its own framework alone
+    launched = list(by_xla(options) if options.backend == "jax" else importlib.import_module("traffic_torch").count(options))
     found |= {
         "precision": options.precision,
         "batch_size": options.batch_size,
         "launches": len(launched),
         "gigabytes": round(sum(kernel.bytes for kernel in launched) / GIGA, 2),
-        "temporary_gigabytes": round(memory.temp_size_in_bytes / GIGA, 2),
         "kinds": grouped(launched, "kind"),
         "versions": versions((*PACKAGES, "jax-cuda13-plugin")),
     }
-    print(f"{found['launches']} launches, {found['gigabytes']} GB, {found['temporary_gigabytes']} GB of temporary memory")
+    print(f"{found['launches']} launches, {found['gigabytes']} GB")
     for title, rows in ("kind", found["kinds"]), ("source", grouped(launched, "source")[: options.top]):
         print(f"\n{title:90s} launches     GB")
         for row in rows:
             print(f"{row[title][-90:]:90s} {row['launches']:8d} {row['gigabytes']:6.2f}")
     if options.save:
-        print(write("traffic_jax", found))
+        print(write(name, found))
+
+
+def by_xla(options: argparse.Namespace) -> Iterator[Kernel]:
+    """Those of jax's step, and beside them what memory it takes."""
+    compiled = step(Described(), options)
+    text = compiled.as_text()
+    if options.text:
+        options.text.write_text(text, encoding="utf-8")
+    print(f"{compiled.memory_analysis().temp_size_in_bytes / GIGA:.2f} GB of temporary memory")
+    return kernels(text)
 
 
 def step(described: Described, options: argparse.Namespace) -> Any:
     """jax's joint step with the optimizer, compiled."""
-    sys.path[:0] = [str(ROOT / "spec"), str(ROOT / "backends")]  # where the project is not installed
     import jax
     import jax.numpy as jnp
 

@@ -36,6 +36,7 @@ COMMANDS = (
     "python benchmarks/conformance.py --deep    # without --deep also at two sizes of the deep profile",
     "python benchmarks/scaling.py",
     "python benchmarks/scaling.py --plot",
+    "python benchmarks/traffic.py torch --save    # counts for a GPU, needs none",
     "tox run -e traffic -- --save    # compiles for a GPU, needs none",
     "python benchmarks/gpu.py --out DIR --authors PATH    # then copy DIR/gpu.json to benchmarks/results",
     "python docs/generate.py",
@@ -292,22 +293,29 @@ def _gpu(known: dict[str, Result]) -> Iterator[str]:
 
 
 def _traffic(known: dict[str, Result]) -> Iterator[str]:
-    result = known.get("traffic_jax")
     yield from (
         "### Bytes and launches\n",
-        "XLA compiles jax's whole joint step for an H100 described to it, on a machine without one. Each kernel is counted with",
-        "all its operands and results: what it would move if nothing were found in a cache. That is no time; it is a number that",
-        "a change can be judged by. The target is at most 70 GB and 500 launches.\n",
-        f"{_where(result and {**result, 'under_load': False})}\n",  # counts are the same under any load
+        "Of one joint step, counted on a machine without a GPU: of jax what XLA compiles for an H100 described to it, of torch",
+        "the eager step's operations. Each kernel is counted with all its operands and results: what it would move if nothing",
+        "were found in a cache. That is no time; it is a number that a change can be judged by. The target is at most 70 GB and",
+        "500 launches.\n",
     )
+    for name in ("torch", "jax"):
+        yield from _counted(known.get(f"traffic_{name}"), name)
+
+
+def _counted(result: Result | None, name: str) -> Iterator[str]:
     if result is None:
+        yield f"{name}: not run.\n"
         return
     yield (
-        f"ResNet-18, T = 4, batch {result['batch_size']}, {result['precision']}: **{result['gigabytes']} GB** in "
-        f"**{result['launches']:,} launches**, {result['temporary_gigabytes']} GB of temporary memory.\n"
+        f"{name}, ResNet-18, T = 4, batch {result['batch_size']}, {result['precision']}: **{result['gigabytes']} GB** in "
+        f"**{result['launches']:,} launches**."
     )
+    yield _where({**result, "under_load": False}) + "\n"  # counts are the same under any load
     columns = ("kind", "launches", "gigabytes")
-    yield from _table(("kind", "launches", "GB"), ([row[column] for column in columns] for row in result["kinds"]))
+    yield from _table(("kind", "launches", "GB"), ([row[column] for column in columns] for row in result["kinds"][:10]))
+    yield ""
 
 
 def _where(result: Result | None) -> str:

@@ -18,7 +18,7 @@ CHOICE = "TWINSPIKE_JAX_LIF"
 
 def forward(form: Form, inputs: Inputs) -> Outputs:
     """Run a sequence by the kernel of the platform for which it is compiled."""
-    found: Outputs = _dispatch("forward", form, inputs)
+    found: Outputs = _dispatch("forward", form, inputs, unroll=True)
     return found
 
 
@@ -40,11 +40,12 @@ def served() -> dict[str, str]:
     return {"cpu": told(found, CHOICE), "gpu": told(found, CHOICE) if found is None else on_gpu}
 
 
-def _dispatch(name: str, form: Form, *arrays: Any) -> Any:
+def _dispatch(name: str, form: Form, *arrays: Any, **elsewhere: bool) -> Any:
+    """Run a pass; plain XLA gets the options `elsewhere` where the platform is no CPU."""
     plain, found = getattr(neuron_plain, name), native(LIF, CHOICE, "lif")
-    by_platform: dict[str, Callable[..., Any]] = {"cpu": partial(plain, form, unroll=False)}
+    by_platform: dict[str, Callable[..., Any]] = {"cpu": partial(plain, form)}
     if isinstance(found, Library):
         by_platform["cpu"] = partial(getattr(neuron_native, name), found, form)
     if found is not None and neuron_triton.missing() is None:
         by_platform["cuda"] = partial(getattr(neuron_triton, name), form)
-    return lax.platform_dependent(*arrays, default=partial(plain, form, unroll=True), **by_platform)
+    return lax.platform_dependent(*arrays, default=partial(plain, form, **elsewhere), **by_platform)

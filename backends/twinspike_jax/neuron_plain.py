@@ -1,8 +1,8 @@
 """The neuron in plain XLA, for any device: scans over time (clauses LIF-*).
 
 It serves wherever no kernel of this package does. On CPUs a scan over single steps is faster than steps that are
-written out, in blocks or all together; elsewhere each step of a scan costs a launch, so short sequences are written out,
-but where potentials are wanted.
+written out, in blocks or all together; elsewhere each step of a scan costs a launch, so short sequences are written out
+where spikes alone are wanted.
 
 Letters: x current, u potential before reset and v after, s spike; g, d and e are the gradients of s, u and v.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -24,46 +25,67 @@ WRITTEN_OUT = 16
 Number = Array | float
 
 
-def forward(form: Form, inputs: Inputs, *, unroll: bool) -> Outputs:
+def forward(form: Form, inputs: Inputs, *, unroll: bool = False) -> Outputs:
     """Spikes, and what else the form asks for."""
     v, (s, u, _) = _charged(form, inputs, potentials=form.potentials, before=False, unroll=unroll)
     return Outputs(s, u, v if form.state else None)
 
 
-def backward(form: Form, inputs: Inputs, g: Array, e: Array | None, *, unroll: bool) -> Gradients:
-    """Gradients of what was given."""
-    neuron, x = form.neuron, inputs.x
+def backward(form: Form, inputs: Inputs, g: Array, e: Array | None) -> Gradients:
+    """Gradients of what was given.
+
+    A round of the loop takes d of step t from the last one, hands it on to everything that it is for, and computes that of
+    step t - 1; so what a caller gets is what the steps before were computed from, to the bit. The last round's goes to waste.
+    """
+    neuron, x, steps = form.neuron, inputs.x, form.steps(inputs.x)
     hard, dtype, zeros = neuron.reset == "hard", wide(x.dtype), _zeros(form, inputs)
     decay, threshold = _quantities(form, inputs)
-    _, (_, u, before) = _charged(form, inputs, potentials=True, before=inputs.decay is not None, unroll=unroll)
+    _, (_, u, before) = _charged(form, inputs, potentials=True, before=inputs.decay is not None, unroll=False)
 
-    def step(carry: tuple[Array, ...], at: Any) -> tuple[Any, Array | None]:
-        e, d_decay, d_threshold, d_constant = carry
-        u, v, g, current = at
-        fired = u >= threshold
-        through_spike = g.astype(dtype)
+    def at(values: Array, t: Array | int) -> Array:
+        found: Array = lax.dynamic_index_in_dim(values, t, keepdims=False)
+        return found
+
+    def adjoint(e: Array, t: Array | int) -> tuple[Array, Array | None]:
+        """d of step t, and what a learned threshold gets from it."""
+        potential = at(u, t)
+        fired = potential >= threshold
+        through_spike = at(g, t).astype(dtype)
         if not neuron.detach_reset:
-            through_spike = through_spike + e * (neuron.v_reset - u if hard else -threshold)
-        through_spike = through_spike * derivative(neuron.surrogate, u - threshold)
+            through_spike = through_spike + e * (neuron.v_reset - potential if hard else -threshold)
+        through_spike = through_spike * derivative(neuron.surrogate, potential - threshold)
         d = through_spike + (jnp.where(fired, zeros, e) if hard else e)
-        if inputs.threshold is not None:
-            d_threshold = d_threshold - through_spike
-            if not hard:
-                d_threshold = d_threshold - jnp.where(fired, e, zeros)
-        if v is not None:
-            used = x if current is None else current
-            d_decay = d_decay + d * (v - used.astype(dtype) if neuron.decay_input else v)
-        d_x = (1.0 - decay) * d if neuron.decay_input else d
-        if form.constant:
-            return (decay * d, d_decay, d_threshold, d_constant + d_x), None
-        return (decay * d, d_decay, d_threshold, d_constant), d_x.astype(x.dtype)
+        if inputs.threshold is None:
+            return d, None
+        return d, -through_spike if hard else -through_spike - jnp.where(fired, e, zeros)
 
-    start = (zeros if e is None else e, zeros, zeros, zeros)
-    over = u, before, g, None if form.constant or not (neuron.decay_input and inputs.decay is not None) else x
-    carry, d_x = lax.scan(step, start, over, reverse=True, **_scan(form, x, unroll))
-    e, d_decay, d_threshold, d_constant = carry
+    def step(carry: tuple[Any, ...], t: Array) -> tuple[Any, Array | None]:
+        d, term, _, d_decay, d_threshold, d_constant = carry
+        if term is not None:
+            d_threshold = d_threshold + term
+        if before is not None:
+            used = (x if form.constant else at(x, t)).astype(dtype) if neuron.decay_input else None
+            d_decay = d_decay + d * (at(before, t) if used is None else at(before, t) - used)
+        d_x = (1.0 - decay) * d if neuron.decay_input else d
+        e = jnp.where(t == steps, end, decay * d) if lone else decay * d
+        after = *adjoint(e, jnp.maximum(t - 1, 0)), d, d_decay, d_threshold
+        return ((*after, d_constant + d_x), None) if form.constant else ((*after, d_constant), d_x.astype(x.dtype))
+
+    end = zeros if e is None else e
+    if steps == 0:
+        none = None if inputs.decay is None else zeros, None if inputs.threshold is None else zeros
+        return _gradients(form, inputs, zeros if form.constant else jnp.zeros_like(x), end, *none)
+    lone = steps == 1  # a loop of one round would be written out: one before it hands on nothing, and computes d of step 1
+    first_d = (zeros, None if inputs.threshold is None else zeros) if lone else adjoint(end, steps - 1)
+    start = *first_d, zeros, zeros, zeros, zeros
+    (_, _, first, d_decay, d_threshold, d_constant), d_x = lax.scan(step, start, jnp.arange(_rounds(steps)), reverse=True)
+    return _gradients(form, inputs, d_constant if d_x is None else d_x[:steps], decay * first, d_decay, d_threshold)
+
+
+def _gradients(form: Form, inputs: Inputs, d_x: Array, e: Array, d_decay: Array | None, d_threshold: Array | None) -> Gradients:
+    """Of what was given, from the gradients of every neuron."""
     return Gradients(
-        d_constant.astype(x.dtype) if d_x is None else d_x,
+        d_x.astype(inputs.x.dtype),
         None if inputs.v is None else e,
         shared(form, inputs.decay, d_decay),
         shared(form, inputs.threshold, d_threshold),
@@ -103,8 +125,14 @@ def _charged(form: Form, inputs: Inputs, *, potentials: bool, before: bool, unro
         return lax.scan(step, start, None if form.constant else x, **_scan(form, x, unroll))
     # XLA may compute a value once for each of its uses and round it in two ways. What a loop carries it can't: so each
     # potential is carried to where it is compared, reset and handed out. The last round's charge goes to waste.
-    _, found = lax.scan(step_from_potential, (charge(start, current(0)), start), jnp.arange(steps))
+    _, found = lax.scan(step_from_potential, (charge(start, current(0)), start), jnp.arange(_rounds(steps)))
+    found = jax.tree.map(lambda a: a[:steps], found)
     return fire(found[1][-1])[0], found
+
+
+def _rounds(steps: int) -> int:
+    """Rounds of a loop that is to stay one: XLA writes a single round out, and may then evaluate twice what it carried."""
+    return max(steps, 2)
 
 
 def _scan(form: Form, x: Array, unroll: bool) -> dict[str, Any]:

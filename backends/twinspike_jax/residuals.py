@@ -4,7 +4,7 @@ Under `jax.checkpoint` with this policy, what is `kept` is found by the backward
 convolutions and of linear layers, moments of norms, rectified values, and spikes as booleans. It serves on CPUs where
 activations have 16 bits: of every float that a policy keeps JAX makes a copy, by a rounding to its own format, which took
 wider activations some 4 % of a step. On a GPU computing again costs more than memory that is there: without it XLA's step of
-ResNet-18 for an H100 (T = 4, B = 512, `benchmarks/traffic.py`) moves 94 GB and not 108, and takes 22 MB an image for it and
+ResNet-18 for an H100 (T = 4, B = 512, `benchmarks/traffic.py jax`) moves 94 GB and not 108, and takes 22 MB an image for it and
 not 14.
 """
 

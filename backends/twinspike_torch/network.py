@@ -152,7 +152,8 @@ class TwinNetwork(nn.Module):
         """One twin's layers, segment by segment; its running statistics move, once, in training."""
         plain = tap is None and self.training and torch.is_grad_enabled()
         recompute = plain and self.recompute
-        thrifty = plain and not recompute and not torch.compiler.is_compiling()
+        # Elsewhere computing again costs more than memory that is there; a compiler plans for itself what to keep.
+        thrifty = plain and not recompute and x.device.type == "cpu" and not torch.compiler.is_compiling()
         way = Way(self.method, twin, self._activations, self.training, spike_rates, thrifty, self.kernel)
         values, total = Values({INPUT: x}), Found({}, {}, {}, {})
         for segment in self._plan:

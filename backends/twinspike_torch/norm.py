@@ -60,8 +60,13 @@ def batch_norm_train(
     weight = norm.momentum if norm.time == "folded" else 1.0 - (1.0 - norm.momentum) ** repeats
     with torch.no_grad():
         for m, v in zip(new_mean, new_var * (n / (n - 1)), strict=True):
-            mean, var = torch.lerp(mean, m, weight), torch.lerp(var, v, weight)
+            mean, var = _moved(mean, m, weight), _moved(var, v, weight)
     return Normalized(y.view(x.shape), mean, var)
+
+
+def _moved(running: Tensor, new: Tensor, weight: float) -> Tensor:
+    """(1 - weight) running + weight new; `lerp` takes 1 - weight in the tensors' format, off by 4 roundings at 0.9."""
+    return torch.add(running * (1.0 - weight), new, alpha=weight)
 
 
 @torch.no_grad()

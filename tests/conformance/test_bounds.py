@@ -1,4 +1,4 @@
-"""The suite's bounds: sound, as sharp as their rules say, and what proves; a thousand times as wide they let faults live."""
+"""The suite's bounds: sound, as sharp as their rules say, and what proves; two thousand times as wide they let faults live."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from twinspike_conformance.run.runner import examples
 from twinspike_conformance.strength.kill import kill, relevant
 
 NUMPY = ts.load("numpy")
-WIDER = 1000.0
+WIDER = 2000.0
 ONE_SESSION = [check for check in CHECKS.values() if "networks" not in check.needs and check.rung in ("bound", "certificate")]
-"""Checks of operations that bounds or certificates decide."""
+ONE_SESSION.remove(CHECKS["sums[batch_norm_train]"])
+"""Checks of operations that bounds or certificates decide; the one left out has a clause's number and a test of its own."""
 
 Family = tuple[str, str]
 """A check and a quantity that it compares within a bound."""

@@ -7,6 +7,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
+from differences import SURROGATES
 
 import twinspike as ts
 from twinspike.clauses import BY_ID as CLAUSES
@@ -14,9 +15,10 @@ from twinspike.config import encode
 from twinspike.operations import OPERATIONS, Convolution
 from twinspike.precision import PRECISIONS
 from twinspike.reference.neuron import lif
+from twinspike.reference.surrogate import derivative
 from twinspike_conformance.bounds.budget import Budget
 from twinspike_conformance.bounds.finding import Rung
-from twinspike_conformance.bounds.tracked import Tracked
+from twinspike_conformance.bounds.tracked import TINY, Tracked
 from twinspike_conformance.cases import CASES, materialize
 from twinspike_conformance.cases.base import Example
 from twinspike_conformance.cases.families import rounded
@@ -26,6 +28,7 @@ from twinspike_conformance.faults import BY_ID
 from twinspike_conformance.faults.backend import mutant
 from twinspike_conformance.judges import certificates
 from twinspike_conformance.judges import operations as judge
+from twinspike_conformance.judges.variant import tracked
 from twinspike_conformance.strength.kill import kill
 
 NUMPY = ts.load("numpy")
@@ -151,6 +154,41 @@ def test_the_wrong_layer_of_a_network_is_named_and_its_clauses(fault, check, qua
 # --- what certificates compare, and within which bounds ---------------------------------------------------
 
 U = 2.0**-24
+
+
+@pytest.mark.parametrize("unit", [2.0**-24, 2.0**-52])
+@pytest.mark.parametrize("surrogate", SURROGATES, ids=lambda s: type(s).__name__)
+def test_surrogates_are_bounded_as_their_clause_says(surrogate, unit):
+    """SUR-1, at z without an error of its own; of float32 also the reference in float32, constants rounded to it."""
+    z = np.concatenate([np.linspace(-1.5, 1.5, 301), np.geomspace(1.5, 40.0, 200)]).astype(np.float32).astype(np.float64)
+    h = derivative(surrogate, z)
+    windowed = isinstance(surrogate, ts.Rectangle | ts.Triangle)
+    limit = unit * (12 / surrogate.width if windowed else (32 + 10 * surrogate.slope * np.abs(z)) * h)
+    seen = (h == 0) | (h > 2.0**-90)  # between, what is flushed to zero counts
+    if not isinstance(surrogate, ts.Rectangle):  # which has an edge, and a judge of its own
+        bound = tracked()["surrogate"].derivative(surrogate, Tracked(z, roundoff=unit)).error
+        assert (bound <= limit * (1 + 2.0**-12) + 8 * TINY[unit])[seen].all()
+    if unit == 2.0**-24:
+        short = derivative(surrogate, z.astype(np.float32)).astype(np.float64)
+        edge = np.abs(np.abs(z) - getattr(surrogate, "width", np.inf) / 2) < 2.0**-20
+        assert (np.abs(short - h) <= limit + TINY[unit])[seen & ~edge].all()
+
+
+def test_examples_have_neurons_at_which_a_fused_and_an_unfused_charge_part_either_way():
+    """LIF-11, of float32, whose products are exact in float64; tests/proofs/ says why the decay is no power of two."""
+    cases, parted = CASES["lif"], {True: 0, False: 0}
+    config = ts.Neuron(decay_scope="channel", threshold_scope="channel")
+    for seed, family in enumerate(("normal", "sparse", "constant") * 3):
+        example = Example("lif", encode(config), {"T": 3, "B": 9, "C": 41, "given": 1}, family, False, seed)
+        inputs = materialize(cases, example, "float32").inputs
+        product, x = inputs["decay"] * inputs["v"], inputs["x"][0]
+        fused = (product + x).astype(np.float32) >= inputs["threshold"]
+        unfused = product.astype(np.float32) + x.astype(np.float32) >= inputs["threshold"]
+        for fires in parted:
+            parted[fires] += int((fused != unfused)[fused == fires].sum())
+    assert min(parted.values()) >= 20
+
+
 LIF = ts.Neuron(reset="soft", decay_scope="layer", threshold_scope="layer", surrogate=ts.Sigmoid(slope=2.0))
 
 

@@ -21,6 +21,8 @@ from twinspike_conformance.checks import CHECKS, Bench
 from twinspike_conformance.commands.command import main as suite
 from twinspike_conformance.faults import BY_ID, FAULTS
 from twinspike_conformance.faults.backend import mutant
+from twinspike_conformance.faults.base import Fault
+from twinspike_conformance.judges.variant import Edit
 from twinspike_conformance.report import read
 from twinspike_conformance.strength.gate import part
 from twinspike_conformance.strength.kill import kill
@@ -156,7 +158,7 @@ def test_pytest_fails_on_a_mutant(tmp_path):
         ({"backend": "numpy", "profile": "daily"}, "daily"),
         ({"backend": "numpy", "words": ("--limit", "0")}, "--limit"),
         ({"backend": "numpy", "words": ("--report", __file__)}, "--report"),
-        ({"backend": "numpy", "words": ("--expectations", __file__)}, "[[expect]]"),
+        ({"backend": "numpy", "words": ("--expectations", __file__)}, "expected TOML"),
     ],
 )
 def test_pytest_refuses_what_cannot_be_run(tmp_path, changes, text):
@@ -250,6 +252,15 @@ def test_bounds_of_whole_steps_are_finite_and_see_a_change_of_one_part_in_a_thou
 )
 def test_each_law_finds_its_fault(fault, check):
     assert kill(BY_ID[fault], NUMPY, wanted=1, checks={check: CHECKS[check]}).killers == (check,)
+
+
+def test_statistics_in_one_long_chain_are_found():
+    """PRE-7: as a fused kernel for channels last adds up, https://github.com/pytorch/pytorch/issues/121651."""
+    chain = "np.moveaxis(x, 2, 0).reshape(x.shape[2], -1).cumsum(axis=-1)[:, -1] / (x.size // x.shape[2])"
+    edit = Edit("norm", "    m = x.mean(axis=_axes(x))\n", f"    m = {chain}\n")
+    fault = Fault("chain", "PRE-7", "batch statistics add up all values one after another", (edit,))
+    check = CHECKS["sums[batch_norm_train]"]
+    assert kill(fault, NUMPY, wanted=1, checks={check.id: check}).killers == (check.id,)
 
 
 @pytest.mark.parametrize("by", ["polar", "qr"])

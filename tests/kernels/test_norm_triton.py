@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -105,3 +106,19 @@ def test_maps_are_read_and_written_in_whole_words(on_an_h100) -> None:
         single = set() if kind == "lif" else {"LDG.32", "LDG.U16"} | ({"STG.32"} if way in ("statistics", "sums") else set())
         assert widths <= whole | single, name
         assert widths & whole, name
+
+
+def test_the_eager_step_is_counted_with_its_kernels(tmp_path: Path) -> None:
+    """Norms and neurons are kernels of one pass, in both twins, so that none of their steps in between is written."""
+    root = Path(__file__).resolve().parents[2]
+    words = ["torch", "--network", "resnet18", "--batch-size", "2", "--top", "100"]
+    done = subprocess.run(
+        [sys.executable, root / "benchmarks" / "traffic.py", *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    counted = dict(re.findall(r"^([FB] \w+(?: \w+)?) +(\d+) +\d+\.\d+$", done.stdout, re.M))
+    norms, neurons = 2 * 29, 26
+    for way, passes in (("F", ("statistics", "apply")), ("B", ("sums", "to_inputs"))):
+        assert {counted[f"{way} norm {name}"] for name in passes} == {str(norms)}
+    assert counted["F lif forward"] == counted["B lif backward"] == str(neurons)
+    assert counted["F convolution"] == counted["B convolution_backward"] == str(norms)

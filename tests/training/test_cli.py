@@ -55,7 +55,7 @@ NUMPY = ("train", "--backend", "numpy", "--precision")
 
 REFUSALS = {
     ("train", "digit"): (
-        "config: expected a file, or one of cifar100_resnet18, cifar10_resnet18, digits, nmnist, got digit; "
+        "config: expected a file, or one of authors, cifar100_resnet18, cifar10_resnet18, digits, nmnist, got digit; "
         "did you mean 'digits'?"
     ),
     ("train", "--set", "seeed=1"): "digits: seeed: unknown key; did you mean 'seed'?",

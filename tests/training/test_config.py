@@ -11,7 +11,7 @@ from twinspike import plain
 from twinspike.network import to_json as network_json
 from twinspike_training.config import RunConfig, build_network, embedded, load_config, to_json
 
-EMBEDDED = "cifar100_resnet18, cifar10_resnet18, digits, nmnist"
+EMBEDDED = "authors, cifar100_resnet18, cifar10_resnet18, digits, nmnist"
 
 MISTAKES = {
     "learning_rat=0.1": "digits: learning_rat: unknown key; did you mean 'learning_rate'?",

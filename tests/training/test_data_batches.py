@@ -65,9 +65,10 @@ def test_each_sample_is_varied_by_its_own_stream() -> None:
 def test_a_sample_is_varied_by_ten_uniforms_each_at_its_place() -> None:
     """RND-4, from its words; digits are 8 x 8, so p = q = 1."""
     plain, varied = (digits(workers=0, augment=augment, limit=12) for augment in ((), VARIED))
-    raw = {int(i): plain._source.train.images(np.array([i]))[0, 0] for i in range(12)}
+    used = plain._used.train
+    raw = {int(i): plain._source.train.images(np.array([i]))[0, 0] for i in used}
     images = np.concatenate([images for images, _ in varied.train_batches(9, 4, 3)])
-    for i, image in zip(Stream(9, "order", 4).permutation(12).tolist(), images, strict=True):
+    for i, image in zip(used[Stream(9, "order", 4).permutation(12)].tolist(), images, strict=True):
         u = Stream(9, "augment", 4, i).uniform(10)
         y, x = (int(np.floor(a * 3)) for a in u[:2])
         want = np.pad(raw[i], 1)[y : y + 8, x : x + 8].astype(np.float32)

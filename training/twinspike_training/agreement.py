@@ -37,7 +37,9 @@ def first_steps(config: RunConfig, steps: int) -> Setting:
     anywhere = {"backend": "numpy", "precision": "f64", "device": "cpu", "compile": False}
     ready = prepare(build({**encode(config), **anywhere}, "config"))
     require(steps <= ready.steps_per_epoch, "steps", expected=f"at most the {ready.steps_per_epoch} of one epoch", got=steps)
-    batches = list(islice(ready.dataset.train_batches(config.seed, 0, config.training.batch_size), steps))
+    training = config.training
+    every = ready.dataset.train_batches(config.seed, 0, training.batch_size, drop_last=training.drop_last)
+    batches = list(islice(every, steps))
     state = initial_state(ready.network, config.method, config.optimizer, seed=config.seed)
     images, labels = zip(*batches, strict=True)
     return Setting(ready.network, config.method, config.optimizer, state, images, tuple(map(np.asarray, labels)))

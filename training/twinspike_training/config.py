@@ -41,6 +41,8 @@ class Training(Config, frozen=True, kw_only=True):
     rate's course stays that of `epochs`."""
     batch_size: int = 128
     """B, samples per optimizer step, >= 2 (batch statistics of one sample are undefined, clause BN-8)."""
+    drop_last: bool = True
+    """Whether the samples that don't fill a last batch are left out of the epoch; else that batch is smaller."""
     evaluate_every: int = 1
     """In epochs, >= 1: test both twins and write a checkpoint; the last epoch always is."""
     checkpoint_every_steps: int = 0

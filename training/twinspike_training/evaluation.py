@@ -81,7 +81,7 @@ def evaluate(ready: Ready, state: Any, part: Literal["test", "validation"] = "te
         totals.add(logits, labels, session.to_numpy(evaluation.spike_rates))
 
     waiting: tuple[Evaluation, NDArray[np.int64]] | None = None
-    for images, labels in dataset.test_batches(ready.config.training.batch_size, part):
+    for images, labels in dataset.test_batches(even(size, ready.config.training.batch_size), part):
         # The device gets the next batch before the host waits for the last one.
         current = (ready.program.evaluate(state, images), labels)
         if waiting is not None:
@@ -109,6 +109,16 @@ def evaluate(ready: Ready, state: Any, part: Literal["test", "validation"] = "te
         spike_rates=rates,
         samples=n,
     )
+
+
+def even(samples: int, most: int) -> int:
+    """Size of batches: all alike, where that costs at most twice as many, so that a compiled evaluation is compiled once.
+
+    Args:
+        samples: how many there are, >= 1.
+        most: of a batch, >= 1.
+    """
+    return next((size for size in range(most, most // 2, -1) if samples % size == 0), most)
 
 
 def deviations(state: Mapping[str, Values]) -> dict[str, float]:

@@ -293,7 +293,9 @@ class _Loop:
     def _batches(self) -> Generator[tuple[Any, Any]]:
         """The batches of the rest of this epoch; where one can't be had, what was learned until then is kept."""
         batch_size = self.config.training.batch_size
-        batches = self.ready.dataset.train_batches(self.config.seed, self.epoch, batch_size, start=self.step)
+        batches = self.ready.dataset.train_batches(
+            self.config.seed, self.epoch, batch_size, start=self.step, drop_last=self.config.training.drop_last
+        )
         with closing(batches):  # type: ignore[type-var]  # an iterator to be read to its end or closed
             try:
                 yield from batches

@@ -30,9 +30,11 @@ from twinspike_training.metrics import tensorboard_modules
 MAY_CHANGE = ("backend", "device", "precision", "compile", "recompute", "training", "data.path", "data.workers")
 """Keys, or tables, that a resumed run may be given anew: they decide where and how long it computes, not what.
 
-Only the batch size stays, though it belongs to `training`. That data from another place are the same data is
-checked by their fingerprint.
+That data from another place are the same data is checked by their fingerprint.
 """
+
+MUST_STAY = ("training.batch_size", "training.drop_last")
+"""Keys of these tables that decide what it computes."""
 
 
 class RunFolder(msgspec.Struct, frozen=True):
@@ -151,7 +153,8 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps in each epoch."""
-        return self.dataset.steps_per_epoch(self.config.training.batch_size)
+        training = self.config.training
+        return self.dataset.steps_per_epoch(training.batch_size, drop_last=training.drop_last)
 
 
 def prepare(config: RunConfig, network: Network | None = None) -> Ready:
@@ -170,7 +173,8 @@ def prepare(config: RunConfig, network: Network | None = None) -> Ready:
     dataset = open_dataset(config.data, time_steps=config.method.time_steps)
     if network is None:
         network = build_network(config, dataset.input_shape, len(dataset.classes), dataset.event)
-    dataset.steps_per_epoch(config.training.batch_size)  # refuses a batch that the data can't fill
+    # Refuses a batch that the data can't fill.
+    dataset.steps_per_epoch(config.training.batch_size, drop_last=config.training.drop_last)
     _fits_in_memory(config, network)
     if config.training.tensorboard:
         tensorboard_modules()
@@ -213,7 +217,7 @@ def _differences(stored: RunConfig, wanted: RunConfig) -> Iterator[tuple[str, An
     """Keys that may not change and do, with both values; a key that one config has not is None there."""
     before, after = _flat(encode(stored)), _flat(encode(wanted))
     for key in sorted(before.keys() | after.keys()):
-        free = (key in MAY_CHANGE or key.partition(".")[0] in MAY_CHANGE) and key != "training.batch_size"
+        free = (key in MAY_CHANGE or key.partition(".")[0] in MAY_CHANGE) and key not in MUST_STAY
         if not free and before.get(key) != after.get(key):
             yield key, before.get(key), after.get(key)
 

@@ -2,8 +2,7 @@
 
 A `Tracked` array holds float64 values and, per element, an a-priori bound on how far any correct
 implementation in the profile's precision may be from them. Each arithmetic step adds the error its
-operands bring and its own rounding, `freedom` units of roundoff instead of one: an implementation may
-associate, fuse or rewrite a step in that many roundings. Nothing here is fitted to results.
+operands bring and as many roundings as `roundings` counts for it. Nothing here is fitted to results.
 Source: N. Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., sections 3.1 to 3.4.
 """
 
@@ -16,13 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from twinspike_conformance.bounds.roundings import FUNCTION, PRODUCT, QUOTIENT, ROOT, SUM, TERMS
+
 Array = NDArray[np.float64]
-
-FREEDOM = 4.0
-"""Roundings that an implementation may take where the reference takes one."""
-
-FUNCTION_ULPS = 4.0
-"""Error of an elementary function of a math library, in units of roundoff (vector libraries promise 4)."""
 
 TINY = {2.0**-53: 2.0**-1022, 2.0**-52: 2.0**-1022, 2.0**-24: 2.0**-126, 2.0**-11: 2.0**-126, 2.0**-8: 2.0**-126}
 """Smallest normal number per roundoff: results below it may be flushed to zero."""
@@ -59,7 +54,7 @@ class Tracked:
 
     # --- arithmetic ----------------------------------------------------------------------------------
 
-    def _make(self, value: Array, error: Array, roundings: float = FREEDOM) -> Tracked:
+    def _make(self, value: Array, error: Array, roundings: float) -> Tracked:
         """A result that was rounded: add its own error to what the operands brought."""
         own = roundings * self.roundoff * (np.abs(value) + error) + TINY[self.roundoff]
         return self._view(value, error + own)
@@ -231,12 +226,12 @@ class Tracked:
 
 def _total(f: np.ufunc, like: Tracked, a: Tracked, b: Tracked) -> Tracked:
     """Rule of sums and differences: errors add up."""
-    return like._make(f(a.value, b.value), a.error + b.error)
+    return like._make(f(a.value, b.value), a.error + b.error, SUM)
 
 
 def _multiply(like: Tracked, a: Tracked, b: Tracked) -> Tracked:
     error = np.abs(a.value) * b.error + np.abs(b.value) * a.error + a.error * b.error
-    return like._make(a.value * b.value, error)
+    return like._make(a.value * b.value, error, PRODUCT)
 
 
 def _divide(like: Tracked, a: Tracked, b: Tracked) -> Tracked:
@@ -244,12 +239,15 @@ def _divide(like: Tracked, a: Tracked, b: Tracked) -> Tracked:
     room = np.abs(b.value) - b.error
     with np.errstate(divide="ignore", invalid="ignore"):
         error = np.where(room > 0, (a.error + np.abs(value) * b.error) / room, np.inf)
-    return like._make(value, error)
+    return like._make(value, error, QUOTIENT)
 
 
-def _function(f: Callable[[Array], Array], slope: Callable[[Array, Array], Array], like: Tracked, x: Tracked) -> Tracked:
+Slope = Callable[[Array, Array], Array]
+
+
+def _function(f: Callable[[Array], Array], slope: Slope, like: Tracked, x: Tracked, own: float = FUNCTION) -> Tracked:
     """Rule of y = f(x): the error of x times the largest |f'| near x, plus the library's own."""
-    return like._make(f(x.value), slope(x.value, x.error) * x.error, FREEDOM + FUNCTION_ULPS)
+    return like._make(f(x.value), slope(x.value, x.error) * x.error, own)
 
 
 def _sqrt_slope(x: Array, e: Array) -> Array:
@@ -264,8 +262,9 @@ def _log_slope(x: Array, e: Array) -> Array:
 
 
 def _choice(f: np.ufunc, like: Tracked, a: Tracked, b: Tracked) -> Tracked:
-    """Rule of the larger or smaller: nothing is rounded, and either may have been chosen."""
-    return like._view(f(a.value, b.value), np.maximum(a.error, b.error))
+    """Rule of the larger or smaller: nothing is rounded, and the other counts as far as its error reaches beyond the gap."""
+    value = f(a.value, b.value)
+    return like._view(value, np.maximum(a.error - np.abs(value - a.value), b.error - np.abs(value - b.value)))
 
 
 def _power(like: Tracked, a: Tracked, b: Tracked) -> Tracked:
@@ -284,7 +283,7 @@ def _matmul(like: Tracked, a: Tracked, b: Tracked) -> Tracked:
     n = a.value.shape[-1]
     brought = np.abs(a.value) @ b.error + a.error @ np.abs(b.value) + a.error @ b.error
     size = (np.abs(a.value) + a.error) @ (np.abs(b.value) + b.error)
-    own = gamma(n + FREEDOM, like.roundoff) * size + n * TINY[like.roundoff]
+    own = gamma(n + TERMS, like.roundoff) * size + n * TINY[like.roundoff]
     return like._view(a.value @ b.value, brought + own)
 
 
@@ -304,7 +303,7 @@ _UFUNCS: dict[np.ufunc, Callable[..., Any]] = {
     np.minimum: partial(_choice, np.minimum),
     np.matmul: _matmul,
     np.reciprocal: lambda like, a: _divide(like, like._view(np.ones_like(a.value), np.zeros_like(a.value)), a),
-    np.sqrt: partial(_function, np.sqrt, _sqrt_slope),
+    np.sqrt: partial(_function, np.sqrt, _sqrt_slope, own=ROOT),
     np.exp: partial(_function, np.exp, lambda x, e: np.exp(np.minimum(x + e, 700.0))),
     np.log: partial(_function, np.log, _log_slope),
     np.log1p: partial(_function, np.log1p, lambda x, e: _log_slope(1.0 + x, e)),
@@ -324,7 +323,7 @@ def _count(x: Tracked, axis: Any) -> int:
 def _sum(x: Tracked, axis: Any = None, keepdims: Any = False) -> Tracked:
     n = _count(x, axis)
     size = (np.abs(x.value) + x.error).sum(axis=axis, keepdims=keepdims)
-    error = x.error.sum(axis=axis, keepdims=keepdims) + gamma(n - 1 + FREEDOM, x.roundoff) * size
+    error = x.error.sum(axis=axis, keepdims=keepdims) + gamma(n - 1 + TERMS, x.roundoff) * size
     return x._view(x.value.sum(axis=axis, keepdims=keepdims), error + n * TINY[x.roundoff])
 
 
@@ -348,17 +347,15 @@ def _tensordot(a: Any, b: Any, axes: Any) -> Tracked:
     n = int(np.prod([a.value.shape[i] for i in axes[0]], dtype=np.int64))
     brought = np.tensordot(np.abs(a.value), b.error, axes) + np.tensordot(a.error, np.abs(b.value) + b.error, axes)
     size = np.tensordot(np.abs(a.value) + a.error, np.abs(b.value) + b.error, axes)
-    own = gamma(n + FREEDOM, like.roundoff) * size + n * TINY[like.roundoff]
+    own = gamma(n + TERMS, like.roundoff) * size + n * TINY[like.roundoff]
     return like._view(np.tensordot(a.value, b.value, axes), brought + own)
 
 
 def _clip(x: Tracked, low: Any, high: Any) -> Tracked:
-    """As far as the ends of what x may be are from x, clipped; nothing is left where all of it lies beyond a bound."""
-    low, high = (x._lift(end) if np.isfinite(end) else x._view(np.asarray(end), np.zeros(())) for end in (low, high))
-    value = np.clip(x.value, low.value, high.value)
-    up, down = (np.clip(x.value + error, low.value, high.value) for error in (x.error, -x.error))
-    rounded = np.where(down <= low.value, low.error, 0.0) + np.where(up >= high.value, high.error, 0.0)
-    return x._view(value, np.maximum(up - value, value - down) + rounded)
+    """The smaller of `high` and the larger of `low` and x; an end that is infinite has no rounding."""
+    for f, end in ((np.maximum, low), (np.minimum, high)):
+        x = _choice(f, x, x, x._lift(end)) if np.isfinite(end) else x
+    return x
 
 
 _FUNCTIONS: dict[Any, Callable[..., Any]] = {

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinspike.errors import refuse
+from twinspike_conformance.bounds.budget import SIGNIFICAND
 
 Array = NDArray[np.float64]
 Fill = Callable[[np.random.Generator, tuple[int, ...]], Array]
@@ -115,6 +116,11 @@ class Source:
         """Values away from 0 and never at a default."""
         values = self.rng.choice(np.array([0.5, 2.0, 4.0]), shape) if self.exact else self.rng.uniform(0.3, 3.0, shape)
         return self._round(values)
+
+    @property
+    def spacing(self) -> float:
+        """The distance from 1 to the next number of the format."""
+        return 2.0 ** (1 - SIGNIFICAND[self._form])
 
     def _round(self, values: Array) -> Array:
         """To numbers of the format of activations, so that every backend starts from the same inputs."""

@@ -20,8 +20,9 @@ from twinspike.operations import OPERATIONS, Operation
 from twinspike.precision import PRECISIONS, Precision
 from twinspike.reference import factorization as fac
 from twinspike_conformance.bounds.finding import Finding, compare
+from twinspike_conformance.bounds.roundings import PRODUCT, SUM
 from twinspike_conformance.bounds.spectral import backward_error, moved_by
-from twinspike_conformance.bounds.tracked import FREEDOM, TINY
+from twinspike_conformance.bounds.tracked import TINY
 from twinspike_conformance.cases import CASES, Example, Material, materialize
 from twinspike_conformance.cases.families import rounded
 from twinspike_conformance.checks.base import Bench, Check, answer, space_of
@@ -119,8 +120,8 @@ def _shifted_norm(bench: Bench, example: Example) -> list[Finding]:
 def _shifted_logits(bench: Bench, example: Example) -> list[Finding]:
     """Logits that are all larger by some power of two give the same loss and gradients: no exponential of them overflows.
 
-    An implementation may subtract max + log(sum) at once, so that each log probability is off by FREEDOM
-    roundings of the shift over the temperature; sums of p log q move by that times 1 + |log q|. So the shift is
+    An implementation may subtract max + log(sum) at once, so that each log probability is off by the roundings of a
+    product and a sum of the shift over the temperature; sums of p log q move by that times 1 + |log q|. So the shift is
     the least that sees an overflow. Where all logits are equal, gradients cancel and rounding is all there is.
     """
     row, material, precision = _prepare(bench, example)
@@ -135,7 +136,7 @@ def _shifted_logits(bench: Bench, example: Example) -> list[Finding]:
     steep = max(1.0, 1.0 / tau)
     surprise = 2.0 * limit * steep + np.log(plain[names[0]].shape[-1])
     near, far = (_bounds(row, precision, material.config, inputs, material.cotangents) for inputs in (plain, moved))
-    own = 4.0 * FREEDOM * unit * shift * steep * (1.0 + surprise) * steep * abs(float(material.cotangents["loss"]))
+    own = 4.0 * (PRODUCT + SUM) * unit * shift * steep * (1.0 + surprise) * steep * abs(float(material.cotangents["loss"]))
     first, second = (answer(bench.session, row, material.config, inputs, material.cotangents) for inputs in (plain, moved))
     detached = {k for k, bound in near.items() if not np.any(bound)}
     return [

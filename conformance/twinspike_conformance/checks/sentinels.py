@@ -8,12 +8,13 @@ as many of them are right as the format of its product has: (1 + 2^-11) 1 surviv
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from twinspike.config import Method, encode
+from twinspike.config import BatchNorm, Method, encode
 from twinspike.errors import SpecError
 from twinspike.network import Activation, Conv, Linear, Norm
 from twinspike.operations import OPERATIONS, Composition, Convolution, Nothing, Pooling, Readout
@@ -167,8 +168,30 @@ def _sums(bench: Bench, example: Example) -> list[Finding]:
         want = reference(row, config, inputs, cotangents)
         decided = np.abs(want[name]) < 0.5  # the large terms cancel: what is left has few digits
         assert decided.any()
-        found.append(compare(name, got[decided], want[name][decided], 0.0, rung="exact", clauses=("PRE-1", "PRE-2", "PRE-3")))
+        found.append(
+            compare(name, got[decided], want[name][decided], 0.0, rung="exact", clauses=("PRE-1", "PRE-2", "PRE-3", "PRE-7"))
+        )
     return found
+
+
+ACCURATE = 256
+"""Roundings that a norm's statistics and gradients may be off by, of the sum of the terms' magnitudes (PRE-7)."""
+
+
+def _many(bench: Bench, example: Example) -> list[Finding]:
+    """Statistics of 131,072 values of one sign, and gradients' sums over them, are as accurate as those of few."""
+    precision, row = PRECISIONS[bench.session.precision], OPERATIONS["batch_norm_train"]
+    rng, shape, unit = np.random.Generator(np.random.Philox(example.seed)), (1, 128, 1, 32, 32), precision.roundoff
+    x = rounded(rng.uniform(0.65, 0.75, shape), precision.activations)
+    one, zero = np.ones(1), np.zeros(1)
+    config, inputs = BatchNorm(momentum=1.0), {"x": x, "gamma": one, "beta": zero, "mean": zero, "var": one}
+    got, want = (ask(row, config, inputs, {"y": x}) for ask in (partial(answer, bench.session), reference))
+    z = (x - x.mean()) / np.sqrt(x.var() + config.eps)
+    sizes = {"mean": x.mean(), "var": x.var(), "gradient of gamma": np.abs(x * z).sum(), "gradient of beta": x.sum()}
+    return [
+        compare(name, got[name], want[name], ACCURATE * unit * size, rung="bound", clauses=("PRE-7", "BN-1", "BN-4"))
+        for name, size in sizes.items()
+    ]
 
 
 _KEPT: dict[str, tuple[Any, tuple[int, ...]]] = {
@@ -298,8 +321,15 @@ def _checks() -> Iterator[Check]:
         yield check(f"digits[{name}]", _product, "exact", {name}, space, "PRE-1 PRE-2 PRE-3")
     for name in ("conv2d", "linear"):
         yield check(
-            f"sums[{name}]", _sums, "exact", {name}, Space(PREFIX + name, ({},), ({},), ("long",), True), "PRE-1 PRE-2 PRE-3"
+            f"sums[{name}]",
+            _sums,
+            "exact",
+            {name},
+            Space(PREFIX + name, ({},), ({},), ("long",), True),
+            "PRE-1 PRE-2 PRE-3 PRE-7",
         )
+    space = Space(f"{PREFIX}batch_norm_train", ({},), ({},), ("many",), False)
+    yield check("sums[batch_norm_train]", _many, "bound", {"batch_norm_train"}, space, "PRE-7 BN-1 BN-4")
     for name, (config, _) in _KEPT.items():
         space = Space(PREFIX + name, (encode(config),), ({},), ("digits",), True)
         yield check(f"kept[{name}]", _kept, "exact", {name}, space, "PRE-1 PRE-2 PRE-3")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from twinspike.operations import OPERATIONS
 from twinspike.reference import rows
-from twinspike_conformance.bounds.tracked import FREEDOM
+from twinspike_conformance.bounds.roundings import PRODUCT, SUM
 from twinspike_conformance.cases import Example, Material
 from twinspike_conformance.faults import FAULTS
 from twinspike_conformance.faults.backend import modules
@@ -51,10 +51,10 @@ def suspects(example: Example, material: Material, answer: Answered) -> tuple[st
     equal = tuple(fault.id for fault, found in runs if _agree(found, answer, 0.0))
     if equal:
         return equal
-    numbers = sum(np.size(value) for value in (*material.inputs.values(), *material.cotangents.values()))
-    if right is not None and _agree(right, answer, FREEDOM * numbers):
+    roundings = (PRODUCT + SUM) * sum(np.size(value) for value in (*material.inputs.values(), *material.cotangents.values()))
+    if right is not None and _agree(right, answer, roundings):
         return ()
-    return tuple(fault.id for fault, found in runs if _agree(found, answer, FREEDOM * numbers))
+    return tuple(fault.id for fault, found in runs if _agree(found, answer, roundings))
 
 
 def described(ids: tuple[str, ...]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 A number or an operand loses about half of its digits: 11 significant bits are left of float32, 41 of
 float64. Numbers of few bits lose nothing, so dyadic data can't show it, and no decision, sign, shape or
-order is wrong: what finds such a fault is the size of a bound, and a bound a thousand times as wide
+order is wrong: what finds such a fault is the size of a bound, and a bound two thousand times as wide
 would let it live. Kept apart from the corpus' other chapters since this is what they measure.
 """
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from twinspike.config import Factorization, Neuron, Rectangle, Retract
 from twinspike.reference import factorization as fac
 from twinspike_conformance.bounds.finding import Finding, compare
-from twinspike_conformance.bounds.tracked import FREEDOM, TINY, Tracked, gamma, stack, storage
+from twinspike_conformance.bounds.roundings import PRODUCT
+from twinspike_conformance.bounds.tracked import TINY, Tracked, gamma, stack, storage
 from twinspike_conformance.judges.variant import tracked
 
 Values = NDArray[np.float64]
@@ -126,7 +127,7 @@ def surrogate_at(neuron: Neuron, u: Values, theta: Tracked, roundoff: float) -> 
     open_ = np.abs(exact - edge) < slack
     height = 1.0 / neuron.surrogate.width
     value = (exact < edge) * height
-    return Tracked(value, np.where(open_, height, gamma(FREEDOM, roundoff) * value), roundoff=roundoff)
+    return Tracked(value, np.where(open_, height, gamma(PRODUCT, roundoff) * value), roundoff=roundoff)
 
 
 def _subtracts_exactly(u: Values, theta: Values, z: Values, roundoff: float) -> Values:

@@ -18,6 +18,9 @@ Plain = NDArray[Any]
 TINY = np.float32(2.0**-126)
 """Smallest normal number of float32."""
 
+LONG, CHAIN = 512, 128
+"""Terms up to which a sum may be one chain, and the length of its parts beyond."""
+
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """How an implementation rounds; float32 throughout."""
@@ -131,6 +134,15 @@ def _terms(rules: Rules, terms: Plain) -> Plain:
     n = terms.shape[-1]
     if rules.order is not None:
         terms = terms[..., np.random.Generator(np.random.Philox(rules.order)).permutation(n)]
+    while terms.shape[-1] > LONG:  # in parts: a norm's statistics may not be one chain (PRE-7)
+        padded = np.concatenate([terms, np.zeros((*terms.shape[:-1], -terms.shape[-1] % CHAIN), terms.dtype)], axis=-1)
+        terms = _added(rules, padded.reshape(*terms.shape[:-1], -1, CHAIN))
+    return _added(rules, terms)
+
+
+def _added(rules: Rules, terms: Plain) -> Plain:
+    """The terms in their order, one after the other or as a tree."""
+    n = terms.shape[-1]
     if terms.dtype == np.float64:
         total = np.zeros(terms.shape[:-1], np.float32)
         for k in range(n):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinspike_training.data.autoaugment import autoaugment
-from twinspike_training.data.config import Policy
+from twinspike_training.data.config import Policy, Quirk
 from twinspike_training.data.source import Raw
 
 DRAWS = 10
@@ -57,13 +57,13 @@ def flip(images: Raw, uniforms: Uniforms) -> Raw:
     return images
 
 
-def cutout(images: NDArray[np.float32], uniforms: Uniforms) -> NDArray[np.float32]:
-    """Set a square of half the side (16 of 32), cut off at the border, to 0 in normalized values: the mean colour.
+def cutout(images: Raw, uniforms: Uniforms) -> Raw:
+    """Set a square of half the side (16 of 32), cut off at the border, to 0: the mean colour in normalized values.
 
     The centre is any pixel, each equally likely. Reference: DeVries and Taylor, arXiv 1708.04552.
 
     Args:
-        images: (n, P, H, W), normalized, changed in place.
+        images: (n, P, H, W), normalized, or raw for a black square; changed in place.
         uniforms: (n, 2), for the row and the column of the centre.
     """
     inside = []
@@ -71,29 +71,30 @@ def cutout(images: NDArray[np.float32], uniforms: Uniforms) -> NDArray[np.float3
         start = np.floor(uniforms[:, axis] * size).astype(np.int64) - size // 4
         place = np.arange(size)
         inside.append((place >= start[:, None]) & (place < start[:, None] + size // 2))
-    np.copyto(images, np.float32(0), where=(inside[0][:, :, None] & inside[1][:, None, :])[:, None])
+    np.copyto(images, images.dtype.type(0), where=(inside[0][:, :, None] & inside[1][:, None, :])[:, None])
     return images
 
 
-def vary(images: Raw, uniforms: Uniforms, policies: AbstractSet[Policy]) -> Raw:
+def vary(images: Raw, uniforms: Uniforms, policies: AbstractSet[Policy], quirks: AbstractSet[Quirk] = frozenset()) -> Raw:
     """Apply the policies that work on raw values, in the order crop, flip, AutoAugment.
 
     Args:
         images: (n, P, H, W); for autoaugment uint8 with P = 3. May be overwritten.
         uniforms: (n, DRAWS).
         policies: the policies in force.
+        quirks: of AutoAugment.
     """
     if "crop" in policies:
         images = crop(images, uniforms[:, _CROP])
     if "flip" in policies:
         images = flip(images, uniforms[:, _FLIP])
     if "autoaugment" in policies:
-        images = autoaugment(images, uniforms[:, _AUTO])
+        images = autoaugment(images, uniforms[:, _AUTO], quirks)
     return images
 
 
-def cover(images: NDArray[np.float32], uniforms: Uniforms, policies: AbstractSet[Policy]) -> NDArray[np.float32]:
-    """Apply the policy that works on normalized values, cutout.
+def cover(images: Raw, uniforms: Uniforms, policies: AbstractSet[Policy]) -> Raw:
+    """Apply the policy that works on normalized values, or first on raw ones, cutout.
 
     Args:
         images: (n, P, H, W), may be overwritten.

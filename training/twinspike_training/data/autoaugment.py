@@ -4,17 +4,19 @@ Reference: Cubuk, Zoph, Mane, Vasudevan, Le, *AutoAugment: Learning Augmentation
 2019: appendix (the 25 sub-policies) and table of ranges. Levels 0 to 9 divide each range evenly. What the
 paper leaves open is chosen as in common use: shears, shifts, rotations and the four enhancements take either
 sign with equal chance, shifts are a share of the side (150/331 at level 9), pixels from outside are grey 128,
-geometry is nearest neighbour.
+geometry is nearest neighbour. The quirks of the authors of Joint A-SNN (`config.Quirk`) change some of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 
 import numpy as np
 from numpy.typing import NDArray
 
 from twinspike_training.data import imageops
+from twinspike_training.data.config import Quirk
 
 Images = NDArray[np.uint8]
 Per = NDArray[np.float64]
@@ -80,27 +82,40 @@ OPERATIONS: dict[str, Callable[[Images, Per, Per], Images]] = {
 }
 """Operation -> what it does to images (n, 3, H, W) at level/9 (n,) with a sign (n,) of +1 or -1."""
 
+_QUIRKY: dict[Quirk, dict[str, Callable[[Images, Per, Per], Images]]] = {
+    "bicubic_shear": {
+        "shear_x": _moving(imageops.shear_x_bicubic, 0.3),
+        "shear_y": _moving(imageops.shear_y_bicubic, 0.3),
+    },
+    "positive_rotation": {"rotate": lambda images, share, _: imageops.rotate(images, 30.0 * share)},
+}
+
 _NAMES = tuple(OPERATIONS)
 _CODES = np.array([[_NAMES.index(step[0]) for step in pair] for pair in CIFAR10_POLICY])
 _CHANCES = np.array([[step[1] for step in pair] for pair in CIFAR10_POLICY])
+_CHANCES_16 = _CHANCES.copy()
+_CHANCES_16[16, 1] = 0.8
 _SHARES = np.array([[step[2] / 9 for step in pair] for pair in CIFAR10_POLICY])
 
 
-def autoaugment(images: Images, uniforms: NDArray[np.float64]) -> Images:
+def autoaugment(images: Images, uniforms: NDArray[np.float64], quirks: AbstractSet[Quirk] = frozenset()) -> Images:
     """Apply to each image one sub-policy, each of its two steps with its probability.
 
     Args:
         images: (n, 3, H, W) uint8, changed in place.
         uniforms: (n, 5) in [0, 1): the sub-policy; whether to take and with which sign the first step
             (below 1/2: minus); the same of the second.
+        quirks: in which the authors of Joint A-SNN do otherwise.
     """
+    operations = OPERATIONS | {name: f for quirk in sorted(quirks) for name, f in _QUIRKY.get(quirk, {}).items()}
+    chances = _CHANCES_16 if "subpolicy_16" in quirks else _CHANCES
     chosen = np.floor(uniforms[:, 0] * len(CIFAR10_POLICY)).astype(np.int64)
     for step in range(2):
-        taken = uniforms[:, 1 + 2 * step] < _CHANCES[chosen, step]
+        taken = uniforms[:, 1 + 2 * step] < chances[chosen, step]
         sign = np.where(uniforms[:, 2 + 2 * step] < 0.5, -1.0, 1.0)
         codes = np.where(taken, _CODES[chosen, step], -1)
         for code in np.unique(codes[taken]).tolist():
             members = np.flatnonzero(codes == code)
             share = _SHARES[chosen[members], step]
-            images[members] = OPERATIONS[_NAMES[code]](images[members], share, sign[members])
+            images[members] = operations[_NAMES[code]](images[members], share, sign[members])
     return images

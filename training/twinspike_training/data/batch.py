@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple, final
 import numpy as np
 from numpy.typing import NDArray
 
+from twinspike.errors import require
 from twinspike_training.data.augment import DRAWS, cover, vary
 from twinspike_training.data.cifar import open_cifar
 from twinspike_training.data.config import DataConfig
@@ -46,15 +47,26 @@ class Maker:
 
         Args:
             source: raw samples.
-            config: for its augmentation.
+            config: for its augmentation and normalization.
             time_steps: T; frames per recording of an event source.
+
+        Raises:
+            SpecError: the config's mean or deviation is not one per channel.
         """
         self.source = source
-        self._policies = config.policies()
+        self._policies, self._quirks = config.policies(), frozenset(config.quirks)
         self._time_steps = time_steps
         # (value - levels * mean) / (levels * std), as one subtraction and one product in float32
-        self._centre = np.array([source.levels * m for m in source.mean], dtype=np.float32)[:, None, None]
-        self._scale = np.array([1.0 / (source.levels * s) for s in source.std], dtype=np.float32)[:, None, None]
+        self._centre = np.array(
+            [source.levels * m for m in self._per_channel("mean", config.mean, source.mean)], dtype=np.float32
+        )[:, None, None]
+        self._scale = np.array(
+            [1.0 / (source.levels * s) for s in self._per_channel("std", config.std, source.std)], dtype=np.float32
+        )[:, None, None]
+
+    def _per_channel(self, name: str, wanted: tuple[float, ...], own: tuple[float, ...]) -> tuple[float, ...]:
+        require(len(wanted) in (0, len(own)), f"data.{name}", expected=f"one number for each of {len(own)} channels", got=wanted)
+        return wanted or own
 
     def __call__(self, task: Task) -> Batch:
         """The task's batch.
@@ -66,7 +78,10 @@ class Maker:
         raw = split.images(task.indices)
         if task.varied and self._policies:
             uniforms = augment_uniforms(task.seed, task.epoch, task.indices, DRAWS)
-            images = cover(self._normalize(vary(raw, uniforms, self._policies)), uniforms, self._policies)
+            images = vary(raw, uniforms, self._policies, self._quirks)
+            black = "black_cutout" in self._quirks
+            images = self._normalize(cover(images, uniforms, self._policies) if black else images)
+            images = images if black else cover(images, uniforms, self._policies)
         else:
             images = self._normalize(raw)
         return self._shape(images), split.labels[task.indices]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, get_args
 
 from twinspike.config import Config
@@ -11,6 +12,13 @@ DatasetName = Literal["digits", "cifar10", "cifar100", "folder", "events"]
 
 Policy = Literal["crop", "flip", "autoaugment", "cutout"]
 """One augmentation; `twinspike_training.data.augment` says what each does."""
+
+Quirk = Literal["black_cutout", "bicubic_shear", "positive_rotation", "subpolicy_16"]
+"""One thing in which the authors' script varies samples otherwise: cutout before normalization, so that it is black and not
+the mean colour; AutoAugment's shear with bicubic interpolation, its rotation counter-clockwise alone, and the second equalize
+of its sub-policy 16 with probability 0.8 and not 0.6."""
+
+QUIRKS: tuple[Quirk, ...] = get_args(Quirk)
 
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 """In the order in which they are applied, whatever the order in which a config names them."""
@@ -36,6 +44,12 @@ class DataConfig(Config, frozen=True, kw_only=True):
     rule of torchvision's ImageFolder, PNG and JPEG alone; what is left out is counted and said."""
     augment: Literal["auto", "none"] | tuple[Policy, ...] = "auto"
     """auto: all four for CIFAR, crop and flip for folders, none for digits and events. Training samples only."""
+    quirks: tuple[Quirk, ...] = ()
+    """In what samples are varied as the authors' script does and not as the papers of the augmentations say."""
+    mean: tuple[float, ...] = ()
+    """Subtracted from every sample, per channel, white being 1; empty: the data set's own. Not for events."""
+    std: tuple[float, ...] = ()
+    """What every sample is then divided by, > 0, likewise."""
     size: int = 0
     """Side in pixels to which a folder's images are resized, 8 to 1024; 0 keeps the data set's own."""
     workers: int = 2
@@ -77,6 +91,17 @@ class DataConfig(Config, frozen=True, kw_only=True):
             expected="a whole number >= 0, or a fraction in (0, 1)",
             got=part,
         )
+        require(
+            set(self.quirks) <= set(QUIRKS) and len(set(self.quirks)) == len(self.quirks),
+            "data.quirks",
+            expected=f"different ones among {', '.join(QUIRKS)}",
+            got=self.quirks,
+        )
+        for name, right in (("mean", all(map(math.isfinite, self.mean))), ("std", all(0 < v < math.inf for v in self.std))):
+            value = getattr(self, name)
+            what = "finite numbers" if name == "mean" else "finite numbers > 0"
+            require(right, f"data.{name}", expected=what, got=value)
+            require(not value or self.name != "events", f"data.{name}", expected="nothing with data.name = 'events'", got=value)
         if isinstance(self.augment, str):
             require(self.augment in ("auto", "none"), "data.augment", expected="auto, none or a list", got=self.augment)
             return

@@ -86,11 +86,16 @@ class Dataset:
         self._source.test.identify(digest.update)
         return digest.hexdigest()
 
-    def steps_per_epoch(self, batch_size: int) -> int:
-        """Full batches in the training set.
+    def steps_per_epoch(self, batch_size: int, *, drop_last: bool = True) -> int:
+        """Batches in the training set.
+
+        Args:
+            batch_size: B.
+            drop_last: count full ones only.
 
         Raises:
-            SpecError: the batch is larger than the training set, or smaller than 1.
+            SpecError: the batch is larger than the training set or smaller than 1, or the last would be one sample, whose
+                statistics are undefined (clause BN-8).
         """
         require(
             1 <= batch_size <= self.train_size,
@@ -98,10 +103,17 @@ class Dataset:
             expected=f"1 to {self.train_size}, the number of training samples",
             got=batch_size,
         )
-        return self.train_size // batch_size
+        full, rest = divmod(self.train_size, batch_size)
+        require(
+            drop_last or rest != 1 or batch_size == 1,
+            "training.drop_last",
+            expected=f"true where the last of batches of {batch_size} would be one sample",
+            got="false",
+        )
+        return full + (rest > 0 and not drop_last)
 
-    def train_batches(self, seed: int, epoch: int, batch_size: int, *, start: int = 0) -> Iterator[Batch]:
-        """The training batches of one epoch: shuffled, augmented, normalized; an incomplete last one is dropped.
+    def train_batches(self, seed: int, epoch: int, batch_size: int, *, start: int = 0, drop_last: bool = True) -> Iterator[Batch]:
+        """The training batches of one epoch: shuffled, augmented, normalized.
 
         The order is `Stream(seed, "order", epoch).permutation(train_size)` of the samples in use, ascending; sample i
         is varied by `Stream(seed, "augment", epoch, i)`, i its number in the whole training set.
@@ -111,6 +123,7 @@ class Dataset:
             epoch: from 0.
             batch_size: B, 1 to `train_size`.
             start: batches to skip, 0 to `steps_per_epoch`; they are not computed.
+            drop_last: leave an incomplete last batch out.
 
         Returns:
             A generator, to be read to its end or closed; see `Batch` for the shapes.
@@ -118,7 +131,7 @@ class Dataset:
         Raises:
             SpecError: an argument is out of range; a sample can't be read (when its batch is due).
         """
-        steps = self.steps_per_epoch(batch_size)
+        steps = self.steps_per_epoch(batch_size, drop_last=drop_last)
         require(0 <= seed < 2**64, "seed", expected="0 to 2^64 - 1", got=seed)
         require(0 <= epoch < 2**64, "epoch", expected="0 or more", got=epoch)
         require(0 <= start <= steps, "start", expected=f"0 to {steps}, the batches of an epoch", got=start)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from twinspike_training.data.bicubic import affine_bicubic
+
 Images = NDArray[np.uint8]
 """(n, 3, H, W), red, green, blue. Operations return new arrays."""
 
@@ -157,6 +159,16 @@ def shear_x(images: Images, slope: Per) -> Images:
 def shear_y(images: Images, slope: Per) -> Images:
     """Take pixel (x, y) from (x, y + slope x)."""
     return affine(images, _matrices(len(images), d=slope))
+
+
+def shear_x_bicubic(images: Images, slope: Per) -> Images:
+    """As `shear_x`, bicubic."""
+    return affine_bicubic(images, _matrices(len(images), b=slope), _FILL)
+
+
+def shear_y_bicubic(images: Images, slope: Per) -> Images:
+    """As `shear_y`, bicubic."""
+    return affine_bicubic(images, _matrices(len(images), d=slope), _FILL)
 
 
 def translate_x(images: Images, share: Per) -> Images:
