@@ -18,6 +18,7 @@ from twinspike_conformance.faults import (
     optimizer,
     options,
     precision,
+    protocol_sessions,
     sharing,
     sizes,
     sizes_of_learning,
@@ -32,7 +33,7 @@ FAULTS: tuple[Fault, ...] = tuple(
     fault
     for chapter in (
         *(neuron, surrogate, weights, layers, norm, losses, supervision, optimizer),
-        *(sharing, network, precision, subtle, sizes, sizes_of_learning, options, harness),
+        *(sharing, network, precision, subtle, sizes, sizes_of_learning, options, harness, protocol_sessions),
     )
     for fault in chapter.FAULTS
 )
