@@ -1,7 +1,7 @@
 """The paper's recipe as a user runs it, compiled: trained for two steps, tested, gone on with and drawn, on a CPU.
 
 Everything but sizes is the recipe's: data layout, augmentation, optimizer, schedule and `compile = true`. Of its ResNet-18 one
-residual block remains: Inductor takes some ten minutes of a core for it at full depth, a minute and a half for a block.
+residual block remains, for which Inductor takes a minute and a half of a core, and many times that at full depth.
 """
 
 from __future__ import annotations
