@@ -130,6 +130,7 @@ RATE = 0.1
 def main() -> None:
     """Print how far a backend is from their code."""
     from authors_arrays import NETWORK, compared
+    from authors_samples import different
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("path", type=Path, help="folder of their checkout")
@@ -137,7 +138,10 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--time-steps", type=int, default=4, help="T")
     parser.add_argument("--steps", type=int, default=5, help="optimizer steps")
+    parser.add_argument("--samples", type=int, default=2000, help="images that are varied by both")
     options = parser.parse_args()
+    with _importable(options.path):
+        print(f"of {options.samples} images varied on the same draws, {different(options.samples)} differ in a pixel")
     rng = np.random.default_rng(0)
     size = (options.batch_size, *NETWORK.input_shape)
     batches = [(rng.normal(size=size), rng.integers(0, NETWORK.classes, options.batch_size)) for _ in range(options.steps)]

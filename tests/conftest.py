@@ -32,6 +32,7 @@ NEEDS: dict[str, frozenset[str]] = {
     "training": frozenset({"train"}),
     "browser": frozenset({"browser"}),
     "kernels": frozenset({"torch", "kernels"}),
+    "proofs": frozenset({"proofs"}),
 }
 """Folder -> what must be installed for the test files in it: `training/cross/` needs all three."""
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -66,16 +67,19 @@ def backward(form: Form, inputs: Inputs, g: Array, e: Array | None) -> Gradients
             used = (x if form.constant else at(x, t)).astype(dtype) if neuron.decay_input else None
             d_decay = d_decay + d * (at(before, t) if used is None else at(before, t) - used)
         d_x = (1.0 - decay) * d if neuron.decay_input else d
-        after = *adjoint(decay * d, jnp.maximum(t - 1, 0)), d, d_decay, d_threshold
+        e = jnp.where(t == steps, end, decay * d) if lone else decay * d
+        after = *adjoint(e, jnp.maximum(t - 1, 0)), d, d_decay, d_threshold
         return ((*after, d_constant + d_x), None) if form.constant else ((*after, d_constant), d_x.astype(x.dtype))
 
     end = zeros if e is None else e
     if steps == 0:
         none = None if inputs.decay is None else zeros, None if inputs.threshold is None else zeros
         return _gradients(form, inputs, zeros if form.constant else jnp.zeros_like(x), end, *none)
-    start = *adjoint(end, steps - 1), zeros, zeros, zeros, zeros
-    (_, _, first, d_decay, d_threshold, d_constant), d_x = lax.scan(step, start, jnp.arange(steps), reverse=True)
-    return _gradients(form, inputs, d_constant if d_x is None else d_x, decay * first, d_decay, d_threshold)
+    lone = steps == 1  # a loop of one round would be written out: one before it hands on nothing, and computes d of step 1
+    first_d = (zeros, None if inputs.threshold is None else zeros) if lone else adjoint(end, steps - 1)
+    start = *first_d, zeros, zeros, zeros, zeros
+    (_, _, first, d_decay, d_threshold, d_constant), d_x = lax.scan(step, start, jnp.arange(_rounds(steps)), reverse=True)
+    return _gradients(form, inputs, d_constant if d_x is None else d_x[:steps], decay * first, d_decay, d_threshold)
 
 
 def _gradients(form: Form, inputs: Inputs, d_x: Array, e: Array, d_decay: Array | None, d_threshold: Array | None) -> Gradients:
@@ -121,8 +125,14 @@ def _charged(form: Form, inputs: Inputs, *, potentials: bool, before: bool, unro
         return lax.scan(step, start, None if form.constant else x, **_scan(form, x, unroll))
     # XLA may compute a value once for each of its uses and round it in two ways. What a loop carries it can't: so each
     # potential is carried to where it is compared, reset and handed out. The last round's charge goes to waste.
-    _, found = lax.scan(step_from_potential, (charge(start, current(0)), start), jnp.arange(steps))
+    _, found = lax.scan(step_from_potential, (charge(start, current(0)), start), jnp.arange(_rounds(steps)))
+    found = jax.tree.map(lambda a: a[:steps], found)
     return fire(found[1][-1])[0], found
+
+
+def _rounds(steps: int) -> int:
+    """Rounds of a loop that is to stay one: XLA writes a single round out, and may then evaluate twice what it carried."""
+    return max(steps, 2)
 
 
 def _scan(form: Form, x: Array, unroll: bool) -> dict[str, Any]:

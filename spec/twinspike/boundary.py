@@ -28,6 +28,9 @@ BUG = 1
 _MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|RESOURCE_EXHAUSTED", re.IGNORECASE)
 """What frameworks say, in exceptions of their own, where memory does not suffice."""
 
+_CUT = re.compile(r"(\S+\.so): (file too short|invalid ELF header)")
+"""What the loader says of a library over which a compiler was killed; torch keeps it, under an error of its own."""
+
 _WAYS = {
     errno.ENOSPC: "free some room, or files where their number is limited (df, df -i), or give another folder",
     errno.EDQUOT: "your quota is used up: free some room or give another folder",
@@ -80,6 +83,8 @@ def line(error: BaseException) -> str | None:
         case MemoryError() | RuntimeError() if isinstance(error, MemoryError) or _MEMORY.search(str(error)):
             said = str(error).strip().partition("\n")[0][:200] or "no more"
             told = f"memory: expected enough for these sizes, got too little ({said}); make batches or sizes smaller"
+        case Exception() if cut := _CUT.search(str(error)):
+            told = f"{cut[1]}: expected a compiled library, got a part of one ({cut[2]}); remove it"
         case _:
             return None
     return legible(told)

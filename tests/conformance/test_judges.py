@@ -174,6 +174,21 @@ def test_surrogates_are_bounded_as_their_clause_says(surrogate, unit):
         assert (np.abs(short - h) <= limit + TINY[unit])[seen & ~edge].all()
 
 
+def test_examples_have_neurons_at_which_a_fused_and_an_unfused_charge_part_either_way():
+    """LIF-11, of float32, whose products are exact in float64; tests/proofs/ says why the decay is no power of two."""
+    cases, parted = CASES["lif"], {True: 0, False: 0}
+    config = ts.Neuron(decay_scope="channel", threshold_scope="channel")
+    for seed, family in enumerate(("normal", "sparse", "constant") * 3):
+        example = Example("lif", encode(config), {"T": 3, "B": 9, "C": 41, "given": 1}, family, False, seed)
+        inputs = materialize(cases, example, "float32").inputs
+        product, x = inputs["decay"] * inputs["v"], inputs["x"][0]
+        fused = (product + x).astype(np.float32) >= inputs["threshold"]
+        unfused = product.astype(np.float32) + x.astype(np.float32) >= inputs["threshold"]
+        for fires in parted:
+            parted[fires] += int((fused != unfused)[fused == fires].sum())
+    assert min(parted.values()) >= 20
+
+
 LIF = ts.Neuron(reset="soft", decay_scope="layer", threshold_scope="layer", surrogate=ts.Sigmoid(slope=2.0))
 
 

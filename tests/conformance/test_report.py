@@ -309,6 +309,14 @@ def test_a_badge_says_what_was_shown(name: str) -> None:
     assert shields["schemaVersion"] == 1
 
 
+def test_a_badge_holds_no_control_characters() -> None:
+    result = report()
+    hostile = msgspec.structs.replace(result, header=msgspec.structs.replace(result.header, backend="a\x1b[31m\x00"))
+    drawn = badge.svg(hostile)
+    assert "a\\x1b[31m\\x00" in drawn
+    ET.fromstring(drawn)
+
+
 def test_a_badge_hides_no_waiver() -> None:
     assert badge.message(report()).endswith(
         ": fail, 1 error, 1 inconclusive, 1 waived, 3 not supported, 1 not run, 2 faults break the gate"

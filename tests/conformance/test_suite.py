@@ -158,7 +158,7 @@ def test_pytest_fails_on_a_mutant(tmp_path):
         ({"backend": "numpy", "profile": "daily"}, "daily"),
         ({"backend": "numpy", "words": ("--limit", "0")}, "--limit"),
         ({"backend": "numpy", "words": ("--report", __file__)}, "--report"),
-        ({"backend": "numpy", "words": ("--expectations", __file__)}, "[[expect]]"),
+        ({"backend": "numpy", "words": ("--expectations", __file__)}, "expected TOML"),
     ],
 )
 def test_pytest_refuses_what_cannot_be_run(tmp_path, changes, text):

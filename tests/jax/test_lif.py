@@ -181,11 +181,12 @@ def test_sequences_of_any_length(name, steps):
 
 @pytest.mark.parametrize("name", [name for name in KERNELS if name != "plain written out"])
 @pytest.mark.parametrize("reset", ["hard", "soft"])
-def test_what_is_handed_out_is_what_the_steps_before_are_computed_from(name, reset):
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_what_is_handed_out_is_what_the_steps_before_are_computed_from(name, reset, steps):
     """e[1] is decay times the very d[1] that x gets: what is evaluated twice may be rounded in two ways (LIF-6, LIF-8)."""
     rng, neuron = np.random.default_rng(8), ts.Neuron(decay=0.3, threshold=1.0, reset=reset, surrogate=ts.Sigmoid(slope=3.0))
-    inputs = {"x": rng.standard_normal((5, 1, 128, 1)), "v": rng.standard_normal((1, 128, 1))}
-    _, found = run(name, Form(neuron, 0, True, True), inputs, rng.standard_normal((5, 1, 128, 1)), None, "float32")
+    inputs = {"x": rng.standard_normal((steps, 1, 128, 1)), "v": rng.standard_normal((1, 128, 1))}
+    _, found = run(name, Form(neuron, 0, True, True), inputs, rng.standard_normal((steps, 1, 128, 1)), None, "float32")
     np.testing.assert_array_equal(found["v"], np.float32(0.3) * found["x"][0])
 
 

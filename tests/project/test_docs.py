@@ -34,7 +34,7 @@ def test_contributing_installs_what_tests_and_lint_need_and_names_files_that_are
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"]
     (line,) = (line for line in text.splitlines() if line.startswith("pip install"))
-    wanted = {re.match(r"[\w-]+", package)[0] for name in ("test", "lint", "tox") for package in groups[name]}  # type: ignore[index]
+    wanted = {re.match(r"[\w-]+", package)[0] for name in ("test", "proofs", "lint", "tox") for package in groups[name]}  # type: ignore[index]
     assert wanted <= set(line.split())
     section = text.partition("## The rooms")[2].partition("## What proof")[0]
     found = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("[!.]*/**/*") if "__pycache__" not in path.parts}

@@ -46,6 +46,10 @@ OUTSIDE = {
         UnicodeDecodeError("utf-8", b"\xe9", 0, 1, "invalid"),
         "text: expected UTF-8, got what is none ('utf-8' codec can't decode byte 0xe9 in position 0: invalid)",
     ),
+    "a library cut off": (
+        RuntimeError("InductorError: ImportError: /c/x.main.so: file too short\n\nSet TORCHDYNAMO_VERBOSE=1"),
+        "/c/x.main.so: expected a compiled library, got a part of one (file too short); remove it",
+    ),
     "memory": (
         MemoryError(),
         "memory: expected enough for these sizes, got too little (no more); make batches or sizes smaller",

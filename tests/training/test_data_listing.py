@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from twinspike.errors import SpecError
+from twinspike_training.commands import app
 from twinspike_training.data import DataConfig, Dataset, open_dataset
 
 READ_THERE = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -96,6 +99,19 @@ def test_what_is_left_out_is_counted_and_said(root: Path) -> None:
 def test_a_test_part_that_is_not_read_is_said(root: Path) -> None:
     (root / "test").mkdir()
     assert opened(root).notes == (f"data.path {root}: tested on val; the folder test is not read",)
+
+
+def test_commands_say_what_is_left_out(root: Path, tmp_path: Path) -> None:
+    (root / "train" / "a" / "x.bmp").touch()
+    line = f"data.path {root}: 1 of 9 files left out: .bmp 1; samples are .png, .jpg, .jpeg below class folders"
+    sets = ["backend=numpy", "precision=f64", "width=2", "data.name=folder", f'data.path="{root}"', "data.workers=0"]
+    sets += ["training.batch_size=4", "training.epochs=1", f'out="{tmp_path}"', "name=run"]
+    run = CliRunner().invoke(app, ["train", *(part for text in sets for part in ("--set", text))])
+    assert run.exit_code == 0, run.output
+    assert line in run.stdout.splitlines()
+    tested = CliRunner().invoke(app, ["evaluate", str(tmp_path / "run"), "--json"])
+    assert tested.exit_code == 0, tested.output
+    assert (tested.stderr, json.loads(tested.stdout)["samples"]) == (f"{line}\n", 4)
 
 
 def test_a_class_without_images_is_refused(root: Path) -> None:

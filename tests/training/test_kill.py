@@ -1,52 +1,34 @@
-"""A run killed without warning, again and again, ends as the one that was left alone."""
+"""Runs killed without warning, half of them inside a write, end as the one left alone; `benchmarks/kills.py` kills hundreds."""
 
 from __future__ import annotations
 
+import importlib
 import json
-import random
-import subprocess
 import sys
-import time
 from pathlib import Path
 
-from training_runs import TINY, assert_equal_runs, train
+import pytest
 
-from twinspike_training.run import open_run
+sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
+kills = importlib.import_module("kills")
 
-LONG = ("training.epochs=10", "training.checkpoint_every_steps=1")
-"""40 steps, with a checkpoint after each: kills hit writing as often as computing."""
-
-KILLS = 3
+KILLS = 6
 
 
-def command(folder: Path) -> list[str]:
-    start = [sys.executable, "-m", "twinspike_training.cli", "train"]
-    if (folder / "config.json").exists():
-        return [*start, "--resume", str(folder)]
-    changes = [*TINY, *LONG, f"out={json.dumps(str(folder.parent))}", f"name={folder.name}"]
-    return [*start, *(part for change in changes for part in ("--set", change))]
+def test_kills_at_any_moment_and_inside_writes_change_nothing() -> None:
+    tally = kills.kill("numpy", KILLS)
+    assert tally.moments + tally.inside == KILLS
+    assert tally.inside >= 2
+    assert tally.runs >= 1
 
 
-def killed(folder: Path, delay: float) -> bool:
-    """Run until `delay` seconds after the first sign of life of this session, then kill; False if it had ended."""
-    path = folder / "metrics.jsonl"
-    before = path.stat().st_mtime_ns if path.exists() else None
-    process = subprocess.Popen(command(folder), stdout=subprocess.DEVNULL)
-    while process.poll() is None and (path.stat().st_mtime_ns if path.exists() else None) == before:
-        time.sleep(0.002)
-    time.sleep(delay)
-    alive = process.poll() is None
-    process.kill()
-    process.wait()
-    return alive
-
-
-def test_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
-    whole = train(tmp_path / "whole", *LONG)
-    folder = tmp_path / "killed" / "run"
-    moments = random.Random(0)
-    alive = [killed(folder, moments.uniform(0.0, 0.25)) for _ in range(KILLS)]
-    assert any(alive)
-    subprocess.run(command(folder), check=True, stdout=subprocess.DEVNULL)
-    assert_equal_runs(whole.folder, open_run(folder))
-    assert not list(folder.glob(".*.part"))
+def test_a_difference_is_found(tmp_path: Path) -> None:
+    one, other = (kills._made("numpy", tmp_path / name) for name in ("a", "b"))
+    for folder in (one, other):
+        kills.loop.resume(folder, None, kills.Progress(kills.Console(file=kills.io.StringIO())))
+    kills.assert_equal(one, other)
+    *before, last = other.metrics.read_text().splitlines()
+    line = json.loads(last)
+    other.metrics.write_text("\n".join([*before, json.dumps(line | {"spike_rate": line["spike_rate"] * 2})]) + "\n")
+    with pytest.raises(AssertionError):
+        kills.assert_equal(one, other)

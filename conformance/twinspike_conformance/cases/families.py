@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinspike.errors import refuse
+from twinspike_conformance.bounds.budget import SIGNIFICAND
 
 Array = NDArray[np.float64]
 Fill = Callable[[np.random.Generator, tuple[int, ...]], Array]
@@ -156,10 +157,14 @@ class Source:
     def beside(self, *values: float) -> Array:
         """The nearest number of the format to each value, and those beside it by 1 to 4 and by 12 units in the last place."""
         nearest = self._round(np.asarray(values))
-        bits = {"float64": 52, "float32": 23, "bfloat16": 7}[self.form]
-        unit = np.ldexp(1.0, np.frexp(nearest)[1] - 1 - bits)
+        unit = np.ldexp(self.spacing, np.frexp(nearest)[1] - 1)
         steps = np.array([0, 1, -1, 2, -2, 3, -3, 4, -4, 12, -12])
         return self._round(nearest + steps[:, None] * unit).ravel()
+
+    @property
+    def spacing(self) -> float:
+        """The distance from 1 to the next number of the format."""
+        return 2.0 ** (1 - SIGNIFICAND[self.form])
 
     def _round(self, values: Array) -> Array:
         """To numbers of the format of activations, so that every backend starts from the same inputs."""

@@ -7,15 +7,17 @@ from twinspike_conformance.checks import (
     operations,
     options,
     parts,
+    protocol,
     refusals,
     relations,
     sentinels,
     sizes,
     steps,
+    tensors,
 )
 from twinspike_conformance.checks.base import Bench, Check, Space
 
-_MODULES = (operations, sizes, parts, sentinels, relations, options, laws, refusals, networks, steps, cells)
+_MODULES = (operations, sizes, parts, sentinels, relations, options, laws, refusals, networks, steps, cells, protocol, tensors)
 
 CHECKS: dict[str, Check] = {check.id: check for module in _MODULES for check in module.CHECKS}
 """Id -> check, in the order in which they run."""

@@ -17,7 +17,7 @@ from twinspike_conformance.bounds.tracked import Tracked, stack
 from twinspike_conformance.cases.base import Example
 from twinspike_conformance.cases.networks import BUCKETS, CONFIGS, FAMILIES, PINNED
 from twinspike_conformance.checks.base import Bench, Check, Space, refusal
-from twinspike_conformance.checks.programs import counts, depths, ends_of, opened, path, taps_of, terms_of
+from twinspike_conformance.checks.programs import counts, depths, dumped_formats, ends_of, opened, path, taps_of, terms_of
 from twinspike_conformance.checks.statistics import statistics
 from twinspike_conformance.judges import networks as taps
 from twinspike_conformance.judges.operations import roundoff_of
@@ -112,7 +112,7 @@ def loss_found(bench: Bench, t: taps.Taps, metrics: Any, labels: Values) -> list
     """What metrics say beside the trace's logits, features and spikes."""
     ends = ends_of(t)
     want: dict[str, Any] = terms_of(t, ends, labels)
-    want["penalty"] = _penalty(t)
+    want["penalty"] = penalty_of(t)
     want["loss"] = want["loss"] + want["penalty"]
     found = []
     for name, right in want.items():
@@ -121,7 +121,8 @@ def loss_found(bench: Bench, t: taps.Taps, metrics: Any, labels: Values) -> list
     return found + counts(bench, t, metrics, ends, labels)
 
 
-def _penalty(t: taps.Taps) -> Tracked:
+def penalty_of(t: taps.Taps) -> Tracked:
+    """The orthogonality penalty of the state (ORT-2)."""
     orthogonality = t.method.factorization.orthogonality
     total = t.lift(np.zeros(()))
     if hasattr(orthogonality, "weight"):
@@ -254,6 +255,7 @@ def _state(bench: Bench, example: Example) -> list[Finding]:
     s, program, state = opened(bench, example, batches=3)
     first = program.dump(state)
     found = [compare(f"{n} loaded and dumped", first[n], s.state[n], 0.0, rung="exact", clauses=("PRE-4",)) for n in s.state]
+    found += dumped_formats(bench, s, first)
     check_state(first, layout(s.network, s.method, s.optimizer))
     other, between = program.load(s.state), first
     for images, labels in zip(s.images, s.labels, strict=True):
@@ -274,6 +276,7 @@ def _refusals(bench: Bench, example: Example) -> list[Finding]:
     broken = x.copy()
     broken.flat[0] = np.nan
     first = next(iter(s.state))
+    without = {k: v for k, v in s.state.items() if k == STEP or not k.startswith("optimizer/")}
     calls: dict[str, Callable[[], Any]] = {
         "images of the wrong shape": lambda: program.gradients(state, x[..., :-1], y),
         "images with a NaN": lambda: program.evaluate(state, broken),
@@ -281,6 +284,10 @@ def _refusals(bench: Bench, example: Example) -> list[Finding]:
         "a label out of range": lambda: program.gradients(state, x, y + s.network.classes),
         "labels of the wrong length": lambda: program.gradients(state, x, y[:-1]),
         "a state without a parameter": lambda: program.load(dict(list(s.state.items())[1:])),
+        "a state without its counter": lambda: program.load({k: v for k, v in s.state.items() if k != STEP}),
+        "a state without slots": lambda: program.load(without | ({} if without != s.state else {"colour": s.state[first]})),
+        "a state without statistics": lambda: program.load({k: v for k, v in s.state.items() if ".mean_" not in k}),
+        "a state with an array more": lambda: program.load(s.state | {"colour": s.state[first]}),
         "a state with a NaN": lambda: program.load(s.state | {first: np.full_like(s.state[first], np.nan)}),
         "a state of the wrong shape": lambda: program.load(s.state | {first: np.zeros(3)}),
         "a learning rate that is no number": lambda: program.train_step(program.load(s.state), x, y, float("nan")),

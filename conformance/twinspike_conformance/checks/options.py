@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinspike.checks import check_operation
+from twinspike.config import Neuron
 from twinspike.errors import SpecError
 from twinspike.operations import OPERATIONS, Composition, Nothing, Operation
 from twinspike.precision import PRECISIONS, Precision
@@ -67,7 +68,24 @@ def _reference(row: Operation, config: Any, material: Material, precision: Preci
         found = reference(row, config, inputs, cotangents)
     unit, given = roundoff_of(precision), [np.abs(v).max(initial=1.0) for v in (*inputs.values(), *cotangents.values())]
     least = float(np.finfo(precision.storage).tiny) * float(max(given)) ** 3  # what underflows, times what it meets
-    return {k: Allowed(v, np.asarray(v.size * (unit * np.abs(v).max(initial=0.0) + least))) for k, v in found.items()}
+    unsure = _undecided(config, inputs, found["u"], unit) if row.name == "lif" else None
+    return {k: Allowed(v, v.size * (unit * np.abs(v).max(initial=0.0) + least) + _spread(unsure, v)) for k, v in found.items()}
+
+
+def _undecided(neuron: Neuron, inputs: dict[str, Values], u: Values, unit: float) -> Values:
+    """Neurons (B, C, *d) with a potential so near the threshold, at some step, that rounding decides."""
+    threshold = np.asarray(inputs.get("threshold", neuron.threshold))
+    wide = threshold.reshape(-1, *(1,) * (u.ndim - 3)) if threshold.ndim else threshold
+    largest = np.maximum(np.abs(u), np.abs(inputs["x"])).max(axis=0) + np.abs(inputs.get("v", 0.0)) + wide
+    return np.asarray((np.abs(u - wide) <= 4 * len(u) * unit * largest).any(axis=0))
+
+
+def _spread(unsure: Values | None, value: Values) -> Values | float:
+    """No bound for what an undecided neuron gives, nor for a sum that one is part of."""
+    if unsure is None or not unsure.any():
+        return 0.0
+    of_neurons = value.shape[value.ndim - unsure.ndim :] == unsure.shape
+    return np.where(unsure, np.inf, 0.0) if of_neurons else np.inf
 
 
 def _answer(bench: Bench, row: Operation, config: Any, material: Material, right: Ranged) -> dict[str, Values]:

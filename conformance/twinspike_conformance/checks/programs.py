@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -12,9 +13,10 @@ from numpy.typing import NDArray
 from twinspike.backend import Program
 from twinspike.config import Twin
 from twinspike.network import INPUT, Network, inputs_of
+from twinspike.parameters import STEP
 from twinspike.precision import PRECISIONS, Precision
 from twinspike.setting import Setting
-from twinspike_conformance.bounds.finding import Finding, compare
+from twinspike_conformance.bounds.finding import Finding, compare, holds
 from twinspike_conformance.bounds.tracked import Tracked, stack
 from twinspike_conformance.cases.base import Example
 from twinspike_conformance.cases.networks import setting
@@ -129,3 +131,11 @@ def depths(network: Network) -> dict[str, int]:
     for layer in network.layers:
         deep[layer.name] = 1 + max(deep[name] for name in inputs_of(layer))
     return deep
+
+
+def dumped_formats(bench: Bench, s: Setting, dumped: Mapping[str, Any]) -> Iterator[Finding]:
+    """Whether a dump is of the formats that the protocol says, in the byte order of the machine."""
+    for name in s.state:
+        want = "int64" if name == STEP else PRECISIONS[bench.session.precision].storage
+        got = dumped[name].dtype if isinstance(dumped[name], np.ndarray) else type(dumped[name])
+        yield holds(f"format of {name}, dumped", got == np.dtype(want), got=str(got), want=want, clauses=("PRE-1", "OPT-3"))

@@ -18,6 +18,7 @@ from twinspike_conformance.faults import (
     optimizer,
     options,
     precision,
+    protocol_sessions,
     sharing,
     sizes,
     sizes_of_learning,
@@ -35,7 +36,7 @@ FAULTS: tuple[Fault, ...] = tuple(
     for chapter in (
         *(neuron, surrogate, weights, layers, norm, losses, supervision, optimizer),
         *(sharing, network, precision, subtle, sizes, sizes_of_learning, values, values_of_learning),
-        *(options, harness),
+        *(options, harness, protocol_sessions),
     )
     for fault in chapter.FAULTS
 )

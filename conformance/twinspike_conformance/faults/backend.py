@@ -27,6 +27,7 @@ from twinspike_conformance.faults import BY_ID
 from twinspike_conformance.faults.base import Fault
 from twinspike_conformance.faults.harness import ACCEPTS_ANY_DEVICE, SPOILERS, Spoiled
 from twinspike_conformance.faults.options import OVERLOOKED, Overlooking
+from twinspike_conformance.faults.protocol_sessions import MISUSED
 from twinspike_conformance.faults.reach import reach
 from twinspike_conformance.faults.within import Tensors, Within
 from twinspike_conformance.judges import variant
@@ -66,7 +67,7 @@ def modules(fault: Fault) -> dict[str, ModuleType]:
 
 
 def _writes(fault: Fault) -> bool:
-    return fault.id in ("harness-mutates", "bn-eval-updates") or (fault.clause == "PRE-4" and bool(fault.edits))
+    return fault.id in ("harness-mutates", "bn-eval-updates", *MISUSED) or (fault.clause == "PRE-4" and bool(fault.edits))
 
 
 def _writable(base: Backend) -> bool:
@@ -99,6 +100,8 @@ class Mutant:
         inner = self.base.session(device, precision, compiled)
         if self.fault.id in OVERLOOKED:
             return Overlooking(inner, self.fault.id)
+        if self.fault.id in MISUSED:
+            return MISUSED[self.fault.id](inner)
         if self.fault.id in SPOILERS:
             return Spoiled(inner, SPOILERS[self.fault.id]())
         return MutantSession(self.fault, inner)

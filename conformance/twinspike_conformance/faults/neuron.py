@@ -68,6 +68,19 @@ FIRE = (
         origin="snnTorch (whose docstring says >=), Norse and NIR fire at >; SpikingJelly fires at >=",
     ),
     Fault(
+        "lif-fire-rearranged",
+        "LIF-2",
+        "the current is compared with what the state leaves of the threshold, not the potential with the threshold",
+        (
+            _neuron(
+                "s[t] = fire(neuron, u[t], theta, smooth=smooth)",
+                "current = (1.0 - alpha) * x[t] if neuron.decay_input else x[t]\n"
+                "        s[t] = fire(neuron, current, theta - alpha * before, smooth=smooth)",
+            ),
+        ),
+        origin="a compiler that evaluates the potential twice and rounds it in two ways",
+    ),
+    Fault(
         "lif-fire-bfloat16",
         "LIF-2",
         "potential and threshold are rounded to bfloat16 before they are compared",

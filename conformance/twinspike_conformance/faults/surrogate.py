@@ -111,6 +111,26 @@ FAULTS: tuple[Fault, ...] = (
         (_surrogate(f"np.asarray({_SIGMOID})", "_logistic(k * z)"),),
     ),
     Fault(
+        "sur-sigmoid-cancels",
+        "SUR-4",
+        "the sigmoid's derivative is q (1 - q), which has no digits far above the threshold",
+        (_surrogate(f"np.asarray({_SIGMOID})", "np.asarray(k * (1.0 / (1.0 + q)) * (1.0 - 1.0 / (1.0 + q)))"),),
+        origin="what automatic differentiation makes of a sigmoid",
+    ),
+    Fault(
+        "sur-sigmoid-tail",
+        "SUR-4",
+        "what fills no vector of 8 is computed by the formula that cancels",
+        (
+            _surrogate(
+                f"np.asarray({_SIGMOID})",
+                f"np.where((np.arange(z.size) < z.size // 8 * 8).reshape(z.shape), {_SIGMOID}, "
+                "k * (1.0 / (1.0 + q)) * (1.0 - 1.0 / (1.0 + q)))",
+            ),
+        ),
+        origin="loops of a kernel whose remainder is written by itself",
+    ),
+    Fault(
         "sur-arctan-zero",
         "SUR-5",
         "arctan has no gradient at all",
@@ -133,6 +153,13 @@ FAULTS: tuple[Fault, ...] = (
         "tanh lacks its factor slope/2",
         (_surrogate(_TANH, "np.asarray(4.0 * q / (1.0 + q) ** 2)"),),
         origin="Norse's tanh surrogate lacks the factor k/2 of its own formula",
+    ),
+    Fault(
+        "sur-tanh-cancels",
+        "SUR-7",
+        "tanh's square is taken from 1, which leaves no digits far from the threshold",
+        (_surrogate(_TANH, "np.asarray((k / 2) * (1.0 - np.tanh(k * z) ** 2))"),),
+        origin="what automatic differentiation makes of tanh",
     ),
     Fault(
         "sur-tanh-slope",

@@ -6,6 +6,7 @@ from html import escape
 
 import msgspec
 
+from twinspike.boundary import legible
 from twinspike_conformance.report.record import Report
 from twinspike_conformance.report.summary import counts, of_tests, ran, session
 
@@ -29,7 +30,7 @@ def message(report: Report) -> str:
     weak = sum(row.breaks_gate for row in report.kills)
     rest += [f"{weak} faults break the gate"] if weak else []
     part = [f"{ran(report)} of {of_tests(len(report.records))}"] if report.verdict == "incomplete" else []
-    return f"{' · '.join(how)}: {', '.join([report.verdict, *part, *rest])}"
+    return legible(f"{' · '.join(how)}: {', '.join([report.verdict, *part, *rest])}")
 
 
 def endpoint(report: Report) -> str:

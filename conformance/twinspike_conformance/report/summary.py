@@ -190,7 +190,7 @@ def reached(records: Sequence[Record]) -> str:
     parts = [
         f"{record.pairs[0]} of {record.pairs[1]} pairs of option values in {record.configs[0]} of {record.configs[1]} networks"
         for record in records
-        if record.pairs[1]
+        if record.pairs[1] and record.examples
     ]
     return f"options: {', '.join(parts)}" if parts else ""
 

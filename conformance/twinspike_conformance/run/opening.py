@@ -16,6 +16,7 @@ import msgspec
 import twinspike
 from twinspike import plain
 from twinspike.backend import Backend
+from twinspike.boundary import legible
 from twinspike.errors import refuse
 from twinspike_conformance.checks import Bench
 from twinspike_conformance.raised import said
@@ -97,18 +98,23 @@ def _lines_of(side: Side, options: Options) -> list[str]:
     ]
 
 
+def _clear(value: object) -> str:
+    return legible(str(value))
+
+
 def side(opened: Bench) -> Side:
     """What a report says about one backend."""
     claims, session = opened.backend.capabilities(), opened.session
-    device, versions = str(session.device), {str(name): str(version) for name, version in claims.versions.items()}
+    # A backend is anyone's, and what it says of itself is shown in terminals and pictures.
+    device, versions = _clear(session.device), {_clear(name): _clear(version) for name, version in claims.versions.items()}
     return Side(
-        backend=str(opened.backend.name),
-        given=opened.given or str(opened.backend.name),
+        backend=_clear(opened.backend.name),
+        given=_clear(opened.given or opened.backend.name),
         versions=versions,
         device=device,
         device_name=versions.get(device.partition(":")[0], platform.processor() or platform.machine()),
         compiled=bool(session.compiled),
-        flags={str(name): str(value) for name, value in session.flags().items()},
+        flags={_clear(name): _clear(value) for name, value in session.flags().items()},
     )
 
 

@@ -15,6 +15,8 @@ from twinspike_conformance.checks import CHECKS, Bench, Check
 from twinspike_conformance.faults.backend import fits, mutant
 from twinspike_conformance.faults.base import Fault
 from twinspike_conformance.faults.options import OVERLOOKED, touched
+from twinspike_conformance.faults.protocol_sessions import MISUSED
+from twinspike_conformance.faults.protocol_sessions import touched as misused
 from twinspike_conformance.faults.reach import reach
 from twinspike_conformance.report.record import WANTED, KillRow
 from twinspike_conformance.run.profiles import PROFILES, Profile
@@ -22,6 +24,9 @@ from twinspike_conformance.run.runner import covering, examples, try_example
 
 QUICK = "network[step]"
 """The check that sees most faults of networks, tried first of theirs to save time."""
+
+_OF_USE = ("protocol[", "network[metrics]", "network[refusals]", "network[state]")
+"""What the ids of checks begin with that are about how programs are used, tried first of faults that are about that."""
 
 CI = PROFILES["ci"]
 """The profile within which every fault must be found."""
@@ -34,6 +39,9 @@ def relevant(fault: Fault, base: Backend, checks: Mapping[str, Check] = CHECKS) 
     possible = [check for check in checks.values() if check.needs <= claimed]
     if fault.id in OVERLOOKED:
         parts = touched(fault.id)
+    elif fault.id in MISUSED:
+        found = (check for check in possible if check.needs & misused(fault.id))
+        return tuple(sorted(found, key=_use))
     elif not fault.edits:
         return tuple(possible)
     else:
@@ -41,6 +49,11 @@ def relevant(fault: Fault, base: Backend, checks: Mapping[str, Check] = CHECKS) 
         parts = reached.operations | ({"networks"} if reached.program else set())
     touching = (check for check in possible if check.needs & parts)
     return tuple(sorted(touching, key=lambda check: ("networks" in check.needs) * (1 + (check.id != QUICK))))
+
+
+def _use(check: Check) -> int:
+    """Place of a check among those of faults of use."""
+    return next((place for place, start in enumerate(_OF_USE) if check.id.startswith(start)), len(_OF_USE))
 
 
 def first_kill(
