@@ -89,7 +89,8 @@ def _fill(source: Source, neuron: Neuron, n: Sizes) -> tuple[Arrays, Arrays]:
     shape = (n["B"], n["C"], *((n["H"], n["W"]) if "H" in n else ()))
     inputs: Arrays = {"x": source.main(n["T"], *shape)}
     if not source.exact:
-        put(inputs["x"][0], source.beside(neuron.threshold))
+        if source.rng.random() < 0.5:
+            put(inputs["x"][0], source.beside(neuron.threshold))
     elif n["T"] > LONG:
         inputs["x"][_sure(source, inputs["x"].shape)] = SURE
     if n["given"]:
@@ -168,7 +169,8 @@ def _spike_fill(source: Source, neuron: Neuron, n: Sizes) -> tuple[Arrays, Array
         u[0, :2] = source._round(np.array([-far, far]))
         theta, reach = neuron.threshold, getattr(neuron.surrogate, "width", 1.0)
         near = source.beside(theta, theta - reach / 2, theta + reach / 2, theta + reach)
-        put(u, source.rng.permutation(near)[: u.size // 3], 2)
+        if source.rng.random() < 0.5:
+            put(u, source.rng.permutation(near)[: u.size // 3], 2)
     return {"u": u}, {"s": source.coarse(n["B"], n["C"])}
 
 
@@ -220,6 +222,7 @@ CASES = (
             Neuron(decay=0.5, decay_scope="layer", threshold_scope="layer", decay_input=True, detach_reset=True),
             Neuron(reset="soft", decay_scope="channel", threshold_scope="layer", surrogate=Sigmoid(slope=3.0)),
             _VALUES[0],
+            _VALUES[2],
         ),
         fill=_fill,
         exact=_short,
