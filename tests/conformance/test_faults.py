@@ -197,6 +197,11 @@ _SETTINGS = (
         ts.SGD(momentum=0.5, weight_decay=0.2, decay_scope="no_norm_bias"),
     ),
     (False, ts.Method(time_steps=2, loss=ts.Loss(**_LOSS, per_step=True)), ts.AdamW(weight_decay=0.1)),
+    (
+        False,
+        ts.Method(time_steps=2, neuron=ts.Neuron(decay_scope="channel", threshold_scope="channel"), loss=ts.Loss(**_LOSS)),
+        ts.SGD(momentum=0.5, decay_scope="no_norm_bias"),
+    ),
 )
 
 
@@ -209,6 +214,8 @@ def _run(setting: int, fault: str | None) -> dict[str, np.ndarray]:
     initial = {k: v + 0.2 * rng.random(v.shape) if v.dtype.kind == "f" else v for k, v in initial.items()}
     heads = [k for k in initial if k.startswith(("head.weight", "side.head.weight"))]
     initial |= {k: rng.standard_normal(initial[k].shape) for k in heads}  # so that predictions differ between samples and steps
+    learned = [k for k in initial if k.startswith("optimizer/momentum/") and k.endswith((".decay", ".threshold"))]
+    initial |= {k: 40.0 * rng.standard_normal(initial[k].shape) for k in learned}  # so that they leave their domain
     images = rng.standard_normal((3, 16, 2, 4, 6) if event else (16, 2, 4, 6))
     labels = rng.integers(0, 3, 16)
     backend = NUMPY if fault is None else mutant(BY_ID[fault], NUMPY)

@@ -14,8 +14,11 @@ from twinspike.errors import refuse
 from twinspike.network import Network
 from twinspike.operations import OPERATIONS
 from twinspike.parameters import layout
-from twinspike_conformance.faults import protocol
+from twinspike_conformance.faults import protocol  # noqa: F401  # whose faults enter the table
 from twinspike_conformance.faults.base import Fault
+from twinspike_conformance.faults.protocol_base import FAULTS as OF_PROGRAMS
+from twinspike_conformance.faults.protocol_base import PROGRAMS
+from twinspike_conformance.faults.protocol_forms import RECOMPUTED
 from twinspike_conformance.faults.within import ProgramWithin, Tensors, Within
 
 Values = NDArray[Any]
@@ -31,9 +34,9 @@ class Misprogrammed(Within):
     def program(self, network: Network, method: Method, optimizer: Optimizer, *, recompute: bool = False) -> Program:
         """A right program with the fault around it, where it has it."""
         program = super().program(network, method, optimizer, recompute=recompute)
-        if self._fault in protocol.RECOMPUTED and not recompute:
+        if self._fault in RECOMPUTED and not recompute:
             return program
-        faulty = protocol.PROGRAMS[self._fault](program)
+        faulty = PROGRAMS[self._fault](program)
         faulty.entries = layout(network, method, optimizer)
         return faulty
 
@@ -164,12 +167,12 @@ _SESSIONS: dict[str, tuple[Callable[[Session], Session], str]] = {
 }
 
 FAULTS: tuple[Fault, ...] = (
-    *protocol.FAULTS,
+    *OF_PROGRAMS,
     *(Fault(name, "PRE-4", str(kind.__doc__).rstrip("."), origin=origin) for name, (kind, origin) in _SESSIONS.items()),
 )
 
 MISUSED: dict[str, Callable[[Session], Session]] = {
-    **{name: (lambda inner, name=name: Misprogrammed(inner, name)) for name in protocol.PROGRAMS},  # type: ignore[misc]  # a default
+    **{name: (lambda inner, name=name: Misprogrammed(inner, name)) for name in PROGRAMS},  # type: ignore[misc]  # a default
     **{name: kind for name, (kind, _) in _SESSIONS.items()},
 }
 """Fault -> the session that has it."""
@@ -177,4 +180,4 @@ MISUSED: dict[str, Callable[[Session], Session]] = {
 
 def touched(fault: str) -> frozenset[str]:
     """What a check of the fault must need: networks, or any operation where sessions themselves are faulty."""
-    return frozenset({"networks"}) if fault in protocol.PROGRAMS else frozenset({"networks", *OPERATIONS})
+    return frozenset({"networks"}) if fault in PROGRAMS else frozenset({"networks", *OPERATIONS})
