@@ -108,7 +108,7 @@ def _chosen(row: Operation, space: Space) -> Iterator[tuple[Example, Material]]:
     for i in range(64 * len(space.configs)):
         if found == PER_LANE:
             return
-        example = space.at(found * step, i, found + i // 8, i)
+        example = space.at(found * step + i // 32, i, found + i // 8, i)
         example = msgspec.structs.replace(example, sizes=SIZES.get(row.name, example.sizes))
         material = materialize(CASES[row.name], example, PRECISION.activations)
         size = sum(v.size for v in (*material.inputs.values(), *material.cotangents.values()))
