@@ -230,8 +230,14 @@ def _total(f: np.ufunc, like: Tracked, a: Tracked, b: Tracked) -> Tracked:
 
 
 def _multiply(like: Tracked, a: Tracked, b: Tracked) -> Tracked:
-    error = np.abs(a.value) * b.error + np.abs(b.value) * a.error + a.error * b.error
+    error = _scaled(np.abs(a.value), b.error) + _scaled(np.abs(b.value), a.error) + _scaled(a.error, b.error)
     return like._make(a.value * b.value, error, PRODUCT)
+
+
+def _scaled(a: Array, b: Array) -> Array:
+    """a b, where 0 times an infinite bound is 0: the operand that is 0 is exactly that."""
+    with np.errstate(invalid="ignore"):
+        return np.where((a == 0) | (b == 0), 0.0, a * b)
 
 
 def _divide(like: Tracked, a: Tracked, b: Tracked) -> Tracked:

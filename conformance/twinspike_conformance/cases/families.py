@@ -67,6 +67,16 @@ def _far(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
     return np.ldexp(rng.uniform(-1.0, 1.0, shape), rng.integers(0, 14, shape))
 
 
+def _wide(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    """Values of either sign and any size from 2^-60 to 2^40: what is flushed, floored or clipped on the way shows."""
+    return np.ldexp(rng.uniform(-1.0, 1.0, shape), rng.integers(-59, 41, shape))
+
+
+def _tiny(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    """Values of some millionths, whose variance is below what is added to it by habit."""
+    return np.ldexp(rng.standard_normal(shape), -18)
+
+
 EXACT: dict[str, Fill] = {"dyadic": _dyadic, "boundary": _boundary, "sparse": _sparse, "ties": _ties}
 """Families whose values are dyadic with few bits."""
 
@@ -80,25 +90,52 @@ ROUNDED: dict[str, Fill] = {
     "sparse": _sparse,
     "boundary": _boundary,
     "far": _far,
+    "wide": _wide,
+    "tiny": _tiny,
 }
 """Families for bounds and certificates."""
 
-COMMON = tuple(family for family in ROUNDED if family != "far")
-"""Those that every operation is given; far values are about what has an exponential in it."""
+
+def _graded(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    """Of every position columns from size 1 down to 1e-7, so that singular values lie far apart."""
+    return rng.standard_normal(shape) * np.logspace(0.0, -7.0, shape[1])[:, None, None]
+
+
+def _low_rank(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    """Of rank 1 at every position, up to rounding."""
+    return rng.standard_normal((shape[0], 1, *shape[2:])) * rng.standard_normal(shape[1])[:, None, None]
+
+
+def _equal(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    """Of every position a part of one orthogonal matrix: all singular values are 1, up to rounding, but where it is cut."""
+    q = np.linalg.qr(rng.standard_normal((max(shape[:2]),) * 2))[0]
+    return np.broadcast_to(q[: shape[0], : shape[1], None, None], shape)
+
+
+def _scaled(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    """Very small or very large, and nothing at all in the first column of positions."""
+    return np.asarray(rng.standard_normal(shape) * np.ldexp(1.0, rng.choice((-50, 40))) * (np.arange(shape[3]) > 0))
+
+
+MATRICES: dict[str, Fill] = {"graded": _graded, "low_rank": _low_rank, "equal": _equal, "scaled": _scaled}
+"""Families of kernels (O, I, kh, kw) that are hard to decompose."""
+
+COMMON = tuple(family for family in ROUNDED if family not in ("far", "tiny"))
+"""Those that most operations are given; far values are about what has an exponential in it, tiny ones about variances."""
 
 
 class Source:
     """Fills the arrays of one example, in the order they are asked for."""
 
     def __init__(self, seed: int, family: str, exact: bool, form: str) -> None:
-        table = EXACT if exact else ROUNDED
+        table = EXACT if exact else ROUNDED | MATRICES
         if family not in table:
             raise refuse("family", expected=f"one of {', '.join(table)}", got=family)
         self.rng = np.random.Generator(np.random.Philox(seed))
         self.exact = exact
         self.family = family
         self._fill = table[family]
-        self._form = form
+        self.form = form
 
     def main(self, *shape: int) -> Array:
         """The array that the family is about."""
@@ -117,14 +154,21 @@ class Source:
         values = self.rng.choice(np.array([0.5, 2.0, 4.0]), shape) if self.exact else self.rng.uniform(0.3, 3.0, shape)
         return self._round(values)
 
+    def beside(self, *values: float) -> Array:
+        """The nearest number of the format to each value, and those beside it by 1 to 4 and by 12 units in the last place."""
+        nearest = self._round(np.asarray(values))
+        unit = np.ldexp(self.spacing, np.frexp(nearest)[1] - 1)
+        steps = np.array([0, 1, -1, 2, -2, 3, -3, 4, -4, 12, -12])
+        return self._round(nearest + steps[:, None] * unit).ravel()
+
     @property
     def spacing(self) -> float:
         """The distance from 1 to the next number of the format."""
-        return 2.0 ** (1 - SIGNIFICAND[self._form])
+        return 2.0 ** (1 - SIGNIFICAND[self.form])
 
     def _round(self, values: Array) -> Array:
         """To numbers of the format of activations, so that every backend starts from the same inputs."""
-        return rounded(values, self._form)
+        return rounded(values, self.form)
 
 
 def rounded(values: Array, form: str) -> Array:

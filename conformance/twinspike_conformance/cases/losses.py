@@ -56,9 +56,9 @@ _JOINT = tuple(
     Loss(**row)
     for row in pairwise(
         {
-            "alpha": (0.25, 1.0),
-            "beta": (0.5, 1e-3),
-            "temperature": (3.0, 0.7),
+            "alpha": (0.3, 1.0, 0.0),
+            "beta": (0.7, 1e-3, 0.0),
+            "temperature": (3.1, 0.7, 17.3),
             "form": ("ce", "kl"),
             "pairs": ("joint", "ann_only", "snn_from_ann", "none", ("snn1<-snn2", "ann2<-snn1", "snn1<-ann2")),
             "supervised": ("all", "last", ("snn1",)),
@@ -77,12 +77,14 @@ CASES = (
     Cases(operation="cross_entropy", configs=(Nothing(),), buckets=_PLAIN, large=_MANY, fill=_entropy_fill, families=_LOGITS),
     Cases(
         operation="distillation",
-        configs=tuple(
-            Loss(temperature=t, form=f, detach_teacher=d) for t in (3.0, 0.7) for f in ("ce", "kl") for d in (True, False)
+        configs=(
+            *(Loss(temperature=t, form=f, detach_teacher=d) for t in (3.1, 0.7) for f in ("ce", "kl") for d in (True, False)),
+            Loss(temperature=20.3, detach_teacher=False),
+            Loss(temperature=0.11, form="kl"),
         ),
         buckets=_PLAIN,
         large=_MANY,
-        large_configs=(Loss(temperature=3.0), Loss(temperature=0.7, form="kl", detach_teacher=False)),
+        large_configs=(Loss(temperature=3.0), Loss(temperature=0.11, form="kl", detach_teacher=False)),
         fill=_distillation_fill,
         families=("normal", "constant", "sparse", "boundary"),
     ),
@@ -100,7 +102,8 @@ CASES = (
         buckets=({"N": 3, "B": 4, "K": 5, "F": 7, "S": 2}, {"N": 2, "B": 1, "K": 3, "F": 2, "S": 4}),
         large=({"N": 5, "B": 3, "K": 11, "F": 3, "S": 7}, {"N": 2, "B": 2, "K": 131, "F": 515, "S": 2}),
         large_configs=(
-            Loss(alpha=0.3, beta=0.1, temperature=3.0, per_step=True),
+            Loss(alpha=0.3, beta=0.1, temperature=3.1, per_step=True),
+            Loss(alpha=0.0, beta=0.0, temperature=17.3),
             Loss(
                 alpha=0.7,
                 beta=1e-3,

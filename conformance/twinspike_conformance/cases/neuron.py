@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from twinspike.config import Arctan, FastSigmoid, Neuron, Rectangle, Sigmoid, Tanh, Triangle
+from twinspike.config import Arctan, FastSigmoid, Neuron, Rectangle, Sigmoid, Surrogate, Tanh, Triangle
 from twinspike.reference.neuron import lif
 from twinspike.reference.surrogate import derivative
 from twinspike_conformance.bounds.budget import Budget, Grid
@@ -15,7 +15,7 @@ from twinspike_conformance.cases.base import TILES, Arrays, Cases, Sizes
 from twinspike_conformance.cases.families import ROUNDED, Source
 from twinspike_conformance.cases.pairwise import pairwise
 
-SURROGATES = (
+SURROGATES: tuple[Surrogate, ...] = (
     Rectangle(width=1.0), Rectangle(width=0.5), Triangle(width=1.0), Triangle(width=2.0),
     Sigmoid(slope=3.0), Arctan(slope=1.5), FastSigmoid(slope=2.5), Tanh(slope=0.75),
 )  # fmt: skip
@@ -37,6 +37,20 @@ def _neuron(row: dict[str, Any]) -> Neuron:
         threshold_scope=threshold_scope,
     )
 
+
+STEEP: tuple[Surrogate, ...] = (
+    Rectangle(width=0.9), Triangle(width=0.07), Sigmoid(slope=25.3), Arctan(slope=31.7), FastSigmoid(slope=40.9), Tanh(slope=9.7),
+)  # fmt: skip
+
+_VALUES = (
+    Neuron(decay=0.3, threshold=0.7, surrogate=STEEP[0], v_reset=-0.3),
+    Neuron(decay=1.0, threshold=0.1, surrogate=STEEP[1], reset="soft"),
+    Neuron(decay=0.0, threshold=3.3, surrogate=STEEP[2]),
+    Neuron(decay=0.997, threshold=1.3, surrogate=STEEP[3], decay_input=True),
+    Neuron(decay=1e-3, threshold=0.7, surrogate=STEEP[4], reset="soft", detach_reset=True),
+    Neuron(decay=0.9999, threshold=0.3, surrogate=STEEP[5], v_reset=-100.3),
+)
+"""Constants of full significands, the ends of their ranges, and steep surrogates."""
 
 _CONFIGS = tuple(
     _neuron(row)
@@ -65,10 +79,19 @@ def _sure(source: Source, shape: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np
     return (np.arange(shape[0]).reshape(-1, *(1,) * first.ndim) - first) % 4 == 0  # type: ignore[no-any-return]  # a comparison
 
 
+def put(array: np.ndarray[Any, Any], values: np.ndarray[Any, Any], start: int = 0) -> None:
+    """Write values over the array's elements, from one on, as far as they go."""
+    flat = array.reshape(-1)
+    flat[start : start + len(values)] = values[: max(0, len(flat) - start)]
+
+
 def _fill(source: Source, neuron: Neuron, n: Sizes) -> tuple[Arrays, Arrays]:
     shape = (n["B"], n["C"], *((n["H"], n["W"]) if "H" in n else ()))
     inputs: Arrays = {"x": source.main(n["T"], *shape)}
-    if source.exact and n["T"] > LONG:
+    if not source.exact:
+        if source.rng.random() < 0.5:
+            put(inputs["x"][0], source.beside(neuron.threshold))
+    elif n["T"] > LONG:
         inputs["x"][_sure(source, inputs["x"].shape)] = SURE
     if n["given"]:
         inputs["v"] = source.plain(*shape)
@@ -144,6 +167,10 @@ def _spike_fill(source: Source, neuron: Neuron, n: Sizes) -> tuple[Arrays, Array
         # exponentials overflow far from the threshold on either side, whatever else is there
         far = np.ldexp(source.rng.uniform(1.0, 2.0), 10)
         u[0, :2] = source._round(np.array([-far, far]))
+        theta, reach = neuron.threshold, getattr(neuron.surrogate, "width", 1.0)
+        near = source.beside(theta, theta - reach / 2, theta + reach / 2, theta + reach)
+        if source.rng.random() < 0.5:
+            put(u, source.rng.permutation(near)[: u.size // 3], 2)
     return {"u": u}, {"s": source.coarse(n["B"], n["C"])}
 
 
@@ -153,7 +180,7 @@ def _tails(source: Source, neuron: Neuron, u: np.ndarray[Any, Any]) -> np.ndarra
     There h has all of its own digits until it underflows. Libraries compute what fills a vector by one function and the
     rest by another: lengths are odd, so that either gets some, whether a vector holds 2, 4, 8 or 16 numbers.
     """
-    end = 1.1 * -math.log(np.finfo(np.float64 if source._form == "float64" else np.float32).tiny)
+    end = 1.1 * -math.log(np.finfo(np.float64 if source.form == "float64" else np.float32).tiny)
     slope = getattr(neuron.surrogate, "slope", 1.0)
     far = np.exp(source.rng.uniform(math.log(4.0), math.log(end), u.shape)) / slope * source.rng.choice([-1.0, 1.0], u.shape)
     chosen = source.rng.random(u.shape) < 1 / 3
@@ -165,14 +192,16 @@ def _spike_budget(b: Budget, neuron: Neuron, inputs: Arrays, cotangents: Arrays)
     b.of(cotangents["s"]) * _surrogate(b, neuron, inputs["u"] - neuron.threshold)  # noted
 
 
-def _windowed(neuron: Neuron) -> bool:
-    return isinstance(neuron.surrogate, Rectangle | Triangle)
+def _short(neuron: Neuron) -> bool:
+    """Whether the neuron has a window, and constants of few bits."""
+    windowed = isinstance(neuron.surrogate, Rectangle | Triangle) and neuron.surrogate not in STEEP
+    return windowed and neuron not in _VALUES
 
 
 CASES = (
     Cases(
         operation="lif",
-        configs=_CONFIGS,
+        configs=_CONFIGS + _VALUES,
         buckets=(
             {"T": 4, "B": 3, "C": 2, "H": 5, "W": 7, "given": 0},
             {"T": 3, "B": 2, "C": 5, "given": 1},
@@ -192,19 +221,28 @@ CASES = (
             Neuron(decay_scope="channel", threshold_scope="channel", surrogate=Triangle(width=2.0), v_reset=-0.25),
             Neuron(decay=0.5, decay_scope="layer", threshold_scope="layer", decay_input=True, detach_reset=True),
             Neuron(reset="soft", decay_scope="channel", threshold_scope="layer", surrogate=Sigmoid(slope=3.0)),
+            _VALUES[0],
+            _VALUES[2],
         ),
         fill=_fill,
-        exact=_windowed,
+        exact=_short,
         families=tuple(ROUNDED),
         budget=_budget,
     ),
     Cases(
         operation="spike",
-        configs=tuple(Neuron(surrogate=s, threshold=t) for s in SURROGATES for t in (0.5, 1.0)),
+        configs=(
+            *(Neuron(surrogate=s, threshold=t) for s in SURROGATES for t in (0.5, 1.0)),
+            *(Neuron(surrogate=s, threshold=t) for s, t in zip(STEEP, (0.7, 0.1, 3.3, 1.3, 0.3, 0.7), strict=True)),
+        ),
         buckets=({"B": 3, "C": 7}, {"B": 1, "C": 15}, {"B": 33, "C": 129}),
         large=TILES,
+        large_configs=(
+            *(Neuron(surrogate=s, threshold=0.7) for s in STEEP),
+            *(Neuron(surrogate=s, threshold=0.5) for s in SURROGATES),
+        ),
         fill=_spike_fill,
-        exact=_windowed,
+        exact=_short,
         families=tuple(ROUNDED),
         budget=_spike_budget,
     ),

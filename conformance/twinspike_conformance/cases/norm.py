@@ -24,6 +24,8 @@ _CONFIGS = (
     BatchNorm(time="folded", momentum=0.3, eps=1e-3),
     BatchNorm(time="per_step", momentum=0.1, eps=1e-5),
     BatchNorm(time="folded", momentum=0.9, eps=1e-2),
+    BatchNorm(time="per_step", momentum=1.0, eps=1e-8),
+    BatchNorm(time="folded", momentum=0.37, eps=0.7),
 )
 
 _BUCKETS = (
@@ -40,7 +42,7 @@ _LARGE = (
     {"T": 2, "B": 16, "C": 64},
 )
 
-_FAMILIES = ("normal", "heavy", "constant", "near_constant", "large_mean", "sparse")
+_FAMILIES = ("normal", "heavy", "constant", "near_constant", "large_mean", "sparse", "tiny", "wide")
 
 CASES = (
     Cases(operation="batch_norm_train", configs=_CONFIGS, buckets=_BUCKETS, large=_LARGE, fill=_fill, families=_FAMILIES),

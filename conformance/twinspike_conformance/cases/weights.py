@@ -8,7 +8,7 @@ from twinspike.config import Factorization, Retract
 from twinspike.operations import Composition, Nothing
 from twinspike_conformance.bounds.budget import Budget
 from twinspike_conformance.cases.base import Arrays, Cases, Sizes
-from twinspike_conformance.cases.families import Source
+from twinspike_conformance.cases.families import COMMON, MATRICES, Source
 
 _MATRICES = (Factorization(), Factorization(matricize="out_by_rest"))
 
@@ -66,6 +66,9 @@ def _near_orthonormal(source: Source, config: Retract, n: Sizes) -> tuple[Arrays
     return {"U": source._round(u), "V": source._round(v)}, {}
 
 
+_FOURTH = tuple(family for family in COMMON if family != "wide")
+"""Families whose fourth powers are numbers of every format."""
+
 _MANY = ({"p": 2, "m": 37, "r": 33, "n": 41}, {"p": 25, "m": 5, "r": 3, "n": 4}, {"p": 1, "m": 64, "r": 16, "n": 32})
 _FACTORS = ({"p": 1, "m": 4, "r": 3, "n": 5}, {"p": 9, "m": 2, "r": 2, "n": 7}, {"p": 4, "m": 6, "r": 1, "n": 1})
 
@@ -79,7 +82,15 @@ CASES = (
         fill=_compose_fill,
         budget=_compose_budget,
     ),
-    Cases(operation="penalty", configs=(Nothing(),), buckets=_FACTORS, large=_MANY, fill=_factors, budget=_penalty_budget),
+    Cases(
+        operation="penalty",
+        configs=(Nothing(),),
+        buckets=_FACTORS,
+        large=_MANY,
+        fill=_factors,
+        budget=_penalty_budget,
+        families=_FOURTH,
+    ),
     Cases(
         operation="factorize",
         configs=(*_MATRICES, Factorization(rank=2), Factorization(rank=0.7), Factorization(rank=1, matricize="out_by_rest")),
@@ -88,11 +99,13 @@ CASES = (
             {"O": 2, "I": 7, "kh": 1, "kw": 1},
             {"O": 4, "I": 4, "kh": 2, "kw": 5},
             {"O": 12, "I": 12, "kh": 1, "kw": 2},
+            {"O": 19, "I": 2, "kh": 1, "kw": 1},
+            {"O": 1, "I": 1, "kh": 1, "kw": 2},
         ),
         large=({"O": 37, "I": 41, "kh": 1, "kw": 2}, {"O": 5, "I": 67, "kh": 3, "kw": 1}, {"O": 67, "I": 33, "kh": 1, "kw": 1}),
         large_configs=(Factorization(), Factorization(rank=0.7), Factorization(rank=19, matricize="out_by_rest")),
         fill=_kernel_fill,
-        families=("normal", "heavy", "constant", "near_constant", "sparse", "boundary", "cancelling"),
+        families=(*MATRICES, "normal", "heavy", "constant", "near_constant", "sparse", "boundary", "cancelling"),
     ),
     Cases(
         operation="retract",

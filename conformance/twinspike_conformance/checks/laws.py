@@ -27,6 +27,7 @@ from twinspike_conformance.cases import CASES, Example, Material, materialize
 from twinspike_conformance.cases.families import rounded
 from twinspike_conformance.checks.base import Bench, Check, answer, space_of
 from twinspike_conformance.checks.sizes import large_check
+from twinspike_conformance.judges.certificates import followed
 from twinspike_conformance.judges.operations import allowed, roundoff_of
 
 Values = NDArray[Any]
@@ -82,14 +83,41 @@ def _scaled_optimizer(bench: Bench, example: Example) -> list[Finding]:
     return found + [compare(k, moved[k], want[k], 0.0, rung="property", clauses=row.clauses) for k in want]
 
 
+def _rates(bench: Bench, example: Example) -> list[Finding]:
+    """A parameter at 0 moves four times as far at four times the learning rate, to the bit, whatever rates came before."""
+    row, material, _ = _prepare(bench, example)
+    given = material.inputs | {"p": np.zeros_like(material.inputs["p"])}
+    once, more = (answer(bench.session, row, material.config, given | {"lr": rate * given["lr"]}, {})["p"] for rate in (1.0, 4.0))
+    return [compare("p at four times the rate", more, 4.0 * once, 0.0, rung="property", clauses=row.clauses)]
+
+
+def _given(bench: Bench, example: Example) -> list[Finding]:
+    """In one step a constant decay and threshold do what learned ones of the same value do."""
+    row, material, precision = _prepare(bench, example)
+    config, form, unit = material.config, precision.storage, roundoff_of(precision)
+    if len(material.inputs["x"]) > 1 or (config.decay_scope, config.threshold_scope) != ("constant", "constant"):
+        return []
+    learned = msgspec.structs.replace(config, decay_scope="layer", threshold_scope="layer")
+    values = {name: rounded(np.asarray(getattr(config, name)), form) for name in ("decay", "threshold")}
+    plain = answer(bench.session, row, config, material.inputs, material.cotangents)
+    other = answer(bench.session, row, learned, material.inputs | values, material.cotangents)
+    u = followed(config, material.inputs, plain["s"], unit)
+    near = np.abs(u.value - config.threshold) <= 2.0 * u.error + 2.0 * unit * config.threshold
+    return [
+        compare("u", other["u"], plain["u"], 2.0 * u.error, rung="bound", clauses=("LIF-1", "LIF-9")),
+        compare("s", other["s"], plain["s"], near * 1.0, rung="accept_set", clauses=("LIF-2", "LIF-10")),
+    ]
+
+
 def _even(bench: Bench, example: Example) -> list[Finding]:
     """Surrogates are even: on both sides of the threshold, near it and far from it, gradients are the same to the bit."""
     row, material, precision = _prepare(bench, example)
     if precision.activations == "bfloat16":
         return []  # its 8 bits leave no room beside a threshold
     z = _gridded(material.inputs["u"], 8192.0)
-    threshold = material.config.threshold
-    above, below = (answer(bench.session, row, material.config, {"u": threshold + side}, material.cotangents) for side in (z, -z))
+    threshold = 2.0 ** round(math.log2(material.config.threshold))  # to which they can be added without rounding
+    config = msgspec.structs.replace(material.config, threshold=threshold)
+    above, below = (answer(bench.session, row, config, {"u": threshold + side}, material.cotangents) for side in (z, -z))
     name = "gradient of u"
     return [compare(name, below[name], above[name], 0.0, rung="property", clauses=row.clauses)]
 
@@ -231,6 +259,7 @@ def _known(bench: Bench, example: Example) -> list[Finding]:
 
 _LAWS: tuple[tuple[str, str, Callable[[Bench, Example], list[Finding]], float], ...] = (
     ("even", "spike", _even, 1.0),
+    ("rates", "optimizer_step", _rates, 1.0),
     ("rescaled", "batch_norm_train", _scaled_norm, 0.5),
     ("rescaled", "batch_norm_eval", _scaled_norm, 0.5),
     ("rescaled", "optimizer_step", _scaled_optimizer, 1.0),
@@ -259,8 +288,17 @@ def _check(kind: str, operation: str, run: Callable[[Bench, Example], list[Findi
     )
 
 
+def _given_check() -> Check:
+    """Of the one bucket of one step, with every config that has constants alone."""
+    check = _check("given", "lif", _given, 1.0)
+    buckets = tuple(sizes for sizes in check.space.buckets if sizes["T"] == 1)
+    configs = tuple(c for c in check.space.configs if (c["decay_scope"], c["threshold_scope"]) == ("constant", "constant"))
+    return msgspec.structs.replace(check, space=msgspec.structs.replace(check.space, buckets=buckets, configs=configs))
+
+
 CHECKS: tuple[Check, ...] = (
     *(_check(*law) for law in _LAWS),
+    _given_check(),
     large_check("left_out[factorize-large", "factorize", _left_out),
     large_check("known[retract-large", "retract", _known),
 )

@@ -154,7 +154,7 @@ def _steady(bench: Bench, example: Example) -> list[Finding]:
 
 CHECKS: tuple[Check, ...] = (
     large_check("shares", "joint_loss", _shares, needs="cross_entropy distillation feature_loss", weight=0.5),
-    large_check("steps", "batch_norm_train", _steps, weight=0.75),
+    large_check("steps", "batch_norm_train", _steps, weight=0.75, families=("normal", "heavy", "near_constant")),
     large_check("twice", "batch_norm_train", _twice, weight=0.5),
     large_check("twice", "cross_entropy", _mean),
     large_check("twice", "distillation", _mean),

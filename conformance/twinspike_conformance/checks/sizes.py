@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -184,12 +185,22 @@ _RELATIONS: tuple[tuple[str, tuple[str, ...], bool, Run], ...] = (
 
 
 def large_check(
-    kind: str, operation: str, run: Run, *, exact: bool = False, rung: Rung = "property", needs: str = "", weight: float = 1.0
+    kind: str,
+    operation: str,
+    run: Run,
+    *,
+    exact: bool = False,
+    rung: Rung = "property",
+    needs: str = "",
+    weight: float = 1.0,
+    families: tuple[str, ...] = (),
 ) -> Check:
     """A check of an operation in large shapes, which may need others beside it, separated by blanks."""
     space = large_space(operation, exact, small=run is _dual)
     if space is None:
         raise AssertionError(f"{operation} has no such lane")
+    if families:
+        space = msgspec.structs.replace(space, families=families)
     return Check(
         id=f"{kind}]" if "[" in kind else f"{kind}[{operation}]",
         sentence=" ".join(str(run.__doc__).split("\n\n", maxsplit=1)[0].split()),

@@ -124,6 +124,8 @@ def _decided(row: Operation, material: Material) -> bool:
     neuron = material.config
     if not isinstance(neuron, Neuron):
         return True
+    if any(np.ndim(material.inputs.get(name, 0.0)) for name in ("decay", "threshold")):
+        return False  # a bound of the whole is there for one number alone
     unit = roundoff_of(PRECISION)
     if row.name == "spike":
         u: Any = Tracked(material.inputs["u"], roundoff=unit)

@@ -25,6 +25,8 @@ from twinspike_conformance.faults import (
     subtle,
     supervision,
     surrogate,
+    values,
+    values_of_learning,
     weights,
 )
 from twinspike_conformance.faults.base import Fault
@@ -33,7 +35,8 @@ FAULTS: tuple[Fault, ...] = tuple(
     fault
     for chapter in (
         *(neuron, surrogate, weights, layers, norm, losses, supervision, optimizer),
-        *(sharing, network, precision, subtle, sizes, sizes_of_learning, options, harness, protocol_sessions),
+        *(sharing, network, precision, subtle, sizes, sizes_of_learning, values, values_of_learning),
+        *(options, harness, protocol_sessions),
     )
     for fault in chapter.FAULTS
 )

@@ -66,7 +66,7 @@ def lif_forward(neuron: Neuron, inputs: Named, out: Named, roundoff: float) -> l
     findings.append(compare("u", u, want, error, rung="certificate", clauses=("LIF-1", "LIF-3", "LIF-4", "LIF-5")))
     # a constant threshold may be rounded to the format: equality decides only where it is representable
     margin = np.broadcast_to(theta.error, u.shape)
-    sure = np.abs(u - theta.value) >= margin
+    sure = (np.abs(u - theta.value) > margin) | (margin == 0)
     fired = np.where(sure, (u >= theta.value) * 1.0, s)
     findings.append(compare("s", s, fired, 0.0, rung="certificate", clauses=("LIF-2",)))
     if "v" not in out:
