@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twinspike.config import SGD, Adam, Exit, distillation_pairs, supervised
+from twinspike.config import SGD, Adam, BatchNorm, Exit, Optimizer, distillation_pairs, supervised
 from twinspike.operations import OPERATIONS, Nothing
 from twinspike_conformance.bounds.finding import Finding, compare
 from twinspike_conformance.cases import Example
@@ -70,8 +70,6 @@ def _shares(bench: Bench, example: Example) -> list[Finding]:
 def _steps(bench: Bench, example: Example) -> list[Finding]:
     """Steps that are normalized by themselves give together what they give one after the other, running statistics included."""
     row, material, precision = prepare(bench, example)
-    if material.config.time != "per_step":
-        return []
     x, g = material.inputs["x"], material.cotangents["y"]
     whole = answer(bench.session, row, material.config, material.inputs, material.cotangents)
     right = allowed(row, material.config, material.inputs, material.cotangents, precision)
@@ -138,8 +136,6 @@ def _steady(bench: Bench, example: Example) -> list[Finding]:
     """
     row, material, precision = prepare(bench, example)
     config, given = material.config, material.inputs
-    if isinstance(config, SGD):
-        return []
     before = int(given["step"]) - 1
     g = given["g"] + (config.weight_decay if isinstance(config, Adam) else 0.0) * given["p"]
     moments = {"m": (1.0 - config.beta1**before) * g, "v": (1.0 - config.beta2**before) * g**2}
@@ -152,11 +148,21 @@ def _steady(bench: Bench, example: Example) -> list[Finding]:
     return [compare("p under a steady gradient", ends[0], ends[1], bound, rung="bound", clauses=("OPT-5", "OPT-6", "OPT-7"))]
 
 
+def _by_steps(config: BatchNorm) -> bool:
+    return config.time == "per_step"
+
+
+def _by_moments(config: Optimizer) -> bool:
+    return not isinstance(config, SGD)
+
+
 CHECKS: tuple[Check, ...] = (
     large_check("shares", "joint_loss", _shares, needs="cross_entropy distillation feature_loss", weight=0.5),
-    large_check("steps", "batch_norm_train", _steps, weight=0.75, families=("normal", "heavy", "near_constant")),
+    large_check(
+        "steps", "batch_norm_train", _steps, weight=0.75, families=("normal", "heavy", "near_constant"), wanted=_by_steps
+    ),
     large_check("twice", "batch_norm_train", _twice, weight=0.5),
     large_check("twice", "cross_entropy", _mean),
     large_check("twice", "distillation", _mean),
-    large_check("steady", "optimizer_step", _steady),
+    large_check("steady", "optimizer_step", _steady, wanted=_by_moments),
 )

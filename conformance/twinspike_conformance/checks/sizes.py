@@ -31,13 +31,16 @@ FEW = 8
 """Pairs of a shape and a config, or one for each shape where there are more of these: each costs a compilation."""
 
 
-def large_space(operation: str, exact: bool, *, small: bool = False) -> Space | None:
+def large_space(
+    operation: str, exact: bool, *, small: bool = False, wanted: Callable[[Any], bool] = lambda config: True
+) -> Space | None:
     """Large examples of an operation in one lane: every shape with a few configs; None where there are none.
 
     Args:
         operation: of the table.
         exact: which lane.
         small: put the usual shapes before the large ones, which may leave no room for exactness in short formats.
+        wanted: which configs are of use.
     """
     cases = CASES[operation]
     groups = [(cases.large_configs or cases.configs, cases.large)]
@@ -45,7 +48,7 @@ def large_space(operation: str, exact: bool, *, small: bool = False) -> Space | 
         groups.insert(0, (cases.configs, cases.buckets))
     pairs: list[tuple[Any, dict[str, int]]] = []
     for given, shapes in groups:
-        configs = [c for c in given if not exact or (cases.budget is not None and cases.exact(c))]
+        configs = [c for c in given if wanted(c) and (not exact or (cases.budget is not None and cases.exact(c)))]
         if configs and shapes:
             each = min(len(configs), max(1, FEW // len(shapes)))
             pairs += [(configs[i % len(configs)], shapes[i // each]) for i in range(each * len(shapes))]
@@ -194,9 +197,10 @@ def large_check(
     needs: str = "",
     weight: float = 1.0,
     families: tuple[str, ...] = (),
+    wanted: Callable[[Any], bool] = lambda config: True,
 ) -> Check:
-    """A check of an operation in large shapes, which may need others beside it, separated by blanks."""
-    space = large_space(operation, exact, small=run is _dual)
+    """A check of an operation in large shapes, which may need others beside it, separated by blanks, with configs `wanted`."""
+    space = large_space(operation, exact, small=run is _dual, wanted=wanted)
     if space is None:
         raise AssertionError(f"{operation} has no such lane")
     if families:
