@@ -16,7 +16,7 @@ from jax import Array
 from twinspike.config import TWINS, Method
 from twinspike.errors import require
 from twinspike.network import Linear, Network
-from twinspike.parameters import initial_state, layout
+from twinspike.parameters import initial_state, layer_and_part, layout
 from twinspike_jax import factorization, layers
 from twinspike_jax.precision import DType, Policy, policy, policy_of
 from twinspike_jax.residuals import spares
@@ -117,7 +117,8 @@ def reduced_logits(method: Method, outputs: Outputs) -> Array:
 
 def total_penalty(params: Params) -> Array:
     """Sum of `penalty` over factored layers, shape (), unweighted (clause ORT-2)."""
-    pairs = [(value, params[f"{name[:-2]}.V"]) for name, value in params.items() if name.endswith(".U")]
+    factored = [layer for layer, part in map(layer_and_part, params) if part == "U"]
+    pairs = [(params[f"{layer}.U"], params[f"{layer}.V"]) for layer in factored]
     first = next(iter(params.values()))
     return sum((_penalty(u, v) for u, v in pairs), jnp.zeros((), first.dtype))
 

@@ -21,7 +21,7 @@ from twinspike.backend import Evaluation, Metrics
 from twinspike.checks import check_batch, check_images, check_rate
 from twinspike.config import TWINS, Method, Optimizer, Penalty, Retract, Twin
 from twinspike.network import Network, infer_shapes
-from twinspike.parameters import STEP, check_state, layout, slots
+from twinspike.parameters import STEP, check_state, layer_and_part, layout, slots
 from twinspike_jax import factorization, losses
 from twinspike_jax.network import Outputs, apply, ends, reduced_logits, total_penalty
 from twinspike_jax.optimizer import decay_mask, domains, make_optimizer, project, read_slots, write_slots
@@ -200,8 +200,9 @@ class JaxProgram:
             return params
         after = dict(params)
         for name in params:
-            if name.endswith(".U"):
-                u, v = name, f"{name[:-2]}.V"
+            layer, part = layer_and_part(name)
+            if part == "U":
+                u, v = name, f"{layer}.V"
                 after[u], after[v] = factorization.retract(params[u], params[v], by=self._retraction.by)
         return after
 
@@ -258,8 +259,8 @@ class JaxProgram:
                     g_ann, g_snn = (self._first(name, g[name]) for g in towards)
                     found[name] |= {"g_ann": g_ann, "g_snn": g_snn[None] if name in constant else g_snn}
             for name, g in by_name.items():
-                owner, _, parameter = name.rpartition(".")
-                found[owner][f"d_{parameter}"] = _host(g)
+                owner, part = layer_and_part(name)
+                found[owner][f"d_{part}"] = _host(g)
             return found
 
     def _first(self, name: str, value: Array) -> Values:

@@ -28,7 +28,7 @@ from twinspike.network import (
     infer_shapes,
     inputs_of,
 )
-from twinspike.parameters import kernel_shape
+from twinspike.parameters import kernel_shape, layer_and_part
 from twinspike_jax import layers, neuron, norm
 from twinspike_jax.convolution import conv, conv_mixed
 from twinspike_jax.precision import Policy
@@ -112,7 +112,7 @@ def run_twin(
         return total
     for segment in segments(network):
         names = {layer.name for layer in segment.layers}
-        own = {name: value for name, value in params.items() if name.rpartition(".")[0] in names}
+        own = {name: value for name, value in params.items() if layer_and_part(name)[0] in names}
         read = tuple({name: table[name] for name in segment.reads if name in table} for table in (total.values, total.fired))
         body = jax.checkpoint(partial(_run_segment, way, segment), policy=None if recompute else KEPT)
         for table, part in zip(total, body(own, statistics, _kernels(way, segment.layers, params), read), strict=True):

@@ -196,7 +196,12 @@ def _normalize(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tens
         found: tuple[Tensor, Tensor, Tensor, Tensor] = fused.normalize(x, gamma, beta, eps)
         return found
     wide, axes = x.to(torch.promote_types(x.dtype, gamma.dtype)), _axes(x)
-    var, mean = torch.var_mean(wide, axes, correction=0, keepdim=True)
+    if x.device.type == "cpu":  # where `var_mean` updates both value by value, in one chain; sums go in cascades
+        n = x[0].numel() // x.shape[2]
+        mean = wide.sum(axes, keepdim=True) / n
+        var = (wide - mean).square().sum(axes, keepdim=True) / n
+    else:
+        var, mean = torch.var_mean(wide, axes, correction=0, keepdim=True)
     inverse = torch.rsqrt(var + eps)
     y = torch.addcmul(_wide(beta, x), wide - mean, inverse * _wide(gamma, x)).to(x.dtype)
     mean, var, inverse = (q.reshape(x.shape[0], x.shape[2]) for q in (mean, var, inverse))

@@ -24,8 +24,8 @@ def serves(x: Tensor) -> bool:
     if x.device.type != "cpu" or torch.compiler.is_compiling() or x[0].numel() <= x.shape[2]:
         return False
     if x[0].is_contiguous():
-        # of planes of fewer bits the sums are float32, in one chain
-        return x.dtype in (torch.float32, torch.float64) or x[0].numel() <= CHAIN * x.shape[2]
+        # of float32 planes the sums are float64, of others in one chain of no more bits than these have, or float32
+        return x.dtype == torch.float32 or x[0].numel() <= CHAIN * x.shape[2]
     return x.ndim == 5 and x[0].is_contiguous(memory_format=torch.channels_last)
 
 

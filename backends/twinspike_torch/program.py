@@ -17,7 +17,7 @@ from twinspike.checks import check_batch, check_images, check_rate
 from twinspike.config import Method, Optimizer, Penalty, Retract, Twin
 from twinspike.errors import require
 from twinspike.network import Network, infer_shapes
-from twinspike.parameters import STEP, State, check_state, decays, domain, is_factored, layout, slots
+from twinspike.parameters import STEP, State, check_state, decays, domain, is_factored, layer_and_part, layout, slots
 from twinspike_torch import factorization, losses
 from twinspike_torch.arrays import to_device, to_host
 from twinspike_torch.compiling import compiled, compiler_warnings_ignored
@@ -187,8 +187,8 @@ class TorchProgram:
                 for ((layer, twin), value), g in zip(seen.items(), found, strict=False):
                     taps[layer][f"g_{twin}"] = to_host(g[None] if every_step(layer, twin, value) else g)
                 for name, g in zip(state.parameters, found[len(seen) :], strict=True):
-                    layer, _, parameter = name.rpartition(".")
-                    taps[layer][f"d_{parameter}"] = to_host(g)
+                    layer, part = layer_and_part(name)
+                    taps[layer][f"d_{part}"] = to_host(g)
         return taps
 
     def _gradients(

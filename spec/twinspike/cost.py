@@ -93,9 +93,8 @@ def cost(network: Network, method: Method) -> Cost:
     for entry in layout(network, method):
         if not entry.trained:
             continue
-        twin = "snn" if entry.kind == "neuron" else entry.name.rpartition("_")[2]
-        owned[entry.layer][twin if twin in ("ann", "snn") else "shared"] += math.prod(entry.shape)
-        if entry.name.endswith(".U"):
+        owned[entry.layer][entry.twin or "shared"] += math.prod(entry.shape)
+        if entry.part == "U":
             compose += len(TWINS) * entry.shape[-1] * math.prod(_kernel(network.layer(entry.layer), shapes))
     layers = tuple(
         LayerCost(

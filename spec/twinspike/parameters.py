@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from twinspike.config import SGD, TWINS, Factorization, Method, Optimizer
+from twinspike.config import SGD, TWINS, Factorization, Method, Optimizer, Twin
 from twinspike.errors import SpecError, require
 from twinspike.network import Activation, Conv, Layer, Linear, Network, Norm, infer_shapes
 from twinspike.random import Stream
@@ -40,9 +40,27 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """Name of the layer that it belongs to; empty for the counter."""
 
     @property
+    def part(self) -> str:
+        """What it is of its layer, such as `sigma_ann`; a slot is named after its parameter."""
+        return layer_and_part(self.name)[1]
+
+    @property
+    def twin(self) -> Twin | None:
+        """The twin that it belongs to alone; None: both, or neither."""
+        if self.kind == "neuron":
+            return "snn"
+        return next((twin for twin in TWINS if self.part.endswith(f"_{twin}")), None)
+
+    @property
     def trained(self) -> bool:
         """Whether it is a parameter, which gradients and the optimizer move."""
         return self.kind not in ("statistic", "slot", "counter")
+
+
+def layer_and_part(name: str) -> tuple[str, str]:
+    """The layer that an array belongs to and what it is of it, by the array's name (clause INI-5)."""
+    layer, _, part = name.rpartition(".")
+    return layer, part
 
 
 def is_factored(layer: Layer, factorization: Factorization) -> bool:
@@ -166,7 +184,7 @@ def domain(entry: Entry, method: Method) -> tuple[float, float] | None:
     """The closed interval onto which a parameter is projected after every update; None is every number (clause OPT-8)."""
     if entry.kind != "neuron":
         return None
-    if entry.name.endswith(".decay"):
+    if entry.part == "decay":
         return 0.0, 1.0
     floor = max(0.0, method.neuron.v_reset)
     return floor + (method.neuron.threshold - floor) / 1024, math.inf
@@ -205,12 +223,11 @@ def initial_state(network: Network, method: Method, optimizer: Optimizer | None 
 def _constant(entry: Entry, method: Method) -> float:
     """Initial value of an array that starts at one constant (clause INI-3)."""
     if entry.kind == "neuron":
-        return float(getattr(method.neuron, entry.name.rpartition(".")[2]))
+        return float(getattr(method.neuron, entry.part))
     if entry.kind in ("norm", "statistic"):
-        quantity = entry.name.rpartition(".")[2]
-        if quantity == "gamma_snn" and method.batch_norm.gamma_init == "threshold":
+        if entry.part == "gamma_snn" and method.batch_norm.gamma_init == "threshold":
             return method.neuron.threshold
-        return 1.0 if quantity.startswith(("gamma", "var")) else 0.0
+        return 1.0 if entry.part.startswith(("gamma", "var")) else 0.0
     return 0.0
 
 
@@ -253,12 +270,11 @@ def check_values(
         where, value = f"{what}[{entry.name}]", state[entry.name]
         dtype = "int64" if entry.kind == "counter" else storage
         require(str(value.dtype) == dtype, where, expected=dtype, got=str(value.dtype))
-        quantity = entry.name.rpartition(".")[2]
-        if entry.kind == "counter" or entry.name.startswith("optimizer/v/") or quantity in _VARIANCES:
+        if entry.kind == "counter" or entry.name.startswith("optimizer/v/") or entry.part in _VARIANCES:
             require(bool(value.min() >= 0), where, expected="values >= 0", got=f"{value.min()}")
         if entry.kind == "neuron":
             for extreme in (value.min(), value.max()):
                 try:
-                    msgspec.structs.replace(method.neuron, **{quantity: float(extreme)})
+                    msgspec.structs.replace(method.neuron, **{entry.part: float(extreme)})
                 except SpecError as error:
                     raise SpecError(f"{where}: {error}") from None

@@ -14,6 +14,7 @@ from twinspike.backend import Evaluation, Values
 from twinspike.config import TWINS, encode
 from twinspike.errors import require
 from twinspike.network import infer_shapes
+from twinspike.parameters import layer_and_part
 from twinspike.reference.factorization import deviation
 from twinspike_training.run import Ready
 
@@ -129,7 +130,7 @@ def deviations(state: Mapping[str, Values]) -> dict[str, float]:
     """
     found = {}
     for name, u in state.items():
-        layer, _, part = name.rpartition(".")
+        layer, part = layer_and_part(name)
         if part == "U" and "/" not in name:
             found[layer] = deviation(u.astype(np.float64), state[f"{layer}.V"].astype(np.float64))
     return found

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinspike.config import SGD, Adam, AdamW, Method, Optimizer, decode, encode
-from twinspike.parameters import STEP, initial_state
+from twinspike.parameters import STEP, initial_state, layer_and_part
 from twinspike.setting import Setting
 from twinspike_conformance.cases.base import Example
 from twinspike_conformance.cases.options import config
@@ -74,7 +74,7 @@ def setting(example: Example, form: str, batches: int = 1) -> Setting:
     heads = tuple(f"{exit_.head}." for exit_ in net.exits)
     for name, value in state.items():
         state[name] = _moved(name, value, rng, form, heads)
-        if example.family == "ties" and name.startswith(heads) and name.rpartition(".")[2] not in ("U", "V"):
+        if example.family == "ties" and name.startswith(heads) and layer_and_part(name)[1] not in ("U", "V"):
             state[name] = np.zeros_like(value)
     state[STEP] = np.asarray(example.seed % 4, dtype=np.int64)
     size = (example.sizes["B"], *net.input_shape)
@@ -96,7 +96,7 @@ def _moved(name: str, value: NDArray[Any], rng: np.random.Generator, form: str, 
     if value.dtype.kind == "i":
         return value
     noise = rng.standard_normal(value.shape)
-    last = name.rpartition(".")[2]
+    last = layer_and_part(name)[1]
     if name.startswith("optimizer/v/"):
         moved = 1e-4 * (1.0 + np.abs(noise))
     elif name.startswith("optimizer/"):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinspike.config import SGD, TWINS, AdamW, Optimizer, Penalty, Retract, Twin
-from twinspike.parameters import STEP, check_state, decays, domain, is_factored, layout, slots
+from twinspike.parameters import STEP, check_state, decays, domain, is_factored, layer_and_part, layout, slots
 from twinspike.precision import PRECISIONS, Precision
 from twinspike.setting import Setting
 from twinspike_conformance.bounds.finding import Finding, Rung, compare, holds
@@ -74,10 +74,10 @@ def gradients_found(s: Setting, t: taps.Taps, gradients: dict[str, Values]) -> l
         return found
     found += taps.backward(t, _seeds(t, s.labels[0]))
     for name, got in gradients.items():
-        layer, _, suffix = name.rpartition(".")
-        own = _again(s, t.trace[layer][f"d_{suffix}"], t.precision)
-        if suffix in ("U", "V"):
-            own = own + _penalty_gradient(t, layer, suffix)
+        layer, part = layer_and_part(name)
+        own = _again(s, t.trace[layer][f"d_{part}"], t.precision)
+        if part in ("U", "V"):
+            own = own + _penalty_gradient(t, layer, part)
         found.append(
             compare(f"gradient of {name}, reported", got, own.value, own.error, rung="bound", clauses=("FAC-7", "ORT-2"))
         )

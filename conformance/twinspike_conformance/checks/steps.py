@@ -114,7 +114,7 @@ def _parameters(s: Setting, gradients: dict[str, Any], after: Any, values: dict[
         )
         moved = tracked()["optimizer"].projected(moved, domain(entry, s.method))
         if due and isinstance(orthogonality, Retract) and entry.kind == "factor":
-            moved = _retracted(orthogonality.by, moved, entry.name.endswith(".V"))
+            moved = _retracted(orthogonality.by, moved, entry.part == "V")
         clauses = ("OPT-1", "OPT-2", "OPT-4", "OPT-5", "OPT-6", "OPT-7", "OPT-8", "DIS-6", "DIS-7", "FAC-7", "ORT-3")
         yield _near(entry.name, after[entry.name], moved, clauses)
         for slot, value in slots_after.items():

@@ -6,7 +6,7 @@ from twinspike_conformance.faults.base import Fault, edits_of
 
 _network, _step, _optimizer = edits_of("network"), edits_of("step"), edits_of("optimizer")
 
-_ISOLATED = 'isolated = method.loss.isolate_ann and name.rpartition(".")[2] in SHARED'
+_ISOLATED = "isolated = method.loss.isolate_ann and layer_and_part(name)[1] in SHARED"
 _ADDED = "_add(gradients, name, np.zeros_like(g) if isolated else g)"
 _ANN_FRAMES = "return np.stack([images.mean(axis=0) if network.event else images])"
 _SNN_FRAMES = "return images if network.event else np.stack([images] * method.time_steps)"

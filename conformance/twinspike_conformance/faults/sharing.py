@@ -10,7 +10,7 @@ from twinspike_conformance.faults.base import Fault, edits_of
 _network, _step = edits_of("network"), edits_of("step")
 
 _COMPOSED = 'for part in ("U", f"sigma_{twin}", "V"))\n    return factorization.compose('
-_ISOLATED = 'isolated = method.loss.isolate_ann and name.rpartition(".")[2] in SHARED'
+_ISOLATED = "isolated = method.loss.isolate_ann and layer_and_part(name)[1] in SHARED"
 _ADDED = "_add(gradients, name, np.zeros_like(g) if isolated else g)"
 _STATISTICS = 'tape.statistics.update({f"{name}.mean_{twin}": mean, f"{name}.var_{twin}": var})'
 _ARRAYS = 'arrays = [state[f"{name}.{quantity}_{twin}"] for quantity in ("gamma", "beta", "mean", "var")]'
@@ -26,7 +26,7 @@ SHARING = (
         "fac-copied",
         "FAC-7",
         "each twin has U and V of its own: the spiking twin's gradient never reaches the shared ones",
-        (_network(_ISOLATED, 'isolated = name.rpartition(".")[2] in ("U", "V")'),),
+        (_network(_ISOLATED, 'isolated = layer_and_part(name)[1] in ("U", "V")'),),
     ),
     Fault(
         "fac-half-gradient",
@@ -35,7 +35,7 @@ SHARING = (
         (
             _network(
                 _ADDED,
-                f'{_ADDED}\n        if name.rpartition(".")[2] in ("U", "V"):\n            gradients[name] = gradients[name] / 2',
+                f'{_ADDED}\n        if layer_and_part(name)[1] in ("U", "V"):\n            gradients[name] = gradients[name] / 2',
             ),
         ),
     ),

@@ -88,7 +88,7 @@ LOSSES = (
 )  # fmt: skip
 
 FACTORS = (
-    *at("sigma-floor", "FAC-3", "singular values below {x} of the largest are taken for 0", (0.01, 1e-5),
+    *at("sigma-floor", "FAC-3", "singular values below {x} of the largest are taken for 0", (0.01, 1e-3),
         lambda x: (_fac(_CUT, f"{_CUT}\n    sigma = sigma * (sigma >= {x} * sigma[..., :1])"),)),
     Fault("value-sigma-gram", "FAC-3", "singular values are roots of eigenvalues of A'A: small ones lose half the digits",
           (_fac(_CUT, f"{_CUT}\n    gram = np.linalg.eigvalsh(np.swapaxes(matrices, -2, -1) @ matrices)[..., ::-1]\n"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from twinspike.config import Method, Penalty, Twin
 from twinspike.network import INPUT, Activation, Add, AvgPool, Conv, GlobalPool, Layer, Linear, Network, Norm
-from twinspike.parameters import is_factored, kernel_shape
+from twinspike.parameters import is_factored, kernel_shape, layer_and_part
 from twinspike.reference import Array, factorization, layers, losses
 from twinspike.reference.losses import Labels, Terms
 from twinspike.reference.neuron import Trace, lif, lif_adjoint
@@ -231,7 +231,7 @@ def backward(
     gradients, taps_ann = backward_twin(network, method, "ann", state, tape.ann, seeds_ann, training=tape.training)
     from_snn, taps_snn = backward_twin(network, method, "snn", state, tape.snn, seeds_snn, training=tape.training)
     for name, g in from_snn.items():
-        isolated = method.loss.isolate_ann and name.rpartition(".")[2] in SHARED  # clause DIS-7
+        isolated = method.loss.isolate_ann and layer_and_part(name)[1] in SHARED  # clause DIS-7
         _add(gradients, name, np.zeros_like(g) if isolated else g)
     orthogonality = method.factorization.orthogonality
     if isinstance(orthogonality, Penalty):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from twinspike.backend import Evaluation, Metrics
 from twinspike.config import Free, Method, Optimizer, Retract
 from twinspike.network import Network
-from twinspike.parameters import STEP, State, decays, domain, layout, slots
+from twinspike.parameters import STEP, State, decays, domain, layer_and_part, layout, slots
 from twinspike.reference import Array, factorization
 from twinspike.reference.layers import readout
 from twinspike.reference.losses import Labels, Terms
@@ -105,8 +105,8 @@ def trace(
         for name, tap in taps.items():
             tap |= {"g_ann": towards["ann"][name][0], "g_snn": towards["snn"][name]}
         for name, g in by_name.items():
-            layer, _, parameter = name.rpartition(".")
-            taps[layer][f"d_{parameter}"] = g
+            layer, part = layer_and_part(name)
+            taps[layer][f"d_{part}"] = g
     return taps
 
 
