@@ -207,7 +207,8 @@ def _where(options: argparse.Namespace, precision: str) -> list[str]:
 def _tests(options: argparse.Namespace, backend: str, result: Path) -> list[str]:
     """pytest, of the backend's tests those that compute on the device that is named."""
     files = [str(ROOT / "tests" / backend)]
-    files += [str(ROOT / "tests" / "kernels" / "test_lif.py")] if backend == "torch" else []
+    kernels = ("test_lif.py", "test_norm_triton.py") if backend == "torch" else ()
+    files += [str(ROOT / "tests" / "kernels" / name) for name in kernels]
     # Warnings are errors where versions are pinned, and these are the machine's own.
     command = [sys.executable, "-m", "pytest", "-q", "-W", "default", "-p", "no:cacheprovider", f"--junitxml={result}"]
     return [*command, "--device", options.device, "--on-device", *files]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
 import torch
+from torch import Tensor
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,6 +35,15 @@ def constant(function: Callable[P, R]) -> Callable[P, R]:
     """
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function
+
+
+def stacked(values: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """As torch.stack, but of a single value a view of it, said to be one.
+
+    Inductor of torch 2.13 makes the stack of one value the value itself unsaid. Where that is kept for the backward pass and
+    the stack is handed out, the backward pass writes into the memory of what was handed out.
+    """
+    return values[0].unsqueeze(dim) if len(values) == 1 else torch.stack(list(values), dim)
 
 
 @contextmanager

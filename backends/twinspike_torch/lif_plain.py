@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from twinspike.config import Neuron
+from twinspike_torch.compiling import stacked
 from twinspike_torch.lif_form import Gradients, Outputs, empty_sequence, potential_dtype, shared_by
 from twinspike_torch.surrogate import derivative
 
@@ -101,7 +102,7 @@ class _Sequence:
             self._steps[t] = value.to(self._dtype)
 
     def whole(self) -> Tensor:
-        return torch.stack(self._steps) if self._out is None else self._out
+        return stacked(self._steps) if self._out is None else self._out
 
 
 def _charge(x: Tensor, v: Tensor | None, alpha: Tensor | float, neuron: Neuron) -> Tensor:

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from twinspike.config import Method, Twin
 from twinspike.network import INPUT, Activation, Conv, Layer, Linear, Network, Norm, infer_shapes
 from twinspike.parameters import initial_state, is_factored, kernel_shape, layout
+from twinspike_torch.compiling import stacked
 from twinspike_torch.convolution import factors_pay
 from twinspike_torch.execution import Found, Held, Tap, Values, Way, run
 from twinspike_torch.factorization import Factors
@@ -141,11 +142,11 @@ class TwinNetwork(nn.Module):
         snn = self._run("snn", images, kernels, spike_rates, tap)
         ends = [(exit_.head, exit_.feature) for exit_ in self.network.exits]
         return TwinOutput(
-            logits_ann=torch.stack([ann.logits[head] for head, _ in ends]),
-            logits_snn=torch.stack([snn.logits[head] for head, _ in ends], dim=-3),
-            features_ann=torch.stack([ann.features[feature] for _, feature in ends]),
-            features_snn=torch.stack([snn.features[feature] for _, feature in ends]),
-            spike_rates=torch.stack(list(snn.rates.values())) if snn.rates else None,
+            logits_ann=stacked([ann.logits[head] for head, _ in ends]),
+            logits_snn=stacked([snn.logits[head] for head, _ in ends], dim=-3),
+            features_ann=stacked([ann.features[feature] for _, feature in ends]),
+            features_snn=stacked([snn.features[feature] for _, feature in ends]),
+            spike_rates=stacked(list(snn.rates.values())) if snn.rates else None,
         )
 
     def _run(self, twin: Twin, x: Tensor, kernels: dict[str, Kernels], spike_rates: bool, tap: Tap | None) -> Found:

@@ -64,8 +64,10 @@ def test_the_device_s_own_tests_are_selected(monkeypatch: pytest.MonkeyPatch, tm
     run = subprocess.run([*command, "--collect-only"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
     names = [line for line in run.stdout.splitlines() if "::" in line]
-    wanted = {"tests/kernels/test_lif.py", "tests/torch/test_ambient.py", "tests/torch/test_device.py"}
-    assert {name.partition("::")[0] for name in names} == wanted
+    own = {f"tests/torch/test_{name}.py" for name in ("ambient", "device", "projection")}
+    assert {name.partition("::")[0] for name in names} == own | {
+        f"tests/kernels/test_{name}.py" for name in ("lif", "norm_triton")
+    }
     kernels = [name for name in names if "kernels" in name]
     assert len(kernels) > 50
     assert all("triton" in name and "numba" not in name for name in kernels)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -98,3 +99,15 @@ def test_outputs_that_nobody_uses_need_no_gradient() -> None:
 def test_sequences_of_no_steps_are_refused() -> None:
     with pytest.raises(ts.SpecError, match=r"lif\.x: expected a floating \(T, B, C, \.\.\.\) with T >= 1"):
         tt.lif(torch.zeros(0, 2, 3), neuron=ts.Neuron())
+
+
+@pytest.mark.skipif(not tt.backend.capabilities().compiled, reason="no C++ compiler here")
+def test_a_compiled_backward_pass_does_not_write_into_spikes_that_were_handed_out() -> None:
+    """Of one step, whose stack is the step itself; with a learned decay spikes are kept for the backward pass."""
+    session = tt.backend.session("cpu", "f64", compiled=True)
+    neuron = ts.Neuron(decay_scope="layer", threshold_scope="layer", surrogate=ts.Triangle(width=1.0))
+    given = {"x": [[[0.25, 0.75], [-0.5, 1.5]]], "v": [[0.5, 0.25], [0.0, 1.0]], "decay": 0.5, "threshold": 0.5}
+    inputs = {name: session.from_numpy(np.asarray(value)) for name, value in given.items()}
+    seeds = {"s": session.from_numpy(np.full((1, 2, 2), 7.0))}
+    outputs, _ = session.vjp("lif", neuron, inputs, seeds)
+    assert outputs["s"].tolist() == [[[1.0, 1.0], [0.0, 1.0]]]

@@ -113,6 +113,7 @@ def _check(row: Operation) -> Check:
         needs=frozenset({row.name}),
         space=space,
         run=_matters,
+        eager=True,
         weight=0.25,
     )
 

@@ -214,6 +214,7 @@ def large_check(
         space=space,
         run=run,
         weight=weight,
+        eager=True,
     )
 
 
