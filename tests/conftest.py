@@ -7,6 +7,7 @@ framework leaves whole folders out instead, by name and in the open: `pytest --w
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator
 from pathlib import Path
 
@@ -62,6 +63,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Started in the background of a script, or under nohup, tests would ignore what they send themselves, as runs are to.
+    for name, usual in (("SIGINT", signal.default_int_handler), ("SIGTERM", signal.SIG_DFL), ("SIGHUP", signal.SIG_DFL)):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
     if config.getoption("device") == "cpu":
         os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported, which torch's compiler does
 

@@ -292,7 +292,7 @@ def test_a_record_that_is_no_plain_file_is_one_line(folder: RunFolder, how: Call
 
 
 def test_a_record_that_can_not_be_opened_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ts.SpecError, match=r"^metrics: expected a file that can be written, got \S+ \(Is a directory\)$"):
+    with pytest.raises(ts.SpecError, match=r"^metrics: expected a file that can be written, got Is a directory: \S+$"):
         metrics.MetricsLog(tmp_path, np.asarray)
 
 

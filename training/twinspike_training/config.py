@@ -288,5 +288,5 @@ def read_network(source: str) -> Network:
     try:
         content = expand(source).read_bytes()
     except OSError as error:
-        raise refuse("network", expected="a readable .json file", got=f"{source} ({error.strerror})") from None
+        raise refuse("network", expected="a readable .json file", got=f"{error.strerror}: {source}") from None
     return from_json(content)

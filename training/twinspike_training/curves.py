@@ -54,7 +54,7 @@ def write(made: Figure, path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, lambda part: made.savefig(part, format="png"))
     except OSError as error:
-        raise refuse("picture", expected="a path that can be written", got=f"{path} ({error.strerror})") from None
+        raise refuse("picture", expected="a path that can be written", got=f"{error.strerror}: {path}") from None
     return path
 
 

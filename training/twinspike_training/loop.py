@@ -196,7 +196,7 @@ def _take_the_place_of_last(folder: RunFolder, path: Path) -> None:
     try:
         write_atomic(folder.checkpoint("last"), lambda part: shutil.copyfile(path, part))
     except OSError as error:
-        raise refuse("checkpoint", expected="room and permission to write it", got=f"{folder.path} ({error})") from None
+        raise refuse("checkpoint", expected="room and permission to write it", got=str(error)) from None
 
 
 class _Loop:
@@ -391,6 +391,6 @@ class _Loop:
         except SpecError as error:  # the state is one that nothing can go on from
             raise SpecError(f"{error}; {self._kept()}; lower learning_rate in a new run") from None
         except OSError as error:
-            raise refuse("checkpoint", expected="room and permission to write it", got=f"{self.folder.path} ({error})") from None
+            raise refuse("checkpoint", expected="room and permission to write it", got=str(error)) from None
         self.saved_at = time.monotonic()
         self.log.restart_clock()

@@ -68,7 +68,7 @@ class MetricsLog:
         try:
             self._file = path.open("ab", buffering=0)  # what could not be written is not tried again at the end
         except OSError as error:
-            raise refuse("metrics", expected="a file that can be written", got=f"{path} ({error.strerror})") from None
+            raise refuse("metrics", expected="a file that can be written", got=f"{error.strerror}: {path}") from None
         self._to_numpy = to_numpy
         self._board = board
         self._pending: list[Pending] = []
@@ -131,7 +131,7 @@ class MetricsLog:
             while left:
                 left = left[self._file.write(left) :]
         except OSError as error:
-            raise refuse("metrics", expected="room to write them", got=f"{self._file.name} ({error.strerror})") from None
+            raise refuse("metrics", expected="room to write them", got=f"{error.strerror}: {self._file.name}") from None
         if self._board is not None:
             for line in lines:
                 self._board.line(line)
@@ -148,7 +148,7 @@ def read(path: Path) -> list[dict[str, Any]]:
     try:
         *whole, _ = path.read_bytes().split(b"\n")
     except OSError as error:
-        raise refuse("metrics", expected="a file that can be read", got=f"{path} ({error.strerror})") from None
+        raise refuse("metrics", expected="a file that can be read", got=f"{error.strerror}: {path}") from None
     lines = []
     for number, text in enumerate(whole, start=1):
         try:

@@ -57,7 +57,7 @@ def rewind(path: Path, length: int, step: int, before_cut: Callable[[], object] 
         if taken:
             os.truncate(path, kept)
     except OSError as error:
-        got = f"{error.filename} ({error.strerror})"
+        got = f"{error.strerror}: {error.filename}"
         raise refuse(str(path), expected="a record that can be read and cut back", got=got) from None
     said = []
     if kept < length:

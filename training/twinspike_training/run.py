@@ -63,7 +63,7 @@ class RunFolder(msgspec.Struct, frozen=True):
         try:
             write_atomic(self.config, lambda path: path.write_text(text, encoding="utf-8"))
         except OSError as error:
-            got = f"{self.config} ({error.strerror})"
+            got = f"{error.strerror}: {self.config}"
             raise refuse("run", expected="a folder that can be written", got=got) from None
 
 
@@ -87,7 +87,7 @@ def create(config: RunConfig) -> RunFolder:
                     break
                 number += 1
     except OSError as error:
-        raise refuse("out", expected="a folder that can be written", got=f"{path} ({error.strerror})") from None
+        raise refuse("out", expected="a folder that can be written", got=f"{error.strerror}: {path}") from None
     folder = RunFolder(path)
     with alone(path):
         # A run killed before its first whole file leaves a folder that is free.
