@@ -91,7 +91,7 @@ def load(path: Path, *, device: str, precision: str, time_steps: int, learning_r
 def _doubled() -> Iterator[None]:
     """Their spikes and masks are made by `.float()`, which no double layer takes."""
     single = torch.Tensor.float
-    torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign,assignment]
+    torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]
     try:
         yield
     finally:

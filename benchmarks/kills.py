@@ -29,7 +29,7 @@ import msgspec
 from rich.console import Console
 
 from twinspike_training import checkpoint, files, loop
-from twinspike_training.config import load_config
+from twinspike_training.config import Change, load_config
 from twinspike_training.progress import Progress
 from twinspike_training.run import RunFolder, create, open_run
 
@@ -109,9 +109,12 @@ def _slow_file_system(pause: float, tell: Connection) -> None:
         whole(*words)
         tell.send_bytes(ENDED)
 
-    Path.open = open_slow  # type: ignore[assignment,method-assign]
-    os.replace = replace_slowly
-    checkpoint.write_atomic = write_told  # type: ignore[attr-defined]
+    for owner, name, slow in (
+        (Path, "open", open_slow),
+        (os, "replace", replace_slowly),
+        (checkpoint, "write_atomic", write_told),
+    ):
+        setattr(owner, name, slow)
 
 
 def _session(folder: str, pause: float, tell: Connection) -> None:
@@ -178,7 +181,7 @@ def kill(backend: str, kills: int, number: int = 0, say: Any = lambda _: None) -
 
 
 def _made(backend: str, out: Path) -> RunFolder:
-    changes = [*CONFIG, f"backend={backend}", f"precision={PRECISION[backend]}", ("out", str(out))]
+    changes: list[Change] = [*CONFIG, f"backend={backend}", f"precision={PRECISION[backend]}", ("out", str(out))]
     return create(load_config("digits", changes))
 
 
