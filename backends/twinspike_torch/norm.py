@@ -178,11 +178,9 @@ class _Normalize(torch.autograd.Function):
         if fused is not None:
             d_x, d_gamma, d_beta = fused.gradients(g, x, gamma, mean, inverse, ctx.eps)
             return d_x, d_gamma.sum(0), d_beta.sum(0), None
-        axes = _axes(x)
         wide_g, wide_mean, wide_inverse = g.to(inverse.dtype), _over_steps(mean, x), _over_steps(inverse, x)
         z = (x - wide_mean) * wide_inverse
-        sum_g = wide_g.sum(axes, keepdim=True)
-        sum_gz = (wide_g * z).sum(axes, keepdim=True)
+        sum_g, sum_gz = _sum(wide_g), _sum(wide_g * z)
         n = x[0].numel() // x.shape[2]
         inner = wide_g - sum_g / n - z * (sum_gz / n)
         d_x = (inner * (wide_inverse * _wide(gamma, x))).to(x.dtype)
@@ -195,13 +193,13 @@ def _normalize(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tens
     if fused is not None:
         found: tuple[Tensor, Tensor, Tensor, Tensor] = fused.normalize(x, gamma, beta, eps)
         return found
-    wide, axes = x.to(torch.promote_types(x.dtype, gamma.dtype)), _axes(x)
-    if x.device.type == "cpu":  # where `var_mean` updates both value by value, in one chain; sums go in cascades
+    wide = x.to(torch.promote_types(x.dtype, gamma.dtype))
+    if x.device.type == "cpu":  # where `var_mean` updates both value by value, in one chain
         n = x[0].numel() // x.shape[2]
-        mean = wide.sum(axes, keepdim=True) / n
-        var = (wide - mean).square().sum(axes, keepdim=True) / n
+        mean = _sum(wide) / n
+        var = _sum((wide - mean).square()) / n
     else:
-        var, mean = torch.var_mean(wide, axes, correction=0, keepdim=True)
+        var, mean = torch.var_mean(wide, _axes(x), correction=0, keepdim=True)
     inverse = torch.rsqrt(var + eps)
     y = torch.addcmul(_wide(beta, x), wide - mean, inverse * _wide(gamma, x)).to(x.dtype)
     mean, var, inverse = (q.reshape(x.shape[0], x.shape[2]) for q in (mean, var, inverse))
@@ -251,6 +249,15 @@ def _together(norm: BatchNorm, x: Tensor) -> Tensor:
 
 def _axes(x: Tensor) -> tuple[int, ...]:
     return (1, *range(3, x.ndim))
+
+
+def _sum(values: Tensor) -> Tensor:
+    """Over all axes but the first and that of C, kept; on a CPU one after another: a compiler adds up each in one chain."""
+    if values.device.type != "cpu":
+        return values.sum(_axes(values), keepdim=True)
+    for axis in reversed(_axes(values)):
+        values = values.sum(axis, keepdim=True)
+    return values
 
 
 def _wide(c: Tensor, x: Tensor) -> Tensor:

@@ -173,7 +173,7 @@ def test_what_pytest_leaves_out_makes_a_part_that_is_not_verified(tmp_path, caps
     found = read(tmp_path / "out" / "report.json")
     assert {record.id for record in found.records} == set(CHECKS)
     assert [record.id for record in found.records if record.status == "pass"] == ["operation[relu-exact]"]
-    assert (found.verdict, found.header.narrowed) == ("incomplete", "left out by pytest -k 'relu and exact'")
+    assert (found.verdict, found.header.narrowed) == ("incomplete", "left out by pytest -k 'operation and relu and exact'")
     assert "conforms to" not in told
     assert f"incomplete, 1 of {len(CHECKS)} tests" in (tmp_path / "out" / "badge.svg").read_text(encoding="utf-8")
     assert suite(["verify", str(tmp_path / "out" / "report.json")]) == 2

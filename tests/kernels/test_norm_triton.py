@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 import twinspike as ts
-from twinspike_torch import norm, norm_triton
+from twinspike_torch import norm
 from twinspike_torch.norm import batch_norm_again, batch_norm_train
 
 SHAPES = [(2, 3, 5, 4, 4), (1, 5, 130, 3, 3), (3, 70, 4), (2, 1, 1, 9, 9), (1, 9, 257, 1, 1)]
@@ -27,8 +30,14 @@ def _last(x: Tensor) -> Tensor:
     return x.movedim(2, -1).contiguous().movedim(-1, 2)
 
 
+@pytest.fixture(scope="session")
+def norm_triton() -> ModuleType:
+    """Imported when it is used: these tests can be listed where there is no Triton."""
+    return importlib.import_module("twinspike_torch.norm_triton")
+
+
 @pytest.fixture
-def by_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+def by_triton(monkeypatch: pytest.MonkeyPatch, norm_triton: Any) -> None:
     """On the CPU too."""
     monkeypatch.setattr(norm, "_fused", lambda x: norm_triton if norm_triton.fits(x) else None)
 
@@ -37,7 +46,7 @@ def by_triton(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("parts", [1024, 2], ids=["tiles apart", "tiles in turn"])
-def test_a_step_equals_float64_to_the_roundings_of_its_sums(shape, dtype, parts, device, monkeypatch) -> None:
+def test_a_step_equals_float64_to_the_roundings_of_its_sums(shape, dtype, parts, device, monkeypatch, norm_triton) -> None:
     monkeypatch.setattr(norm_triton, "PROGRAMS", parts)
     monkeypatch.setattr(norm_triton, "TILE", 4 * norm_triton.WIDTH)  # many tiles of small maps
     torch.manual_seed(0)
@@ -62,7 +71,7 @@ def test_a_step_equals_float64_to_the_roundings_of_its_sums(shape, dtype, parts,
 
 
 @pytest.mark.usefixtures("by_triton")
-def test_a_variance_far_from_zero_keeps_its_digits(device: str) -> None:
+def test_a_variance_far_from_zero_keeps_its_digits(device: str, norm_triton: Any) -> None:
     """A difference of squares would lose all of them: the mean is 4,096 deviations away."""
     torch.manual_seed(0)
     x = _last(torch.randn(1, 16, 3, 8, 8) + 4096).to(device)
@@ -72,7 +81,7 @@ def test_a_variance_far_from_zero_keeps_its_digits(device: str) -> None:
     assert (mean[0].double() - x.double().mean((0, 1, 3, 4))).abs().max() <= 2.0**-24 * 4097
 
 
-def test_layouts_that_it_does_not_read_are_left_to_torch(device: str) -> None:
+def test_layouts_that_it_does_not_read_are_left_to_torch(device: str, norm_triton: Any) -> None:
     x = torch.zeros(2, 3, 4, 5, 5, device=device)
     assert norm_triton.fits(_last(x))
     assert not norm_triton.fits(x)
