@@ -279,7 +279,7 @@ def forward(x: Tensor, v: Tensor | None, decay: Tensor | None, threshold: Tensor
     u = empty_sequence(x, dtype) if traced else None
     flat, apart = runs(x, after)
     if after.numel() > 0:
-        with _on(x.device):
+        with launching_on(x.device):
             block = _block(x)
             _forward[(-(-after.numel() // block),)](
                 flat,
@@ -317,7 +317,7 @@ def backward(
     segments = -(-x.shape[0] // segment)
     noted = step.new_empty((segments - 1) * step.numel()) if segments > 1 else None
     if step.numel() > 0:
-        with _on(x.device):
+        with launching_on(x.device):
             block = _block(x)
             _backward[(-(-step.numel() // block),)](
                 flat,
@@ -364,6 +364,6 @@ def _options(form: Form) -> dict[str, Any]:
     return {**options, "HARD": bool(form.hard), "DECAY_INPUT": bool(form.decay_input)}
 
 
-def _on(device: torch.device) -> AbstractContextManager[Any]:
+def launching_on(device: torch.device) -> AbstractContextManager[Any]:
     """Triton launches on the current device."""
     return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()

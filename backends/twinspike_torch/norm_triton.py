@@ -7,14 +7,12 @@ registers, and combined by Chan's rule: over its tiles in float32, over programs
 
 from __future__ import annotations
 
-import contextlib
-from contextlib import AbstractContextManager
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from twinspike_torch.lif_triton import launching_on
 
 TILE = 4096
 """Values that a program holds at once."""
@@ -174,11 +172,6 @@ def _to_inputs(
 # --- tensors ---------------------------------------------------------------------------------------------
 
 
-def works_on(device: str) -> bool:
-    """Whether tensors of a device can be read: of CUDA devices, and of the CPU by the interpreter."""
-    return device == "cuda" or (device == "cpu" and not isinstance(_apply, triton.JITFunction))
-
-
 def fits(x: Tensor) -> bool:
     """Whether each step of x, (S, n, C, ...), is dense and has its channels last."""
     if x.ndim not in (3, 5) or x.numel() == 0:
@@ -194,7 +187,7 @@ def normalize(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tenso
     form = {"dtype": tl.float64 if gamma.dtype == torch.float64 else tl.float32, **of_tile}
     means, scatters = gamma.new_empty(2, steps, parts, channels)
     y, across = torch.empty_like(x), triton.cdiv(channels, of_tile["WIDTH"])
-    with _on(x.device):
+    with launching_on(x.device):
         _statistics[(steps, parts, across)](x, means, scatters, rows, channels, TILES=tiles, **form)
         first = x[:, 0, :, 0, 0] if x.ndim == 5 else x[:, 0]
         mean, var = _combined(first, means, scatters, rows, tiles * of_tile["ROWS"])
@@ -214,7 +207,7 @@ def gradients(g: Tensor, x: Tensor, gamma: Tensor, mean: Tensor, inverse: Tensor
     g = g if g.stride() == x.stride() else torch.empty_like(x).copy_(g)
     partial = gamma.new_empty(2, steps, parts, channels)
     d_x, across = torch.empty_like(x), triton.cdiv(channels, of_tile["WIDTH"])
-    with _on(x.device):
+    with launching_on(x.device):
         _sums[(steps, parts, across)](g, x, mean, inverse, *partial, rows, channels, TILES=tiles, **form)
         sums = partial.sum(2, dtype=torch.float64)
         mean_g, mean_gz = (sums / rows).to(gamma.dtype)
@@ -241,8 +234,3 @@ def _combined(first: Tensor, means: Tensor, scatters: Tensor, rows: int, chunk: 
     mean = (wide * counts).sum(1) / rows
     apart = (wide - mean[:, None]).square_().mul_(counts).sum(1)
     return (first.double() + mean).to(means.dtype), ((scatters.sum(1, dtype=torch.float64) + apart) / rows).to(means.dtype)
-
-
-def _on(device: torch.device) -> AbstractContextManager[Any]:
-    """Triton launches on the current device."""
-    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
