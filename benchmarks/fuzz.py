@@ -1,4 +1,4 @@
-"""Whatever comes from outside is an answer or one line: config files, `--set`, networks, checkpoints, records, names.
+"""Whatever comes from outside is an answer or one line: config files, `--set`, networks, checkpoints, records, names, data.
 
     python benchmarks/fuzz.py --examples 1000000 [--jobs 2] [--seed 0]
 
@@ -14,97 +14,21 @@ import multiprocessing
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fuzz_data import DataParts
+from hostile import FRAGMENTS, TEXTS, Counts, altered, mutated
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 import twinspike as ts
-from twinspike import boundary
 from twinspike.config import encode
 from twinspike.cost import cost
 from twinspike.network import from_json, to_json
 from twinspike_training import checkpoint, compare, config, metrics, run
 
-LONGEST = 2000
-"""Characters that a line may have; names in it are at most a few hundred."""
-
 TINY = ["backend=numpy", "precision=f64", "width=2", "method.time_steps=2"]
-
-
-class Counts:
-    """How many inputs there were, and how many of them were refused."""
-
-    def __init__(self) -> None:
-        self.inputs = self.refused = 0
-
-    def told(self, call: Callable[[], object]) -> None:
-        """Call; what is raised must be one that the boundary knows, in one line that a terminal can be shown."""
-        self.inputs += 1
-        try:
-            call()
-        except Exception as error:
-            line = boundary.line(error)
-            if line is None:
-                raise
-            self.refused += 1
-            assert line.isprintable(), line
-            assert 0 < len(line) <= LONGEST, line
-
-
-# --- what is hostile --------------------------------------------------------------------------------
-
-TEXTS = st.text(st.characters(), max_size=30)  # half pairs of UTF-16 and control characters too
-NUMBERS = st.one_of(
-    st.integers(-3, 10),
-    st.integers(),
-    st.sampled_from([2**63, -(2**63) - 1, 10**400, 2**31, 10**9]),
-    st.floats(),
-    st.sampled_from([1e308, 5e-324, -0.0, 1e-300]),
-)
-PLAIN = st.recursive(
-    st.one_of(st.none(), st.booleans(), NUMBERS, TEXTS),
-    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(TEXTS, inner, max_size=3)),
-    max_leaves=6,
-)
-FRAGMENTS = st.one_of(
-    st.sampled_from(["", "nan", "-inf", "1e999", "0x", "1979-05-27", "true", "'", '"', '"""', "#", "\0", "\ud800", '"\\ud800"']),
-    st.sampled_from(["[" * 3000, "{" * 3000, "[" * 60 + "]" * 60, "9" * 5000, "{}", "[]", "{kind='sgd'}"]),
-    st.sampled_from(["~", "~nobody/x", "a.json", "../.json", "/dev/null", "resnet18", "module:object"]),
-    TEXTS,
-    PLAIN.map(json.dumps),
-)
-
-
-def mutated(data: st.DataObject, content: bytes) -> bytes:
-    """A content with some bytes changed, cut out, doubled or put in."""
-    changed = bytearray(content)
-    for _ in range(data.draw(st.integers(1, 3))):
-        at, length = data.draw(st.integers(0, len(changed))), data.draw(st.sampled_from([0, 1, 1, 2, 8, 100]))
-        changed[at : at + length] = data.draw(
-            st.one_of(st.binary(max_size=4), st.just(changed[at : at + length] * 2), st.just(b"\xff\xfe\xef\xbb\xbf"))
-        )
-    return bytes(changed[: data.draw(st.integers(0, len(changed)))] if data.draw(st.integers(0, 9)) == 0 else changed)
-
-
-def altered(data: st.DataObject, value: Any) -> Any:
-    """Nested plain data in which one value is another, or is gone, or a key is new."""
-    if isinstance(value, dict) and value and data.draw(st.integers(0, 5)):
-        key = data.draw(st.sampled_from(sorted(value)))
-        rest = {name: inner for name, inner in value.items() if name != key}
-        how = data.draw(st.integers(0, 12))
-        return (
-            rest if how == 0 else rest | {data.draw(TEXTS): value[key]} if how == 1 else rest | {key: altered(data, value[key])}
-        )
-    if isinstance(value, list) and value and data.draw(st.integers(0, 5)):
-        at = data.draw(st.integers(0, len(value) - 1))
-        return [*value[:at], altered(data, value[at]), *value[at + 1 :]]
-    return data.draw(PLAIN)
-
-
-# --- parts ------------------------------------------------------------------------------------------
 
 
 def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
@@ -258,7 +182,11 @@ def _sealed(text: bytes) -> bytes:
     return head.replace(old.encode(), checkpoint._before_arrays(head, old).encode())
 
 
-PARTS = ("config_bytes", "set_texts", "networks", "checkpoints", "records", "names")
+_ROOMS: tuple[tuple[Any, tuple[str, ...]], ...] = (
+    (Parts, ("config_bytes", "set_texts", "networks", "checkpoints", "records", "names")),
+    (DataParts, ("images", "recordings", "packs", "listings")),
+)
+PARTS = tuple(part for _, names in _ROOMS for part in names)
 
 
 def fuzz(part: str, examples: int, number: int = 0, *, fixed: bool = False) -> Counts:
@@ -272,7 +200,8 @@ def fuzz(part: str, examples: int, number: int = 0, *, fixed: bool = False) -> C
     """
     counts = Counts()
     with tempfile.TemporaryDirectory() as folder:
-        parts = Parts(Path(folder), counts)
+        (make,) = (room for room, names in _ROOMS if part in names)
+        parts = make(Path(folder), counts)
 
         @settings(
             max_examples=examples,

@@ -98,6 +98,8 @@ class JaxBackend:
         check_claim(self.name, self.capabilities(), device, precision, compiled)
         kind, _, index = device.partition(":")
         there = _devices(kind)
+        do = "see JAX_PLATFORMS and jax.config.jax_platforms"
+        require(bool(there), f"device of backend {self.name!r}", expected=f"a {kind} that JAX can use", got="none", do=do)
         inside = not index or (index.isdecimal() and int(index) < len(there))
         require(inside, f"device of backend {self.name!r}", expected=f"{kind}:0 to {kind}:{len(there) - 1}", got=device)
         require(precision != "tf32" or kind == "cuda", f"precision of device {device!r}", expected="no tf32", got=precision)

@@ -7,6 +7,7 @@ no fallback to another backend, ever.
 from __future__ import annotations
 
 import importlib
+import traceback
 from importlib.metadata import EntryPoint, entry_points
 
 import msgspec
@@ -33,8 +34,8 @@ def load(name: str) -> Backend:
         name: a registered name such as `torch`, or `module:object`.
 
     Raises:
-        SpecError: the name is unknown, a package is missing (the line names the extra), or the
-            object is no backend.
+        SpecError: the name is unknown, a package is missing (the line names the extra), its
+            import fails, or the object is no backend.
     """
     module, _, attribute = name.partition(":")
     if not module or not attribute or module.startswith("."):
@@ -52,11 +53,20 @@ def load(name: str) -> Backend:
         raise SpecError(what + extra) from error
     except (ImportError, AttributeError, OSError) as error:
         raise SpecError(f"backend {name!r} can't be loaded: {' '.join(str(error).split())}") from error
+    except Exception as error:  # a framework that the environment gives a setting it does not know, say
+        raise SpecError(f"backend {name!r} can't be loaded: {_where(error)}") from error
     # Not isinstance: from Python 3.12 on it doesn't see what an object hands through by __getattr__.
     if not all(hasattr(found, part) for part in ("name", "capabilities", "session")):
         raise refuse(f"backend {name!r}", expected="an object with name, capabilities and session", got=type(found).__name__)
     backend: Backend = found
     return backend
+
+
+def _where(error: Exception) -> str:
+    """What an error is and says first, and the line of code that raised it."""
+    said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")[:200]
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}{f': {said}' if said else ''} ({last.filename}, line {last.lineno})"
 
 
 class Availability(msgspec.Struct, frozen=True):

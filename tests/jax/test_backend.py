@@ -35,6 +35,17 @@ def test_formats_do_not_depend_on_the_global_flag(session):
             assert {v.dtype for v in (*outputs.values(), *gradients.values())} == {jnp.dtype("float32")}
 
 
+def test_a_platform_that_jax_may_not_use_is_one_line(monkeypatch):
+    def none(kind):
+        raise RuntimeError(f"Unknown backend: '{kind}' requested")
+
+    monkeypatch.setattr("jax.devices", none)
+    with pytest.raises(
+        ts.SpecError, match=r"^device of backend 'jax': expected a cpu that JAX can use, got none; see JAX_PLATFORMS"
+    ):
+        tj.backend.session("cpu")
+
+
 def test_refusals_are_one_line(session):
     s = session("f32-ieee")
     program = s.program(SMALL, ts.Method(), ts.SGD())

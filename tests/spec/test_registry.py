@@ -94,10 +94,13 @@ def test_a_missing_framework_names_the_extra(place: Path, entries: dict[str, Ent
         ("", "module 'broken_backend' has no attribute 'backend'"),
         ("raise ImportError('its library\\n  is of another version')", "its library is of another version"),
         ("raise OSError('libsomething.so: no such file')", "libsomething.so: no such file"),
+        ("raise ValueError('\\nA setting\\nis none')", "ValueError: A setting (HERE/broken_backend.py, line 1)"),
+        ("\n1 / 0", "ZeroDivisionError: division by zero (HERE/broken_backend.py, line 2)"),
     ],
 )
 def test_a_broken_backend_is_one_line(place: Path, text: str, line: str) -> None:
     (place / "broken_backend.py").write_text(text)
+    line = line.replace("HERE", str(place))
     with pytest.raises(ts.SpecError) as refused:
         ts.load("broken_backend:backend")
     assert str(refused.value) == f"backend 'broken_backend:backend' can't be loaded: {line}"

@@ -103,6 +103,13 @@ def test_train_and_test_may_be_read_side_by_side() -> None:
         assert same([a, b], [train[i], test[i]])
 
 
+@pytest.mark.parametrize("field", [{"mean": [1e308]}, {"std": [1e-300]}, {"std": [1e308]}])
+def test_a_mean_and_a_deviation_are_ones_that_can_be_computed_with(field: dict[str, list[float]]) -> None:
+    (name,) = field
+    with pytest.raises(SpecError, match=f"^data.{name}: expected numbers that float32 holds"):
+        digits(**field)
+
+
 def test_test_samples_are_never_varied() -> None:
     assert same(list(digits(augment=VARIED).test_batches(70)), list(digits(augment="none").test_batches(70)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,15 @@ def test_binary_names(tmp_path: Path) -> None:
     (write("cifar10", tmp_path) / "batches.meta.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(SpecError, match=r"batches.meta.txt: can't be read as text \(UnicodeDecodeError\); unpack"):
         opened("cifar10", tmp_path)
+
+
+@pytest.mark.parametrize("file", ["data_batch_2.bin", "batches.meta.txt"])
+def test_a_pipe_is_not_waited_for(tmp_path: Path, file: str) -> None:
+    folder = write("cifar10", tmp_path)
+    (folder / file).unlink()
+    os.mkfifo(folder / file)
+    with pytest.raises(SpecError, match=rf"{file}: expected .*, got a pipe; unpack"):
+        opened("cifar10", folder)
 
 
 def test_not_there(tmp_path: Path) -> None:

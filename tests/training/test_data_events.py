@@ -44,6 +44,22 @@ def write_folders(root: Path) -> Path:
     return root
 
 
+def test_what_is_left_out_is_counted_and_said(tmp_path: Path) -> None:
+    root = write_folders(tmp_path)
+    one = root / "Train" / "0"
+    (one / "deeper").mkdir()
+    for name in ("notes.txt", "deeper/x.bin", "README"):
+        (one / name).write_bytes(b"")
+    (one / "gone.bin").symlink_to("nowhere")
+    (one / "upper.BIN").write_bytes((one / "00000.bin").read_bytes())
+    data = open_dataset(DataConfig(name="events", path=str(root), workers=0), time_steps=2)
+    assert (data.train_size, data.test_size) == (7, 4)
+    assert data.notes == (
+        f"data.path {root}: 4 of 15 files left out: .txt 1, dead links 1, in deeper folders 1, without a suffix 1; "
+        "samples are *.bin in class folders",
+    )
+
+
 def write_pack(file: Path, **changes: Any) -> Path:
     """The recordings of `write_folders`, in another order than by class."""
     keys = [(digit, test, i) for i in range(3) for digit in range(2) for test in (0, 1) if i < 3 - test]

@@ -73,6 +73,14 @@ def test_a_palette_means_its_colours(tmp_path: Path, transparency: int | bytes |
     assert decode(tmp_path / "p.png")[0].tolist() == [[1, 2, 3], [40, 50, 60], [7, 8, 9]]
 
 
+def test_what_a_damaged_part_makes_pillow_raise_is_one_line(tmp_path: Path) -> None:
+    whole = png(8, 2, [1, 2, 3])
+    chunk = struct.pack(">I", 0) + b"iCCP" + struct.pack(">I", zlib.crc32(b"iCCP"))
+    (tmp_path / "x.png").write_bytes(whole[:33] + chunk + whole[33:])  # before the pixels
+    with pytest.raises(SpecError, match=r"x.png: can't be decoded: index out of range; replace or remove it"):
+        decode(tmp_path / "x.png")
+
+
 def test_black_and_white(tmp_path: Path) -> None:
     Image.fromarray(np.array([[True, False]])).save(tmp_path / "x.png")
     assert decode(tmp_path / "x.png")[0].tolist() == [[255] * 3, [0] * 3]

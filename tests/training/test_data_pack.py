@@ -124,6 +124,21 @@ def test_a_header_that_lies_allocates_nothing(tmp_path: Path, key: str, shape: t
     assert peak < 4 << 20
 
 
+def test_a_header_without_end_is_not_read(tmp_path: Path) -> None:
+    file = write(tmp_path / "p.npz")
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for key in KEYS:
+            archive.writestr(f"{key}.npy", b"\x93NUMPY\x02\x00" + struct.pack("<I", 100 << 20) + b" " * (100 << 20))
+            break
+        for key in KEYS[1:]:
+            archive.writestr(f"{key}.npy", b"")
+    tracemalloc.start()
+    with pytest.raises(SpecError, match=r"p.npz: can't be read as a .npz pack: EOF: reading array header"):
+        read_pack(file, SIDE)
+    assert tracemalloc.get_traced_memory()[1] < 10 << 20
+    tracemalloc.stop()
+
+
 def test_a_pack_larger_than_the_memory_is_refused_by_its_headers(tmp_path: Path) -> None:
     events = 10**14
     lengths = {"x": (events, "|u1"), "y": (events, "|u1"), "p": (events // 8, "|u1"), "dt": (events, "<u2"),

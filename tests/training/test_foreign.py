@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -137,6 +138,19 @@ def test_settings_of_matplotlib_start_no_program(trained: RunFolder, tmp_path: P
         assert run("compare", str(trained.path), str(trained.path), "--out", str(tmp_path / "c.png")).exit_code == 0
         assert Figure().text(0, 0, "a").get_usetex()  # so the setting reaches what is drawn otherwise
     assert not trace.exists()
+
+
+@pytest.mark.parametrize("how", ["variable", "file"])
+def test_settings_that_matplotlib_does_not_know_are_one_line(trained: RunFolder, tmp_path: Path, how: str) -> None:
+    """In a process of its own, since Matplotlib reads them once."""
+    (tmp_path / "matplotlibrc").write_bytes(b"" if how == "variable" else b"\xff\xfe")
+    environment = os.environ | ({"MPLBACKEND": "nonsense"} if how == "variable" else {})
+    words = [sys.executable, "-m", "twinspike_training.cli", "plot", str(trained.path)]
+    done = subprocess.run(words, check=False, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    *before, line = done.stderr.splitlines()
+    assert line.startswith("error: Matplotlib: expected settings that it knows, got ")
+    assert len(before) == (how == "file")  # Matplotlib's own
 
 
 def test_python_is_as_careful(folder: RunFolder, planted: Path) -> None:

@@ -7,6 +7,7 @@ with 130.
 from __future__ import annotations
 
 import functools
+import importlib
 import json
 from collections.abc import Callable, Sequence
 from typing import Annotated, ParamSpec
@@ -202,6 +203,7 @@ def plot(
     set_: Set = None,
 ) -> None:
     """Draw learning curves, spikes, singular values and orthogonality of a run as PNG files, with its backend or another."""
+    _require_matplotlib()
     from twinspike_training.plots import plot_run  # noqa: PLC0415 - matplotlib takes half a second to import
 
     folder = open_run(run)
@@ -210,12 +212,25 @@ def plot(
         say(console(), str(path))
 
 
+def _require_matplotlib() -> None:
+    """Say in one line that Matplotlib can't be loaded with what the environment tells it."""
+    try:
+        importlib.import_module("matplotlib.figure")
+    except ImportError:  # its boundary's
+        raise
+    except Exception as error:
+        got = next(iter(str(error).splitlines()), "") or type(error).__name__
+        do = "look at MPLBACKEND, MPLCONFIGDIR, MATPLOTLIBRC and a file called matplotlibrc here"
+        raise refuse("Matplotlib", expected="settings that it knows", got=got, do=do) from None
+
+
 @_command
 def compare(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Folders of runs; the first is the one compared with.")],
     out: Annotated[str, typer.Option(help="The picture.")] = "compare.png",
 ) -> None:
     """Lay runs beside each other: curves as PNG, and the first step at which they differ."""
+    _require_matplotlib()
     from twinspike_training.curves import plot_comparison  # noqa: PLC0415 - as above
 
     found = comparison.read_runs(runs)

@@ -285,8 +285,11 @@ def read_network(source: str) -> Network:
     """Read a network description from a `.json` file; SpecError if it is none."""
     if not source.lower().endswith(".json"):
         raise refuse("network", expected=f"one of {', '.join(ZOO)}, or a .json file", got=source, do=_nearest(source, ZOO))
+    path = expand(source)
+    what = found(path)
+    require(what == FILE, "network", expected="a readable .json file", got=f"{what}: {source}")
     try:
-        content = expand(source).read_bytes()
+        content = path.read_bytes()
     except OSError as error:
         raise refuse("network", expected="a readable .json file", got=f"{error.strerror}: {source}") from None
     return from_json(content)

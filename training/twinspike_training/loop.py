@@ -300,9 +300,11 @@ class _Loop:
         with closing(batches):  # type: ignore[type-var]  # an iterator to be read to its end or closed
             try:
                 yield from batches
-            except SpecError as error:
+            except Exception as error:
                 self._save(self._dump())
-                raise SpecError(f"{error}; {self._kept()}") from None
+                if isinstance(error, SpecError):
+                    raise SpecError(f"{error}; {self._kept()}") from None
+                raise
 
     def _step(self, images: Any, labels: Any, rate: float) -> tuple[Any, Metrics]:
         """One optimizer step; the first of a session says how long compiling it took."""
@@ -392,6 +394,7 @@ class _Loop:
         except SpecError as error:  # the state is one that nothing can go on from
             raise SpecError(f"{error}; {self._kept()}; lower learning_rate in a new run") from None
         except OSError as error:
-            raise refuse("checkpoint", expected="room and permission to write it", got=str(error)) from None
+            refusal = refuse("checkpoint", expected="room and permission to write it", got=str(error))
+            raise SpecError(f"{refusal}; {self._kept()}") from None
         self.saved_at = time.monotonic()
         self.log.restart_clock()

@@ -57,16 +57,19 @@ class Maker:
         self._policies, self._quirks = config.policies(), frozenset(config.quirks)
         self._time_steps = time_steps
         # (value - levels * mean) / (levels * std), as one subtraction and one product in float32
-        self._centre = np.array(
-            [source.levels * m for m in self._per_channel("mean", config.mean, source.mean)], dtype=np.float32
-        )[:, None, None]
-        self._scale = np.array(
-            [1.0 / (source.levels * s) for s in self._per_channel("std", config.std, source.std)], dtype=np.float32
-        )[:, None, None]
+        self._centre = self._per_channel("mean", config.mean, source.mean, lambda mean: source.levels * mean)
+        self._scale = self._per_channel("std", config.std, source.std, lambda std: 1.0 / (source.levels * std))
 
-    def _per_channel(self, name: str, wanted: tuple[float, ...], own: tuple[float, ...]) -> tuple[float, ...]:
+    def _per_channel(
+        self, name: str, wanted: tuple[float, ...], own: tuple[float, ...], use: Callable[[float], float]
+    ) -> NDArray[np.float32]:
+        """(C, 1, 1), what is computed with."""
         require(len(wanted) in (0, len(own)), f"data.{name}", expected=f"one number for each of {len(own)} channels", got=wanted)
-        return wanted or own
+        with np.errstate(over="ignore", under="ignore"):
+            used = np.array([use(value) for value in wanted or own]).astype(np.float32)
+        sensible = np.isfinite(used).all() and (name == "mean" or used.all())
+        require(bool(sensible), f"data.{name}", expected="numbers that float32 holds, times or over the levels", got=wanted)
+        return used[:, None, None]
 
     def __call__(self, task: Task) -> Batch:
         """The task's batch.

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from twinspike.errors import SpecError, refuse
 from twinspike_training.data.source import ArraySplit, Source
+from twinspike_training.files import FILE, found
 
 SHAPE = (3, 32, 32)
 _PIXELS = 3 * 32 * 32
@@ -106,6 +107,8 @@ def _find(name: str, layout: _Layout, path: Path) -> Path:
 
 
 def _class_names(name: str, layout: _Layout, file: Path) -> tuple[str, ...]:
+    if (kind := found(file)) not in (FILE, "no such file"):  # a pipe would be waited for
+        raise refuse(str(file), expected="a file", got=kind, do=_advice(name))
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -137,6 +140,8 @@ def _read(name: str, layout: _Layout, files: list[Path], records: int) -> ArrayS
 def _fill(name: str, file: Path, rows: NDArray[np.uint8]) -> None:
     """Read one file of exactly the rows' size."""
     expected = f"{rows.nbytes} bytes ({len(rows)} records of {rows.shape[1]})"
+    if (kind := found(file)) not in (FILE, "no such file"):
+        raise refuse(str(file), expected=expected, got=kind, do=_advice(name))
     try:
         with file.open("rb") as stream:
             got = stream.seek(0, 2)

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinspike.errors import SpecError, refuse, require
+from twinspike_training.data.listing import Left, is_sample, told
 from twinspike_training.data.pack import read_pack
 from twinspike_training.data.source import Raw, Source, Update
 from twinspike_training.memory import require_memory
@@ -167,9 +168,9 @@ def open_events(path: str, time_steps: int) -> Source:
         if len(packs) == 1:
             root = packs[0]
     if root.is_file():
-        train, test, classes = _open_pack(root, time_steps)
+        train, test, classes, notes = _open_pack(root, time_steps)
     elif (root / "Train").is_dir() and (root / "Test").is_dir():
-        train, test, classes = _open_folders(root, time_steps)
+        train, test, classes, notes = _open_folders(root, time_steps)
     else:
         got = "a folder without them" if root.is_dir() else "nothing there"
         raise refuse(f"data.path {root}", expected="N-MNIST: a folder with Train and Test, or a .npz pack", got=got)
@@ -182,13 +183,16 @@ def open_events(path: str, time_steps: int) -> Source:
         levels=1.0,
         mean=(0.0,) * _POLARITIES,
         std=(1.0,) * _POLARITIES,
+        notes=notes,
     )
 
 
-_Opened = tuple[EventSplit, EventSplit, tuple[str, ...]]
+_Opened = tuple[EventSplit, EventSplit, tuple[str, ...], tuple[str, ...]]
+"""Training and test samples, names of classes, notes."""
 
 
 def _open_folders(root: Path, time_steps: int) -> _Opened:
+    left = Left()
     names = {part: tuple(sorted(f.name for f in (root / part).iterdir() if f.is_dir())) for part in ("Train", "Test")}
     classes = names["Train"]
     require(
@@ -202,7 +206,7 @@ def _open_folders(root: Path, time_steps: int) -> _Opened:
         files: list[Path] = []
         labels: list[int] = []
         for label, name in enumerate(classes):
-            found = sorted(file for file in (root / part / name).glob("*.bin") if file.is_file())
+            found = _recordings(root / part / name, left)
             require(bool(found), str(root / part / name), expected="recordings (*.bin)", got="none")
             files += found
             labels += [label] * len(found)
@@ -221,7 +225,21 @@ def _open_folders(root: Path, time_steps: int) -> _Opened:
 
         return EventSplit(read, np.array(labels, dtype=np.int64), time_steps, identify)
 
-    return split("Train"), split("Test"), classes
+    train, test = split("Train"), split("Test")
+    notes = told(len(train.labels) + len(test.labels), left, "*.bin in class folders")
+    return train, test, classes, tuple(f"data.path {root}: {note}" for note in notes)
+
+
+def _recordings(folder: Path, left: Left) -> list[Path]:
+    """The recordings in a class's folder, by name; what else there is, and below it, is counted."""
+    found = []
+    for where, _, names in os.walk(folder):
+        for name in names:
+            if Path(where) != folder:
+                left["in deeper folders"] += 1
+            elif is_sample(os.path.join(where, name), left, (".bin",)):
+                found.append(folder / name)
+    return sorted(found)
 
 
 def _open_pack(file: Path, time_steps: int) -> _Opened:
@@ -244,4 +262,4 @@ def _open_pack(file: Path, time_steps: int) -> _Opened:
 
     train, test = np.flatnonzero(pack.ids <= _LAST_TRAIN_ID), np.flatnonzero(pack.ids > _LAST_TRAIN_ID)
     require(len(train) > 0 and len(test) > 0, str(file), expected="recordings of both parts", got=f"{len(train)} and {len(test)}")
-    return split(train), split(test), tuple(str(i) for i in range(int(pack.labels.max()) + 1))
+    return split(train), split(test), tuple(str(i) for i in range(int(pack.labels.max()) + 1)), ()

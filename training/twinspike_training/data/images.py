@@ -14,7 +14,6 @@ What becomes of each kind of picture:
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +62,9 @@ def decode(file: Path, side: tuple[int, int] | None = None) -> NDArray[np.uint8]
             return np.asarray(rgb)
     except UnidentifiedImageError as error:
         raise SpecError(f"{file}: can't be decoded: neither PNG nor JPEG; replace or remove it") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (SpecError, MemoryError):
+        raise
+    except Exception as error:  # of damaged files Pillow's readers raise what their code comes to, an IndexError say
         raise SpecError(f"{file}: can't be decoded: {' '.join(str(error).split())}; replace or remove it") from error
 
 
@@ -93,6 +94,8 @@ def _orientation(image: Image.Image) -> int:
     """EXIF's number; 1 where there is none, or none that can be read: the picture may be whole."""
     try:
         found = image.getexif().get(_ORIENTATION, 1)
-    except (OSError, ValueError, SyntaxError, TypeError, KeyError, struct.error):
+    except MemoryError:
+        raise
+    except Exception:  # as in `decode`
         return 1
     return found if isinstance(found, int) else 1

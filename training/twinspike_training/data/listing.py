@@ -28,13 +28,19 @@ Left = Counter[str]
 """Why files are left out -> how many."""
 
 
-def told(samples: int, left: Left) -> tuple[str, ...]:
-    """What to say of the files left out: a line, or none."""
+def told(samples: int, left: Left, what: str = f"{', '.join(SUFFIXES)} below class folders") -> tuple[str, ...]:
+    """What to say of the files left out: a line, or none.
+
+    Args:
+        samples: how many files are.
+        left: the others.
+        what: samples are.
+    """
     many = left.total()
     if many == 0:
         return ()
     kinds = ", ".join(f"{why} {count:,}" for why, count in sorted(left.items(), key=lambda item: (-item[1], item[0])) if count)
-    return (f"{many:,} of {many + samples:,} files left out: {kinds}; samples are {', '.join(SUFFIXES)} below class folders",)
+    return (f"{many:,} of {many + samples:,} files left out: {kinds}; samples are {what}",)
 
 
 def by_class(folder: Path, left: Left) -> Samples:
@@ -58,7 +64,7 @@ def by_class(folder: Path, left: Left) -> Samples:
     samples: Samples = []
     for name in sorted(names):
         part = folder / name
-        files = [Path(file) for file in _below(str(part), left) if _is_sample(file, left)]
+        files = [Path(file) for file in _below(str(part), left) if is_sample(file, left)]
         require(bool(files), str(part), expected=f"images ({', '.join(SUFFIXES)})", got="none")
         samples += [(file, name) for file in files]
     return samples
@@ -84,9 +90,16 @@ def _below(folder: str, left: Left) -> Iterator[str]:
             yield os.path.join(where, name)
 
 
-def _is_sample(file: str, left: Left) -> bool:
+def is_sample(file: str, left: Left, suffixes: tuple[str, ...] = SUFFIXES) -> bool:
+    """Whether a file is one by its suffix, in either case, and by what it is; else it is counted.
+
+    Args:
+        file: path.
+        left: gets it, if it is none.
+        suffixes: of samples, in lower case.
+    """
     suffix = os.path.splitext(file)[1].lower()
-    if suffix not in SUFFIXES:
+    if suffix not in suffixes:
         left[ascii(suffix)[1:-1] or "without a suffix"] += 1
     elif not os.path.isfile(file):
         left["dead links" if os.path.islink(file) else "no regular files"] += 1

@@ -6,6 +6,7 @@ memory, before an array is allocated. Then values: offsets, labels, ids and coor
 
 from __future__ import annotations
 
+import io
 import struct
 import zipfile
 import zlib
@@ -24,6 +25,9 @@ KEYS = ("x", "y", "p", "dt", "offsets", "labels", "ids")
 
 CLASSES = 1 << 16
 """Labels are below this."""
+
+_HEAD = 1 << 14
+"""Bytes, more than NumPy takes for an array's header; one that says it is longer might be of any size."""
 
 _EXACT = {"x": "uint8", "y": "uint8", "p": "uint8", "dt": "uint16"}
 """Columns whose type is fixed; the others are whole numbers of any type."""
@@ -101,8 +105,9 @@ def _columns(file: Path, archive: zipfile.ZipFile) -> dict[str, NDArray[Any]]:
     return columns
 
 
-def _head(stream: IO[bytes]) -> _Head:
-    """Shape and type of an array whose numbers are not read."""
+def _head(file: IO[bytes]) -> _Head:
+    """Shape and type of an array whose numbers are not read, nor more of its header than one has."""
+    stream = io.BytesIO(file.read(_HEAD))
     version = npy.read_magic(stream)
     read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
     if read is None:
