@@ -1,16 +1,15 @@
 """Certified training: every `training.certify_every`-th real step of a run is held against the clauses as it is taken.
 
 Before such a step the state and the backend's trace of the batch are taken to the host, after it what the step made; a judge
-(`twinspike.judge`) says whether it was right. Beside the arithmetic, which is the judge's, the run's own part is held against the clauses
-here: that the state is the one at this step, that its batch is the one of the seed (RND-3, RND-4) and that the learning rate is that of
-the schedule (SCH-*), each worked out anew from the number of steps alone.
+(`twinspike.judge`) says whether it was right. The arithmetic is the judge's matter. The run's own part is held against the
+clauses here: that the state is the one at this step, that its batch is the one of the seed (RND-3, RND-4) and that the learning
+rate is that of the schedule (SCH-*), each worked out anew from the number of steps alone.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import Any, final
 
@@ -22,7 +21,6 @@ from twinspike.backend import Metrics, Values
 from twinspike.errors import SpecError
 from twinspike.judge import Step, Verdict, load_judge
 from twinspike.parameters import STEP, State
-from twinspike.random import Stream
 from twinspike.setting import Setting, write
 from twinspike_training.run import Ready
 
@@ -69,8 +67,12 @@ class Certifier:
             what = ", ".join(lost or sorted(there.keys() ^ values.keys()))
             raise UncertifiedError(f"state: expected what was loaded, got other bits in {what}; clause PRE-4")
 
-    def watch(self, taken: int, state: Any, images: Values, labels: Any, rate: float) -> Watched | None:
-        """What is to be known of the next step; None unless it is one to be judged.
+    def due(self, taken: int) -> bool:
+        """Whether the next step is to be judged, after so many."""
+        return self.every > 0 and (taken + 1) % self.every == 0
+
+    def watch(self, taken: int, state: Any, images: Values, labels: Any, rate: float) -> Watched:
+        """What is to be known of the next step before it is taken.
 
         Args:
             taken: steps before it, over the run.
@@ -79,15 +81,13 @@ class Certifier:
             labels: likewise.
             rate: its learning rate.
         """
-        if not self.every or (taken + 1) % self.every:
-            return None
         began = time.perf_counter()
         before = self._ready.program.dump(state)
         trace = self._ready.program.trace(state, images, training=True, labels=labels)
         return Watched(taken + 1, before, images, labels, rate, trace, time.perf_counter() - began)
 
-    def certify(self, watched: Watched, state: Any, metrics: Metrics, folder: Path) -> dict[str, Any] | None:
-        """Judge the step that was taken: its line of metrics; None where its loss is not finite, which the loop tells.
+    def certify(self, watched: Watched, state: Any, metrics: Metrics, folder: Path) -> dict[str, Any]:
+        """Judge the step that was taken: its line of metrics.
 
         Args:
             watched: the step before it was taken.
@@ -100,15 +100,15 @@ class Certifier:
         """
         began, fields = time.perf_counter(), type(metrics).__struct_fields__
         reported = {name: float(self._ready.session.to_numpy(getattr(metrics, name))) for name in fields}
-        if not np.isfinite(reported["loss"]):
-            return None
         failure = self._of_run(watched)
         verdict = self._verdict(watched, reported, self._ready.program.dump(state)) if failure is None else None
         failure = failure or (verdict.failure if verdict is not None else None)
         if failure is not None or verdict is None:
             self._keep(watched, folder)
-            since = f"step {self._right} was the last right one" if self._right else "no step before it was judged in this session"
-            raise UncertifiedError(f"step {watched.number} is not certified: {failure}; {since}; {folder / EVIDENCE} holds its state and batch")
+            since = f"step {self._right} was right" if self._right else "none before it was judged in this session"
+            raise UncertifiedError(
+                f"step {watched.number} is not certified: {failure}; {since}; {folder / EVIDENCE} holds its state and batch"
+            )
         self._right = watched.number
         line = {"kind": "certificate", "step": watched.number, "worst": verdict.worst, "at": verdict.at}
         line |= {"comparisons": verdict.comparisons, "open": verdict.open}
@@ -134,9 +134,7 @@ class Certifier:
         want = learning_rate(config.schedule, config.learning_rate, epoch, place, training.epochs, length)
         if watched.rate != want:
             return f"learning rate: expected {want!r}, got {watched.rate!r}; clauses SCH-1, SCH-2"
-        size = training.batch_size
-        with closing(ready.dataset.train_batches(config.seed, epoch, size, start=place, drop_last=training.drop_last)) as own:  # type: ignore[type-var]
-            images, labels = next(own)
+        images, labels = ready.dataset.batch(config.seed, epoch, place, training.batch_size)
         if not np.array_equal(watched.labels, labels):
             return f"labels: expected those of batch {place + 1} of epoch {epoch + 1}, got others; clause RND-3"
         if not np.array_equal(watched.images, images):

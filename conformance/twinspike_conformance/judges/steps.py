@@ -8,9 +8,10 @@ Nothing here needs more than NumPy and msgspec beside the specification.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,9 +37,8 @@ LARGE = 2**22
 def judge(step: Step, *, sample: int, seed: int) -> Verdict:
     """As `twinspike.judge.Judge` says."""
     precision = PRECISIONS[step.precision]
-    t = networks.Taps(
-        step.network, step.method, precision, roundoff_of(precision), step.before, step.images, True, dict(step.trace)
-    )  # fmt: skip
+    unit, trace = roundoff_of(precision), {name: dict(tap) for name, tap in step.trace.items()}
+    t = networks.Taps(step.network, step.method, precision, unit, step.before, step.images, True, trace)
     tally = _Tally()
     with np.errstate(all="ignore"):  # what overflows is told by the comparison that it spoils
         tally.take(_judged(step, t, sample, seed))
@@ -99,7 +99,7 @@ def _names(step: Step) -> Iterator[Finding]:
         )
 
 
-def _spikes(step: Step, t: networks.Taps) -> Iterator[Finding]:
+def _spikes(step: Step, t: networks.Taps) -> Generator[Finding, None, bool]:
     """The step's rate of spikes is that of its trace, but for neurons so near to firing that a pass may turn them.
 
     Returns whether any was turned.
@@ -142,11 +142,12 @@ def _reported(step: Step, t: networks.Taps, turned: bool) -> Iterator[Finding | 
         clauses = ("DIS-1", "DIS-4", "DIS-8", "ORT-2")
         yield compare(f"{name} of the step", step.metrics[name], right.value, right.error, rung="bound", clauses=clauses)
     reduced = tracked()["layers"].readout(t.lift(t.output("snn", t.network.exits[-1].head)), t.method.readout)
-    for twin, logits in (("ann", ends.logits_ann[-1]), ("snn", _moved(reduced, near))):
+    main = {"ann": ends.logits_ann[-1], "snn": _moved(reduced, near)}
+    for twin in TWINS:
         if turned and twin == "snn":
             yield None
             continue
-        counted = hits(step.metrics[f"correct_{twin}"], twin, logits, step.labels)
+        counted = hits(step.metrics[f"correct_{twin}"], twin, main[twin], step.labels)
         yield msgspec.structs.replace(counted, rung="accept_set")  # whole numbers: how near says nothing
 
 
@@ -160,7 +161,8 @@ def _statistics(step: Step, t: networks.Taps, turned: bool, draw: sampled.Draw |
                 continue
             names = [f"{layer.name}.{quantity}_{twin}" for quantity in ("gamma", "beta", "mean", "var")]
             near = path(deep[layer.name] + (t.method.time_steps if twin == "snn" else 0), t.precision)
-            kept = slice(None) if draw is None else draw.channels(len(step.before[names[0]]))
+            size = len(step.before[names[0]])
+            kept = np.arange(size) if draw is None else draw.channels(size)
             own = t if draw is None else sampled.of_channels(t, layer, kept)
             x = own.operand(twin, layer.input)
             largest = np.abs(x.value).max(initial=0.0)
