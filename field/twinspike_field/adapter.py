@@ -24,8 +24,9 @@ Function = Callable[[Tensors], Tensors]
 class Engine(Protocol):
     """What the judge needs of a framework: arrays in and out, and gradients."""
 
-    packages: tuple[str, ...]
-    """Distributions whose versions are told."""
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Distributions whose versions are told."""
 
     def from_numpy(self, values: Any, precision: str) -> Tensor:
         """A copy, floats in the precision's format."""
@@ -48,15 +49,29 @@ class Engine(Protocol):
 class Adapter(Protocol):
     """One library."""
 
-    name: str
-    distribution: str
-    engine: Engine
-    precisions: tuple[str, ...]
-    """Those that it is judged in."""
-    operations: frozenset[str]
-    """Of `lif` and `spike`, those that it has."""
-    watches_difference: bool
-    """Whether the potential that it tells is u - threshold as the library had it, plus the threshold: two roundings more."""
+    @property
+    def name(self) -> str:
+        """Of the library."""
+
+    @property
+    def distribution(self) -> str:
+        """Its package at the index."""
+
+    @property
+    def engine(self) -> Engine:
+        """Its framework."""
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """Those that it is judged in."""
+
+    @property
+    def operations(self) -> frozenset[str]:
+        """Of `lif` and `spike`, those that it has."""
+
+    @property
+    def watches_difference(self) -> bool:
+        """Whether the potentials that it tells may be off by two roundings, as u - threshold plus the threshold is."""
 
     def lif(self, neuron: Neuron, inputs: Tensors) -> Tensors:
         """s and u (T, B, C, *d) and v (B, C, *d) from x and, where given, v, decay, threshold.

@@ -19,7 +19,7 @@ from twinspike_conformance.judges.operations import Answer
 from twinspike_conformance.raised import interrupted, said
 from twinspike_field.clauses import ASKED, asks_about, clause_of, deal
 from twinspike_field.questions import SURROGATES, of_lif, of_spike
-from twinspike_field.report import Cell
+from twinspike_field.report import Cell, Outcome
 
 BACKWARD = ("LIF-6", "LIF-7", "LIF-8", "LIF-9", "LIF-10")
 """Clauses of the neuron's gradients, which take a surrogate that agrees."""
@@ -52,7 +52,7 @@ class _Tally:
 
     def cell(self, clause: str, precision: str) -> Cell:
         """What is reported."""
-        outcome = "differs" if self.wrong else "agrees" if self.told else "cannot"
+        outcome: Outcome = "differs" if self.wrong else "agrees" if self.told else "cannot"
         return Cell(
             clause=clause,
             precision=precision,
@@ -114,7 +114,7 @@ class _Asked(NamedTuple):
 
     def _findings(self, example: Example) -> Iterator[tuple[str, Finding]]:
         """What one example gives, by clause; what is refused is counted."""
-        precision = PRECISIONS[self.session.precision]  # type: ignore[index]  # one of those names
+        precision = PRECISIONS[self.session.precision]
         material = materialize(CASES[example.operation], example, precision.activations)
         # few bits, so that a gradient loses none where a spike is returned in a shorter format, which PRE-1 tells
         material.cotangents = {name: rounded(g, "bfloat16") for name, g in material.cotangents.items()}

@@ -68,7 +68,12 @@ class Adapter:
         cell = _leaky(neuron, inputs, x, x.ndim - 3)
         seen: list[torch.Tensor] = []
         fire = cell.fire
-        cell.fire = lambda mem: (seen.append(mem), fire(mem))[1]
+
+        def watched(mem: torch.Tensor) -> torch.Tensor:
+            seen.append(mem)
+            return fire(mem)
+
+        cell.fire = watched
         current = (1 - cell.beta) * x if neuron.decay_input else x
         mem, spikes = inputs.get("v", torch.zeros_like(x[0])), []
         for step in current:
