@@ -8,9 +8,12 @@ from typing import Any
 import msgspec
 
 from twinspike.errors import require
-from twinspike_training import metrics
+from twinspike_training import checkpoint, metrics
 from twinspike_training.metrics import LOSS_PARTS
-from twinspike_training.run import open_run, stored_config
+from twinspike_training.run import RunFolder, open_run, stored_config
+
+TIMES = ("images_per_second", "seconds")
+"""What lines of equal runs differ in."""
 
 
 class Curves(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,3 +91,27 @@ def _row(run: Curves, base: Curves) -> Row:
         first_difference=min(different, default=None),
         relative=max((abs(a["loss"] - b["loss"]) / max(abs(a["loss"]), abs(b["loss"]), 1e-300) for a, b in common), default=0.0),
     )
+
+
+def told(folder: RunFolder) -> list[dict[str, Any]]:
+    """What a record tells of a run, exact: its lines without those of sessions, and without times."""
+    lines = metrics.read(folder.metrics)
+    return [{key: value for key, value in line.items() if key not in TIMES} for line in lines if line["kind"] != "session"]
+
+
+def difference(one: RunFolder, other: RunFolder) -> str | None:
+    """The first thing in which two runs' records and checkpoints differ, bit for bit; None: they are equal."""
+    ours, theirs = told(one), told(other)
+    for mine, its in zip(ours, theirs, strict=False):
+        if mine != its:
+            names = [name for name in mine if mine.get(name) != its.get(name)] or sorted(its.keys() - mine.keys())
+            return f"the {mine['kind']} line of step {mine['step']}: {', '.join(names)}"
+    if len(ours) != len(theirs):
+        return f"the record: {len(ours)} lines and {len(theirs)}"
+    for which in ("last", "best"):
+        headers = [checkpoint.load(folder.checkpoint(which)).header for folder in (one, other)]
+        for name in ("epoch", "step", "steps", "best", "due", "network", "fingerprint", "arrays"):
+            mine, its = (getattr(header, name) for header in headers)
+            if mine != its:
+                return f"{which}.safetensors: {name}"
+    return None

@@ -25,13 +25,14 @@ from twinspike import initial_state, learning_rate
 from twinspike.backend import Metrics
 from twinspike.errors import SpecError, refuse
 from twinspike_training import checkpoint
+from twinspike_training.board import Board
 from twinspike_training.checkpoint import Best, Checkpoint, Header
 from twinspike_training.config import RunConfig
 from twinspike_training.evaluation import deviations, evaluate
 from twinspike_training.files import write_atomic
 from twinspike_training.hardware import hardware
 from twinspike_training.lock import alone
-from twinspike_training.metrics import Board, MetricsLog, NotFiniteError, Pending
+from twinspike_training.metrics import MetricsLog, NotFiniteError, Pending
 from twinspike_training.progress import Progress
 from twinspike_training.record import require_plain, rewind, tells_of_steps
 from twinspike_training.run import (
@@ -236,7 +237,7 @@ class _Loop:
             if self.best is not None:
                 self._keep_best(folder.checkpoint("best"))
         self.state = ready.program.load(values)
-        board = Board(folder.path, self.steps) if config.training.tensorboard else None
+        board = Board(folder.path, self.steps, progress.note) if config.training.tensorboard else None
         self.log = MetricsLog(folder.metrics, ready.session.to_numpy, board)
         self.due = found is not None and found.header.due
         self.saved_at = time.monotonic()

@@ -20,12 +20,12 @@ from twinspike.errors import SpecError, refuse, require
 from twinspike.network import Network
 from twinspike.precision import PRECISIONS
 from twinspike_training import checkpoint
+from twinspike_training.board import tensorboard_modules
 from twinspike_training.config import Change, RunConfig, build, build_network, load_config, override, to_json
 from twinspike_training.data import Dataset, open_dataset
 from twinspike_training.files import FILE, expand, found, is_part, write_atomic
 from twinspike_training.lock import LOCK, alone
 from twinspike_training.memory import require_memory, training_parts
-from twinspike_training.metrics import tensorboard_modules
 
 MAY_CHANGE = ("backend", "device", "precision", "compile", "recompute", "training", "data.path", "data.workers")
 """Keys, or tables, that a resumed run may be given anew: they decide where and how long it computes, not what.
