@@ -114,7 +114,7 @@ def test_known_deviations_can_be_read(name: str) -> None:
     ("text", "said"),
     [
         ('id = "x"', "id that begins"),
-        ('clauses = ["LIF-99"]', "clauses of the specification"),
+        ('clauses = ["LIF-one"]', "clauses of the specification"),
         ('code = "a\\nb\\nc\\nd\\ne\\nf"', "1 to 5 lines"),
         ("where = []", "a line of the library's source"),
         ('documented = ""', "documents what is expected"),
