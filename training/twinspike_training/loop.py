@@ -7,6 +7,7 @@ order of samples and augmentation all follow from the checkpoint. Nothing waits 
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import signal
@@ -24,12 +25,14 @@ from twinspike import initial_state, learning_rate
 from twinspike.backend import Metrics
 from twinspike.errors import SpecError, refuse
 from twinspike_training import checkpoint
+from twinspike_training.board import Board
 from twinspike_training.checkpoint import Best, Checkpoint, Header
 from twinspike_training.config import RunConfig
 from twinspike_training.evaluation import deviations, evaluate
 from twinspike_training.files import write_atomic
+from twinspike_training.hardware import hardware
 from twinspike_training.lock import alone
-from twinspike_training.metrics import Board, MetricsLog, NotFiniteError, Pending
+from twinspike_training.metrics import MetricsLog, NotFiniteError, Pending
 from twinspike_training.progress import Progress
 from twinspike_training.record import require_plain, rewind, tells_of_steps
 from twinspike_training.run import (
@@ -66,12 +69,19 @@ class StopRequests:
     """Turns the first SIGINT, SIGTERM or SIGHUP into a request that the loop sees between two steps.
 
     In the middle of a step the state's memory may be half reused, so that nothing could be saved there.
-    A second signal interrupts at once. One that was ignored before, as SIGHUP is under `nohup`, stays so.
+    A second signal interrupts at once. One that was ignored before, as SIGHUP is under `nohup`, stays so. The time at which a
+    leg is over is a request as well.
     """
 
-    def __init__(self) -> None:
-        self.requested = False
+    def __init__(self, until: float = math.inf) -> None:
+        self._until = until
+        self._signalled = False
         self._before: dict[int, Any] = {}
+
+    @property
+    def requested(self) -> bool:
+        """Whether the run is to stop."""
+        return self._signalled or time.monotonic() >= self._until
 
     def __enter__(self) -> StopRequests:
         # Python lets only the main thread set handlers; elsewhere a run can't be asked to stop.
@@ -89,13 +99,18 @@ class StopRequests:
             signal.signal(number, handler)
 
     def _request(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if self._signalled:
             raise KeyboardInterrupt
-        self.requested = True
+        self._signalled = True
 
 
-def start(config: RunConfig, progress: Progress) -> Outcome:
+def start(config: RunConfig, progress: Progress, until: float = math.inf) -> Outcome:
     """Train a new run from the beginning.
+
+    Args:
+        config: of the run.
+        progress: told about what happens.
+        until: time of `time.monotonic` at which to stop as by a signal, after a step at the least.
 
     Raises:
         SpecError: something is not to be had, or the loss is not finite.
@@ -103,10 +118,12 @@ def start(config: RunConfig, progress: Progress) -> Outcome:
     ready = prepare(config)  # before the folder is made: a refused run leaves nothing behind
     folder = create(config)
     with alone(folder.path):
-        return _Loop(folder, ready, None, progress).run()
+        return _Loop(folder, ready, None, progress, until).run()
 
 
-def resume(folder: RunFolder, wanted: RunConfig | None, progress: Progress, which: str = "last") -> Outcome:
+def resume(
+    folder: RunFolder, wanted: RunConfig | None, progress: Progress, which: str = "last", until: float = math.inf
+) -> Outcome:
     """Go on with a run from a checkpoint.
 
     A run that was killed before its first one starts from the beginning. What the record tells of later steps is taken
@@ -117,16 +134,17 @@ def resume(folder: RunFolder, wanted: RunConfig | None, progress: Progress, whic
         wanted: its config with changes that `run.MAY_CHANGE` allows; None changes nothing.
         progress: told about what happens.
         which: `last`, or `best`, which then takes the place of the last.
+        until: as for `start`.
 
     Raises:
         SpecError: no run, one that another process is at work on, a broken or a lost checkpoint, a forbidden change, other
             data, or a loss that is not finite.
     """
     with alone(folder.path):
-        return _resume(folder, wanted, progress, which)
+        return _resume(folder, wanted, progress, which, until)
 
 
-def _resume(folder: RunFolder, wanted: RunConfig | None, progress: Progress, which: str) -> Outcome:
+def _resume(folder: RunFolder, wanted: RunConfig | None, progress: Progress, which: str, until: float) -> Outcome:
     stored = stored_config(folder)
     config = read_config(folder) if wanted is None else reconcile(stored, wanted)
     require_plain(folder.metrics)  # before anything is altered
@@ -153,7 +171,7 @@ def _resume(folder: RunFolder, wanted: RunConfig | None, progress: Progress, whi
         progress.note(line)
     if header is not None and (jump := _jump(header, config, ready.steps_per_epoch)):
         progress.note(jump)
-    return _Loop(folder, ready, found, progress).run()
+    return _Loop(folder, ready, found, progress, until).run()
 
 
 def _jump(header: Header, config: RunConfig, length: int) -> str | None:
@@ -202,8 +220,9 @@ def _take_the_place_of_last(folder: RunFolder, path: Path) -> None:
 class _Loop:
     """One session of one run."""
 
-    def __init__(self, folder: RunFolder, ready: Ready, found: Checkpoint | None, progress: Progress) -> None:
+    def __init__(self, folder: RunFolder, ready: Ready, found: Checkpoint | None, progress: Progress, until: float) -> None:
         config = ready.config
+        self.until = until
         self.folder, self.ready, self.config, self.progress = folder, ready, config, progress
         self.epoch = self.step = self.steps = 0
         self.compiled = not ready.session.compiled
@@ -218,7 +237,7 @@ class _Loop:
             if self.best is not None:
                 self._keep_best(folder.checkpoint("best"))
         self.state = ready.program.load(values)
-        board = Board(folder.path, self.steps) if config.training.tensorboard else None
+        board = Board(folder.path, self.steps, progress.note) if config.training.tensorboard else None
         self.log = MetricsLog(folder.metrics, ready.session.to_numpy, board)
         self.due = found is not None and found.header.due
         self.saved_at = time.monotonic()
@@ -235,7 +254,7 @@ class _Loop:
         """Train until the last epoch, the last step or a stop request."""
         finished = True
         try:
-            with StopRequests() as stop, closing(self.log):
+            with StopRequests(self.until) as stop, closing(self.log):
                 if self.due or self._goes_on():
                     self._open_session()
                     self.progress.begin(self.ready, self.folder, self.steps)
@@ -263,6 +282,7 @@ class _Loop:
             "precision": config.precision,
             "compile": self.ready.session.compiled,
             "versions": self.ready.capabilities.versions,
+            "hardware": hardware(),
         }
         self.log.line(line)
 
@@ -283,9 +303,10 @@ class _Loop:
                     self._flush()
                 if not self._goes_on():
                     break
-                if self._due() or stop.requested:
+                stopped = stop.requested  # once: time may be over between two looks
+                if self._due() or stopped:
                     self._save(self._dump())
-                if stop.requested:
+                if stopped:
                     return False
         seconds = time.perf_counter() - began
         return self._finish_epoch(seconds, stop)

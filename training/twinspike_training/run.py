@@ -20,12 +20,12 @@ from twinspike.errors import SpecError, refuse, require
 from twinspike.network import Network
 from twinspike.precision import PRECISIONS
 from twinspike_training import checkpoint
+from twinspike_training.board import tensorboard_modules
 from twinspike_training.config import Change, RunConfig, build, build_network, load_config, override, to_json
 from twinspike_training.data import Dataset, open_dataset
 from twinspike_training.files import FILE, expand, found, is_part, write_atomic
 from twinspike_training.lock import LOCK, alone
 from twinspike_training.memory import require_memory, training_parts
-from twinspike_training.metrics import tensorboard_modules
 
 MAY_CHANGE = ("backend", "device", "precision", "compile", "recompute", "training", "data.path", "data.workers")
 """Keys, or tables, that a resumed run may be given anew: they decide where and how long it computes, not what.
@@ -215,17 +215,18 @@ def same_config(header: checkpoint.Header, config: RunConfig, what: str, also: S
 
 def _differences(stored: RunConfig, wanted: RunConfig) -> Iterator[tuple[str, Any, Any]]:
     """Keys that may not change and do, with both values; a key that one config has not is None there."""
-    before, after = _flat(encode(stored)), _flat(encode(wanted))
+    before, after = flat(encode(stored)), flat(encode(wanted))
     for key in sorted(before.keys() | after.keys()):
         free = (key in MAY_CHANGE or key.partition(".")[0] in MAY_CHANGE) and key not in MUST_STAY
         if not free and before.get(key) != after.get(key):
             yield key, before.get(key), after.get(key)
 
 
-def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
+def flat(data: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested plain data as one table with dotted keys."""
     if not isinstance(data, dict):
         return {prefix: data}
-    return {k: v for key, inner in data.items() for k, v in _flat(inner, f"{prefix}.{key}" if prefix else key).items()}
+    return {k: v for key, inner in data.items() for k, v in flat(inner, f"{prefix}.{key}" if prefix else key).items()}
 
 
 def same_epochs(header: checkpoint.Header, steps_per_epoch: int, what: str) -> None:
