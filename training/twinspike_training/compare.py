@@ -64,6 +64,11 @@ def compare(runs: list[Curves]) -> list[Row]:
     return [_row(run, runs[0]) for run in runs]
 
 
+def best_of(tests: list[dict[str, Any]]) -> dict[str, Any]:
+    """The best of some evaluations; the first of equals."""
+    return max(tests, key=_chosen_by)
+
+
 def _chosen_by(line: dict[str, Any]) -> float:
     """What makes an evaluation the best: the accuracy on the samples held out, or without such on the test's."""
     return float(line.get("validation", line)["accuracy_snn"])
@@ -81,7 +86,7 @@ def _row(run: Curves, base: Curves) -> Row:
         loss=steps[-1]["loss"],
         accuracy_snn=tests[-1]["accuracy_snn"] if tests else None,
         accuracy_ann=tests[-1]["accuracy_ann"] if tests else None,
-        best_snn=max(tests, key=_chosen_by)["accuracy_snn"] if tests else None,
+        best_snn=best_of(tests)["accuracy_snn"] if tests else None,
         images_per_second=rates[len(rates) // 2],
         first_difference=min(different, default=None),
         relative=max((abs(a["loss"] - b["loss"]) / max(abs(a["loss"]), abs(b["loss"]), 1e-300) for a, b in common), default=0.0),

@@ -7,14 +7,12 @@ order of samples and augmentation all follow from the checkpoint. Nothing waits 
 
 from __future__ import annotations
 
+import math
 import os
-import signal
-import threading
 import time
 from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import msgspec
@@ -28,6 +26,7 @@ from twinspike_training.certify import Certifier, UncertifiedError, Watched
 from twinspike_training.checkpoint import Best, Checkpoint, Header
 from twinspike_training.config import RunConfig
 from twinspike_training.evaluation import deviations, evaluate
+from twinspike_training.hardware import hardware
 from twinspike_training.lock import alone
 from twinspike_training.metrics import MetricsLog, NotFiniteError, Pending
 from twinspike_training.progress import Progress
@@ -44,6 +43,7 @@ from twinspike_training.run import (
     same_epochs,
     stored_config,
 )
+from twinspike_training.stops import StopRequests
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,40 +63,13 @@ VALIDATION = ("accuracy_snn", "accuracy_ann", "cross_entropy_snn", "cross_entrop
 """What an `epoch` line says of the samples held out."""
 
 
-class StopRequests:
-    """Turns the first SIGINT, SIGTERM or SIGHUP into a request that the loop sees between two steps.
-
-    In the middle of a step the state's memory may be half reused, so that nothing could be saved there.
-    A second signal interrupts at once. One that was ignored before, as SIGHUP is under `nohup`, stays so.
-    """
-
-    def __init__(self) -> None:
-        self.requested = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> StopRequests:
-        # Python lets only the main thread set handlers; elsewhere a run can't be asked to stop.
-        if threading.current_thread() is threading.main_thread():
-            for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # the last is not everywhere
-                number = getattr(signal, name, None)
-                before = signal.SIG_IGN if number is None else signal.getsignal(number)
-                if number is not None and before not in (signal.SIG_IGN, None):
-                    self._before[number] = before
-                    signal.signal(number, self._request)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _request(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
-
-
-def start(config: RunConfig, progress: Progress) -> Outcome:
+def start(config: RunConfig, progress: Progress, until: float = math.inf) -> Outcome:
     """Train a new run from the beginning.
+
+    Args:
+        config: of the run.
+        progress: told about what happens.
+        until: time of `time.monotonic` at which to stop as by a signal, after a step at the least.
 
     Raises:
         SpecError: something is not to be had, or the loss is not finite.
@@ -104,10 +77,12 @@ def start(config: RunConfig, progress: Progress) -> Outcome:
     ready = prepare(config)  # before the folder is made: a refused run leaves nothing behind
     folder = create(config)
     with alone(folder.path):
-        return _Loop(folder, ready, None, progress).run()
+        return _Loop(folder, ready, None, progress, until).run()
 
 
-def resume(folder: RunFolder, wanted: RunConfig | None, progress: Progress, which: str = "last") -> Outcome:
+def resume(
+    folder: RunFolder, wanted: RunConfig | None, progress: Progress, which: str = "last", until: float = math.inf
+) -> Outcome:
     """Go on with a run from a checkpoint.
 
     A run that was killed before its first one starts from the beginning. What the record tells of later steps is taken
@@ -118,16 +93,17 @@ def resume(folder: RunFolder, wanted: RunConfig | None, progress: Progress, whic
         wanted: its config with changes that `run.MAY_CHANGE` allows; None changes nothing.
         progress: told about what happens.
         which: `last`, or `best`, which then takes the place of the last.
+        until: as for `start`.
 
     Raises:
         SpecError: no run, one that another process is at work on, a broken or a lost checkpoint, a forbidden change, other
             data, or a loss that is not finite.
     """
     with alone(folder.path):
-        return _resume(folder, wanted, progress, which)
+        return _resume(folder, wanted, progress, which, until)
 
 
-def _resume(folder: RunFolder, wanted: RunConfig | None, progress: Progress, which: str) -> Outcome:
+def _resume(folder: RunFolder, wanted: RunConfig | None, progress: Progress, which: str, until: float) -> Outcome:
     stored = stored_config(folder)
     config = read_config(folder) if wanted is None else reconcile(stored, wanted)
     require_plain(folder.metrics)  # before anything is altered
@@ -154,7 +130,7 @@ def _resume(folder: RunFolder, wanted: RunConfig | None, progress: Progress, whi
         progress.note(line)
     if header is not None and (jump := rate_jump(header, config, ready.steps_per_epoch)):
         progress.note(jump)
-    return _Loop(folder, ready, found, progress).run()
+    return _Loop(folder, ready, found, progress, until).run()
 
 
 def _checkpoint(folder: RunFolder, which: str) -> Checkpoint | None:
@@ -178,8 +154,9 @@ def _checkpoint(folder: RunFolder, which: str) -> Checkpoint | None:
 class _Loop:
     """One session of one run."""
 
-    def __init__(self, folder: RunFolder, ready: Ready, found: Checkpoint | None, progress: Progress) -> None:
+    def __init__(self, folder: RunFolder, ready: Ready, found: Checkpoint | None, progress: Progress, until: float) -> None:
         config = ready.config
+        self.until = until
         self.folder, self.ready, self.config, self.progress = folder, ready, config, progress
         self.epoch = self.step = self.steps = 0
         self.compiled = not ready.session.compiled
@@ -213,7 +190,7 @@ class _Loop:
         """Train until the last epoch, the last step or a stop request."""
         finished = True
         try:
-            with StopRequests() as stop, closing(self.log):
+            with StopRequests(self.until) as stop, closing(self.log):
                 if self.due or self._goes_on():
                     self._open_session()
                     self.progress.begin(self.ready, self.folder, self.steps)
@@ -241,6 +218,7 @@ class _Loop:
             "precision": config.precision,
             "compile": self.ready.session.compiled,
             "versions": self.ready.capabilities.versions,
+            "hardware": hardware(),
         }
         self.log.line(line)
 
@@ -264,9 +242,10 @@ class _Loop:
                     self._certify(watched, metrics)
                 if not self._goes_on():
                     break
-                if self._due() or stop.requested:
+                stopped = stop.requested  # once: time may be over between two looks
+                if self._due() or stopped:
                     self._save(self._dump())
-                if stop.requested:
+                if stopped:
                     return False
         seconds = time.perf_counter() - began
         return self._finish_epoch(seconds, stop)

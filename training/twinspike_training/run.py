@@ -227,17 +227,18 @@ def same_config(header: checkpoint.Header, config: RunConfig, what: str, also: S
 
 def _differences(stored: RunConfig, wanted: RunConfig) -> Iterator[tuple[str, Any, Any]]:
     """Keys that may not change and do, with both values; a key that one config has not is None there."""
-    before, after = _flat(encode(stored)), _flat(encode(wanted))
+    before, after = flat(encode(stored)), flat(encode(wanted))
     for key in sorted(before.keys() | after.keys()):
         free = (key in MAY_CHANGE or key.partition(".")[0] in MAY_CHANGE) and key not in MUST_STAY
         if not free and before.get(key) != after.get(key):
             yield key, before.get(key), after.get(key)
 
 
-def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
+def flat(data: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested plain data as one table with dotted keys."""
     if not isinstance(data, dict):
         return {prefix: data}
-    return {k: v for key, inner in data.items() for k, v in _flat(inner, f"{prefix}.{key}" if prefix else key).items()}
+    return {k: v for key, inner in data.items() for k, v in flat(inner, f"{prefix}.{key}" if prefix else key).items()}
 
 
 def rate_jump(header: checkpoint.Header, config: RunConfig, length: int) -> str | None:

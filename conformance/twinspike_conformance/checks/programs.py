@@ -42,7 +42,9 @@ def taps_of(bench: Bench, s: Setting, program: Program, state: Any, *, training:
     """
     precision = PRECISIONS[bench.session.precision]
     trace = program.trace(state, s.images[0], training=training, labels=s.labels[0] if labels else None)
-    return taps.Taps(s.network, s.method, precision, roundoff_of(precision), s.state, s.images[0], training, trace)
+    return taps.Taps(
+        s.network, s.method, precision, roundoff_of(precision), s.state, s.images[0], training, trace, bench.replicas
+    )
 
 
 def counts(bench: Bench, t: taps.Taps, metrics: Any, ends: Ends, labels: Values) -> list[Finding]:

@@ -39,6 +39,8 @@ class Taps(msgspec.Struct):
     images: Values
     training: bool
     trace: dict[str, dict[str, Values]]
+    replicas: int = 1
+    """Ranks that the batch was split among (DEV-4)."""
 
     def output(self, twin: Twin, name: str) -> Values:
         """A layer's output, (T, B, ...), float64; T is 1 for the artificial twin."""
@@ -170,7 +172,7 @@ def _forward(taps: Taps, layer: Layer, twin: Twin) -> Tracked:
                 for q in ("gamma", "beta", "mean", "var")
             ]
             if taps.training:
-                return modules["norm"].batch_norm_train(taps.method.batch_norm, x, *arrays).y  # type: ignore[no-any-return]
+                return modules["replicas"].batch_norm_train(taps.method.batch_norm, x, *arrays, replicas=taps.replicas).y  # type: ignore[no-any-return]
             return modules["norm"].batch_norm_eval(taps.method.batch_norm, x, *arrays)  # type: ignore[no-any-return]
         case Add(other=other):
             return x + taps.operand(twin, other)  # type: ignore[no-any-return]
@@ -301,7 +303,7 @@ def adjoint_of(taps: Taps, reader: Layer, twin: Twin, name: str, towards: dict[s
 
 def _norm_adjoint(taps: Taps, layer: Norm, twin: Twin, x: Tracked, g: Tracked) -> tuple[Tracked, Tracked, Tracked]:
     gamma = taps.lift(np.asarray(taps.state[f"{layer.name}.gamma_{twin}"], np.float64))
-    return tracked()["norm"].batch_norm_train_adjoint(taps.method.batch_norm, x, gamma, g)  # type: ignore[no-any-return]
+    return tracked()["replicas"].batch_norm_train_adjoint(taps.method.batch_norm, x, gamma, g, replicas=taps.replicas)  # type: ignore[no-any-return]
 
 
 def _neurons_adjoint(taps: Taps, layer: Activation, g: Values, towards: dict[str, list[Tracked]]) -> Tracked:
