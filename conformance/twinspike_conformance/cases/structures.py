@@ -63,7 +63,7 @@ CELL = Network(
     ),
     exits=(Branch(feature="side.feature", head="side.head"), Branch(feature="feature", head="head")),
 )
-"""The least network in which each option has something to say: a stem and a branch with a shortcut, two layers of neurons, two exits."""
+"""The least network in which each option has something to say: a stem, a branch with a shortcut, two exits."""
 
 _OWN = {net.name: net for net in (BLOCK, CELL, msgspec.structs.replace(CELL, name="event_cell", event=True))}
 

@@ -24,8 +24,8 @@ from twinspike_conformance.cases.base import Example
 from twinspike_conformance.cases.networks import BUCKETS, CONFIGS, FAMILIES, PINNED
 from twinspike_conformance.cases.structures import NARROW
 from twinspike_conformance.checks.base import Bench, Check, Space
-from twinspike_conformance.checks.networks import RATE
 from twinspike_conformance.checks.programs import ends_of, opened, predicted, taps_of
+from twinspike_conformance.checks.updates import RATE
 from twinspike_conformance.judges.operations import roundoff_of
 from twinspike_conformance.judges.variant import tracked
 

@@ -220,7 +220,7 @@ def backward(taps: Taps, seeds: Mapping[tuple[Twin, str], Tracked]) -> Iterator[
             yield _sum_of(taps, layer, twin, parts, tuple(dict.fromkeys(clauses)))
     for layer in taps.network.layers:
         for twin in TWINS:
-            _parameters(taps, layer, twin, towards)
+            parameters(taps, layer, twin, towards)
     yield from _totals(taps, towards)
 
 
@@ -276,7 +276,7 @@ def _adjoint(taps: Taps, reader: Layer, twin: Twin, name: str, towards: dict[str
         case Activation() if twin == "ann":
             d_x = modules["layers"].relu_adjoint(x, lifted)
         case Activation():
-            return _neurons_adjoint(taps, reader, g, towards)
+            return neurons_adjoint(taps, reader, g, towards)
     return d_x.reshape(len(g), -1, *taps.output(twin, name).shape[2:])  # type: ignore[no-any-return]
 
 
@@ -285,7 +285,7 @@ def _norm_adjoint(taps: Taps, layer: Norm, twin: Twin, x: Tracked, g: Tracked) -
     return tracked()["norm"].batch_norm_train_adjoint(taps.method.batch_norm, x, gamma, g)  # type: ignore[no-any-return]
 
 
-def _neurons_adjoint(taps: Taps, layer: Activation, g: Values, towards: dict[str, list[Tracked]]) -> Tracked:
+def neurons_adjoint(taps: Taps, layer: Activation, g: Values, towards: dict[str, list[Tracked]]) -> Tracked:
     """The adjoint of the sequence from the backend's own potentials and spikes; notes learned quantities' gradients."""
     neuron, inputs = taps.method.neuron, neuron_inputs(taps, layer)
     u, s = (np.asarray(taps.trace[layer.name][k], np.float64) for k in ("u", "snn"))
@@ -298,7 +298,7 @@ def _neurons_adjoint(taps: Taps, layer: Activation, g: Values, towards: dict[str
     return d * (1.0 - quantities[0]) if neuron.decay_input else d
 
 
-def _parameters(taps: Taps, layer: Layer, twin: Twin, towards: dict[str, list[Tracked]]) -> None:
+def parameters(taps: Taps, layer: Layer, twin: Twin, towards: dict[str, list[Tracked]]) -> None:
     """Note what one twin's use of a layer sends to its parameters."""
     if not isinstance(layer, Conv | Linear | Norm):
         return
