@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from twinspike_training import checkpoint, loop
+from twinspike_training import compare, loop
 from twinspike_training.config import RunConfig, load_config
 from twinspike_training.loop import Outcome
 from twinspike_training.progress import Progress
@@ -20,9 +20,6 @@ TINY = (
     "training.batch_size=24", "training.epochs=2", "training.log_every=3",
 )  # fmt: skip
 """4 steps an epoch, 8 in all. Test batches are whole, so that compiling backends see one shape."""
-
-TIMES = ("images_per_second", "seconds")
-"""What differs between equal runs."""
 
 
 def tiny(out: Path, *changes: str) -> RunConfig:
@@ -42,15 +39,9 @@ def train(out: Path, *changes: str) -> Outcome:
 
 def lines(folder: RunFolder) -> list[dict[str, Any]]:
     """Metrics without sessions and times, exact otherwise."""
-    found = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k not in TIMES} for line in found if line["kind"] != "session"]
+    return compare.told(folder)
 
 
 def assert_equal_runs(one: RunFolder, other: RunFolder) -> None:
     """The same losses, evaluations and checkpoints, bit for bit."""
-    assert lines(one) == lines(other)
-    for which in ("last", "best"):
-        a, b = checkpoint.load(one.checkpoint(which)), checkpoint.load(other.checkpoint(which))
-        position = ("epoch", "step", "steps", "best", "network", "fingerprint")
-        assert [getattr(a.header, key) for key in position] == [getattr(b.header, key) for key in position]
-        assert a.header.arrays == b.header.arrays, which
+    assert compare.difference(one, other) is None

@@ -30,5 +30,5 @@ def test_a_difference_is_found(tmp_path: Path) -> None:
     *before, last = other.metrics.read_text().splitlines()
     line = json.loads(last)
     other.metrics.write_text("\n".join([*before, json.dumps(line | {"spike_rate": line["spike_rate"] * 2})]) + "\n")
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match=r"^the epoch line of step 24: spike_rate"):
         kills.assert_equal(one, other)

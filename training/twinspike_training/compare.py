@@ -8,9 +8,12 @@ from typing import Any
 import msgspec
 
 from twinspike.errors import require
-from twinspike_training import metrics
+from twinspike_training import checkpoint, metrics
 from twinspike_training.metrics import LOSS_PARTS
-from twinspike_training.run import open_run, stored_config
+from twinspike_training.run import RunFolder, open_run, stored_config
+
+TIMES = ("images_per_second", "seconds")
+"""What lines of equal runs differ in."""
 
 
 class Curves(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +64,11 @@ def compare(runs: list[Curves]) -> list[Row]:
     return [_row(run, runs[0]) for run in runs]
 
 
+def best_of(tests: list[dict[str, Any]]) -> dict[str, Any]:
+    """The best of some evaluations; the first of equals."""
+    return max(tests, key=_chosen_by)
+
+
 def _chosen_by(line: dict[str, Any]) -> float:
     """What makes an evaluation the best: the accuracy on the samples held out, or without such on the test's."""
     return float(line.get("validation", line)["accuracy_snn"])
@@ -78,8 +86,32 @@ def _row(run: Curves, base: Curves) -> Row:
         loss=steps[-1]["loss"],
         accuracy_snn=tests[-1]["accuracy_snn"] if tests else None,
         accuracy_ann=tests[-1]["accuracy_ann"] if tests else None,
-        best_snn=max(tests, key=_chosen_by)["accuracy_snn"] if tests else None,
+        best_snn=best_of(tests)["accuracy_snn"] if tests else None,
         images_per_second=rates[len(rates) // 2],
         first_difference=min(different, default=None),
         relative=max((abs(a["loss"] - b["loss"]) / max(abs(a["loss"]), abs(b["loss"]), 1e-300) for a, b in common), default=0.0),
     )
+
+
+def told(folder: RunFolder) -> list[dict[str, Any]]:
+    """What a record tells of a run, exact: its lines without those of sessions, and without times."""
+    lines = metrics.read(folder.metrics)
+    return [{key: value for key, value in line.items() if key not in TIMES} for line in lines if line["kind"] != "session"]
+
+
+def difference(one: RunFolder, other: RunFolder) -> str | None:
+    """The first thing in which two runs' records and checkpoints differ, bit for bit; None: they are equal."""
+    ours, theirs = told(one), told(other)
+    for mine, its in zip(ours, theirs, strict=False):
+        if mine != its:
+            names = [name for name in mine if mine.get(name) != its.get(name)] or sorted(its.keys() - mine.keys())
+            return f"the {mine['kind']} line of step {mine['step']}: {', '.join(names)}"
+    if len(ours) != len(theirs):
+        return f"the record: {len(ours)} lines and {len(theirs)}"
+    for which in ("last", "best"):
+        headers = [checkpoint.load(folder.checkpoint(which)).header for folder in (one, other)]
+        for name in ("epoch", "step", "steps", "best", "due", "network", "fingerprint", "arrays"):
+            mine, its = (getattr(header, name) for header in headers)
+            if mine != its:
+                return f"{which}.safetensors: {name}"
+    return None

@@ -6,6 +6,8 @@ Kinds of line, told by `kind`:
 - `step`: one optimizer step: `step` counted from 1 over the run, `epoch` from 0, `learning_rate`, `samples`,
   loss parts (means over the batch), `accuracy_ann`, `accuracy_snn` (shares of the batch, main exit),
   `spike_rate` (per neuron and time step), `images_per_second` (since the host last waited).
+- `certificate`: what was found of a judged step: `worst` error/bound and the quantity `at` which, `comparisons`, those left
+  `open` since rounding turned a spike, `seconds` that it took.
 - `epoch`: an evaluation after `epoch` completed epochs; see `evaluation`.
 
 Step metrics stay on the device until `flush`, so that the host waits for it only every few steps.
@@ -13,7 +15,6 @@ Step metrics stay on the device until `flush`, so that the host waits for it onl
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 import os
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 
 from twinspike.backend import Metrics, Values
 from twinspike.errors import SpecError, refuse, require
+from twinspike_training.board import Board
 from twinspike_training.files import FILE, found
 
 Series = NDArray[np.float64]
@@ -133,8 +135,7 @@ class MetricsLog:
         except OSError as error:
             raise refuse("metrics", expected="room to write them", got=f"{error.strerror}: {self._file.name}") from None
         if self._board is not None:
-            for line in lines:
-                self._board.line(line)
+            self._board.lines(lines)
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -226,52 +227,3 @@ def series(lines: list[dict[str, Any]], kind: str, name: str) -> tuple[Series, S
     """Steps and values of one quantity over lines of a kind, as two float64 arrays of equal length."""
     chosen = [line for line in lines if line["kind"] == kind and name in line]
     return np.array([line["step"] for line in chosen], float), np.array([line[name] for line in chosen], float)
-
-
-def tensorboard_modules() -> tuple[Any, Any, Any]:
-    """TensorBoard's messages and its writer; SpecError that says what to install where they are missing."""
-    names = ("compat.proto.event_pb2", "compat.proto.summary_pb2", "summary.writer.event_file_writer")
-    try:
-        event, summary, writer = (importlib.import_module(f"tensorboard.{name}") for name in names)
-    except ImportError as error:
-        raise SpecError(
-            f"training.tensorboard: package {error.name or 'tensorboard'!r} is not installed; install it with: "
-            "pip install 'twinspike[tensorboard]', or set training.tensorboard = false"
-        ) from None
-    return event, summary, writer
-
-
-class Board:
-    """TensorBoard events of the numbers in each line, without a framework; needs the extra `tensorboard`."""
-
-    def __init__(self, folder: Path, step: int) -> None:
-        """Open an event file.
-
-        Args:
-            folder: of the run; events go into `tensorboard` below it.
-            step: that the session begins at; TensorBoard forgets what an earlier session wrote beyond it.
-        """
-        event, summary, writer = tensorboard_modules()
-        self._event: Any = event.Event
-        self._summary: Any = summary.Summary
-        self._writer: Any = writer.EventFileWriter(str(folder / "tensorboard"))
-        session = event.SessionLog(status=event.SessionLog.START)
-        self._writer.add_event(event.Event(wall_time=time.time(), step=step, session_log=session))
-
-    def line(self, line: Mapping[str, Any]) -> None:
-        """Write a line's numbers under `kind/name`."""
-        prefix = "train" if line["kind"] == "step" else "test"
-        if line["kind"] == "session":
-            return
-        values = []
-        for key, value in line.items():
-            inner = value if isinstance(value, dict) else {"": value}
-            for name, number in inner.items():
-                if key not in ("kind", "step") and isinstance(number, int | float):
-                    tag = f"{prefix}/{key}/{name}".rstrip("/")
-                    values.append(self._summary.Value(tag=tag, simple_value=float(number)))
-        self._writer.add_event(self._event(wall_time=time.time(), step=line["step"], summary=self._summary(value=values)))
-
-    def close(self) -> None:
-        """Write what is left and close."""
-        self._writer.close()

@@ -14,8 +14,9 @@ from twinspike.network import Network
 from twinspike.registry import Availability
 from twinspike_training.checkpoint import Header
 from twinspike_training.compare import Row as ComparisonRow
-from twinspike_training.config import RunConfig
+from twinspike_training.config import RunConfig, embedded
 from twinspike_training.evaluation import Result
+from twinspike_training.recipes import book
 from twinspike_training.terminal import say
 
 
@@ -108,3 +109,22 @@ def show_comparison(console: Console, rows: Sequence[ComparisonRow]) -> None:
         loss = f"{row.loss:.4f}" if row.loss is not None else "-"
         table.add_row(legible(row.label), f"{row.steps:,}", loss, *shares, speed, first, f"{row.relative:.2g}")
     console.print(table, markup=False)
+
+
+def show_recipes(console: Console) -> None:
+    """The words of recipes, and the embedded configs that have names of their own."""
+    words = book()
+    say(
+        console, "a recipe is DATA, then if wanted NETWORK, t and a number of time steps, VARIANT, SIZE: cifar10-resnet34-t6-best"
+    )
+    table = _table("data", "networks, the first where none is named", "time steps of the table", "what it is")
+    for name, data in words.data.items():
+        steps = ", ".join(f"t{number}" for number in data.time_steps)
+        table.add_row(name, ", ".join(data.networks), steps, data.says)
+    console.print(table, markup=False)
+    for title, kind in (("variant", words.variant), ("size", words.size)):
+        table = _table(title, "what it is")
+        for name, word in kind.items():
+            table.add_row(name, word.says)
+        console.print(table, markup=False)
+    say(console, f"embedded configs are recipes too: {', '.join(embedded())}")

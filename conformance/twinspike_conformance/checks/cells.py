@@ -17,11 +17,11 @@ from twinspike_conformance.cases.base import Example
 from twinspike_conformance.cases.networks import setting
 from twinspike_conformance.cases.options import CELLS, pairs_met
 from twinspike_conformance.checks.base import Bench, Check, Space
-from twinspike_conformance.checks.networks import evaluation_found, gradients_found, loss_found, penalty_of
-from twinspike_conformance.checks.programs import depths, ends_of, opened, path, predicted, taps_of, terms_of
+from twinspike_conformance.checks.networks import RATE, evaluation_found, gradients_found, loss_found, update_found
+from twinspike_conformance.checks.programs import opened, predicted, taps_of
 from twinspike_conformance.checks.steps import is_decided, tracked_state, whole
-from twinspike_conformance.checks.updates import RATE, update_found
 from twinspike_conformance.judges import networks as taps
+from twinspike_conformance.judges.ends import depths, ends_of, path, penalty_of, terms_of
 from twinspike_conformance.judges.operations import roundoff_of
 from twinspike_conformance.judges.summands import Summands
 from twinspike_conformance.judges.variant import tracked

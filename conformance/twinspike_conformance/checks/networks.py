@@ -8,22 +8,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twinspike.config import TWINS, Penalty, Twin
-from twinspike.parameters import STEP, check_state, is_factored, layer_and_part, layout
+from twinspike.config import TWINS
+from twinspike.parameters import STEP, check_state, layer_and_part, layout
+from twinspike.precision import PRECISIONS, Precision
 from twinspike.setting import Setting
 from twinspike_conformance.bounds.finding import Finding, Rung, compare, holds
 from twinspike_conformance.bounds.tracked import Tracked, stack
 from twinspike_conformance.cases.base import Example
 from twinspike_conformance.cases.networks import BUCKETS, CONFIGS, FAMILIES, PINNED
 from twinspike_conformance.checks.base import Bench, Check, Space, refusal
-from twinspike_conformance.checks.programs import counts, dumped_formats, ends_of, opened, taps_of, terms_of
+from twinspike_conformance.checks.programs import counts, dumped_formats, opened, taps_of
 from twinspike_conformance.checks.statistics import statistics
-from twinspike_conformance.checks.updates import RATE, again, of_its_terms, update_found
 from twinspike_conformance.judges import networks as taps
+from twinspike_conformance.judges import updates
+from twinspike_conformance.judges.ends import depths, ends_of, path, penalty_gradient, penalty_of, seeds, terms_of
+from twinspike_conformance.judges.operations import roundoff_of
 from twinspike_conformance.judges.summands import Summands
 from twinspike_conformance.judges.variant import tracked
 
 Values = NDArray[Any]
+
+RATE = 0.125
+"""Learning rate of steps."""
 
 
 def _layers(bench: Bench, example: Example) -> list[Finding]:
@@ -33,21 +39,6 @@ def _layers(bench: Bench, example: Example) -> list[Finding]:
     for training in (True, False):
         found += taps.forward(taps_of(bench, s, program, state, training=training))
     return found
-
-
-def _seeds(t: taps.Taps, labels: Values) -> dict[tuple[Twin, str], Tracked]:
-    """What the loss sends into features and heads."""
-    ends, modules = ends_of(t), tracked()
-    arrays = (ends.logits_ann, ends.logits_snn, ends.features_ann, ends.features_snn)
-    d_a, d_z, d_f, d_h = modules["losses"].joint_loss_adjoint(t.method.loss, *arrays, labels)
-    back = modules["layers"].readout_adjoint
-    seeds: dict[tuple[Twin, str], Tracked] = {}
-    for i, exit_ in enumerate(t.network.exits):
-        z, h = (t.lift(t.output("snn", end)) for end in (exit_.head, exit_.feature))
-        seeds["ann", exit_.head], seeds["ann", exit_.feature] = d_a[i][None], d_f[i][None]
-        seeds["snn", exit_.head] = d_z[:, i] if t.method.loss.per_step else back(z, d_z[0, i], t.method.readout)
-        seeds["snn", exit_.feature] = back(h, d_h[i], t.method.readout)
-    return seeds
 
 
 def _gradients(bench: Bench, example: Example) -> list[Finding]:
@@ -69,29 +60,35 @@ def gradients_found(s: Setting, t: taps.Taps, gradients: dict[str, Values]) -> l
     ]
     if not all(finding.ok for finding in found):
         return found
-    found += taps.backward(t, _seeds(t, s.labels[0]))
-    summands = Summands(lambda: t)
+    found += taps.backward(t, seeds(t, s.labels[0]))
+    sizes = Summands(lambda: t)
     for name, got in gradients.items():
-        layer, part = layer_and_part(name)
-        first, penalty = t.trace[layer][f"d_{part}"], _penalty_gradient(t, layer, part) if part in ("U", "V") else 0.0
-
-        what = f"gradient of {name}, reported"
-
-        def judged(size: float, got: Any = got, first: Any = first, penalty: Any = penalty, what: str = what) -> list[Finding]:
-            own = again(s, first, t.precision, size) + penalty
-            return [compare(what, got, own.value, own.error, rung="bound", clauses=("FAC-7", "ORT-2"))]
-
-        found += of_its_terms(judged, name, summands)
+        reported = _reported(s, t, name, got, 0.0)
+        found.append(reported if reported.ok else _reported(s, t, name, got, sizes(name)))
     return found
 
 
-def _penalty_gradient(t: taps.Taps, layer: str, suffix: str) -> Tracked:
-    """What an orthogonality penalty adds to a factor's gradient (ORT-2)."""
-    orthogonality = t.method.factorization.orthogonality
-    u, v = (t.lift(np.asarray(t.state[f"{layer}.{k}"], np.float64)) for k in ("U", "V"))
-    weight = orthogonality.weight if isinstance(orthogonality, Penalty) else 0.0
-    both = tracked()["factorization"].penalty_adjoint(u, v)
-    return weight * both["UV".index(suffix)]  # type: ignore[no-any-return]
+def _reported(s: Setting, t: taps.Taps, name: str, got: Values, size: float) -> Finding:
+    """A reported gradient beside the trace's; `size` as in `_again`."""
+    layer, part = layer_and_part(name)
+    own = _again(s, t.trace[layer][f"d_{part}"], t.precision, size)
+    if part in ("U", "V"):
+        own = own + penalty_gradient(t, layer, part)
+    return compare(f"gradient of {name}, reported", got, own.value, own.error, rung="bound", clauses=("FAC-7", "ORT-2"))
+
+
+def _again(s: Setting, value: Values, precision: Precision, size: float = 0.0) -> Tracked:
+    """A gradient that a backend computes a second time, perhaps compiled in another way: the path is to a loss and back.
+
+    Args:
+        s: the network.
+        value: of the first time.
+        precision: says how far the two may lead apart.
+        size: of the gradient's terms, where they cancel: it counts if it is larger than the gradient's largest element.
+    """
+    g, unit = np.asarray(value, np.float64), roundoff_of(precision)
+    room = path(2 * (max(depths(s.network).values()) + s.method.time_steps), precision) * np.abs(g).max(initial=size)
+    return Tracked(g, np.full(g.shape, room), roundoff=unit)
 
 
 def _loss(bench: Bench, example: Example) -> list[Finding]:
@@ -113,18 +110,6 @@ def loss_found(bench: Bench, t: taps.Taps, metrics: Any, labels: Values) -> list
         got = bench.session.to_numpy(getattr(metrics, name))
         found.append(compare(name, got, right.value, right.error, rung="bound", clauses=("DIS-1", "DIS-4", "DIS-8", "ORT-2")))
     return found + counts(bench, t, metrics, ends, labels)
-
-
-def penalty_of(t: taps.Taps) -> Tracked:
-    """The orthogonality penalty of the state (ORT-2)."""
-    orthogonality = t.method.factorization.orthogonality
-    total = t.lift(np.zeros(()))
-    if hasattr(orthogonality, "weight"):
-        for layer in t.network.layers:
-            if is_factored(layer, t.method.factorization):
-                u, v = (t.lift(np.asarray(t.state[f"{layer.name}.{k}"], np.float64)) for k in ("U", "V"))
-                total = total + orthogonality.weight * tracked()["factorization"].penalty(u, v)
-    return total
 
 
 def _evaluation(bench: Bench, example: Example) -> list[Finding]:
@@ -177,8 +162,21 @@ def _update(bench: Bench, example: Example) -> list[Finding]:
     s, program, state = opened(bench, example)
     gradients, _ = program.gradients(state, s.images[0], s.labels[0])
     state, _ = program.train_step(state, s.images[0], s.labels[0], RATE)
-    traced = Summands(lambda: taps_of(bench, s, program, program.load(s.state), training=True, labels=True))
-    return update_found(bench, s, gradients, program.dump(state), traced)
+    sizes = Summands(lambda: taps_of(bench, s, program, program.load(s.state), training=True, labels=True))
+    return update_found(bench, s, gradients, program.dump(state), sizes)
+
+
+def update_found(bench: Bench, s: Setting, gradients: dict[str, Values], after: dict[str, Any], sizes: Summands) -> list[Finding]:
+    """What a step at RATE makes of parameters and slots, beside the gradients at the state before it."""
+    precision = PRECISIONS[bench.session.precision]
+
+    def judged(again: dict[str, Tracked]) -> list[Finding]:
+        return list(updates.update(s.network, s.method, s.optimizer, s.state, after, RATE, again))
+
+    again = {name: _again(s, value, precision) for name, value in gradients.items()}
+    found = judged(again)
+    wrong = {finding.quantity.rpartition("/")[2] for finding in found if not finding.ok} & set(gradients)
+    return judged(again | {name: _again(s, gradients[name], precision, sizes(name)) for name in wrong}) if wrong else found
 
 
 def _state(bench: Bench, example: Example) -> list[Finding]:

@@ -10,6 +10,7 @@ found by holding each against the specification, which this is no substitute for
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, final
@@ -27,6 +28,7 @@ from twinspike_conformance.bounds.finding import Compared, Finding, compare, hol
 from twinspike_conformance.cases import CASES, Example, materialize
 from twinspike_conformance.cases.networks import setting
 from twinspike_conformance.checks import CHECKS, Bench, Check
+from twinspike_conformance.checks.replicas import over
 from twinspike_conformance.judges import certificates
 from twinspike_conformance.judges.operations import roundoff_of
 from twinspike_conformance.report.record import Record
@@ -63,14 +65,14 @@ class Pair:
     def __init__(self, a: Bench, b: Bench) -> None:
         same = a.session.precision == b.session.precision
         require(same, "precision", expected="the same of both", got=f"{a.session.precision} and {b.session.precision}")
-        modes = [(bench.session.device, bench.session.compiled) for bench in (a, b)]
+        modes = [(bench.session.device, bench.session.compiled, bench.replicas) for bench in (a, b)]
         if a.backend is b.backend and modes[0] == modes[1]:
             do = "name another backend, device or mode"
             raise refuse("cross", expected="two backends", got=f"{a.backend.name} twice, which agrees with itself", do=do)
         self.a, self.b = a, b
         self.names = (a.backend.name, b.backend.name)
         if self.names[0] == self.names[1]:
-            words = [f"{name} on {device}{', compiled' * c}" for name, (device, c) in zip(self.names, modes, strict=True)]
+            words = [f"{name} on {device}{', compiled' * c}" for name, (device, c, _) in zip(self.names, modes, strict=True)]
             self.names = (words[0], words[1]) if words[0] != words[1] else (f"{words[0]} (first)", f"{words[0]} (second)")
         self.name = " and ".join(self.names)
         self.arrays = self.unequal = 0
@@ -286,8 +288,9 @@ _NETWORKS: tuple[tuple[str, _Run, float], ...] = (("steps", _steps, 0.15), ("fre
 def checks(pair: Pair) -> tuple[Check, ...]:
     """The checks of a pair: one per operation and lane, steps of networks from common states, and a free run."""
     found = []
+    many = math.lcm(pair.a.replicas, pair.b.replicas)
     for name, check in CHECKS.items():
-        if name.startswith("operation["):
+        if name.startswith("operation[") and many == 1:
             sentence = f"{name[10:-1]}: both backends agree, in outputs and gradients."
             run = partial(_operation, pair, check)
             found.append(msgspec.structs.replace(check, id=f"cross[{name[10:-1]}]", sentence=sentence, run=run))
@@ -304,6 +307,7 @@ def checks(pair: Pair) -> tuple[Check, ...]:
                 rung="bound" if judge is _steps else "property",
                 run=partial(judge, pair),
                 weight=weight,
+                space=over(network.space, many),
             )
         )
     return tuple(found)
@@ -350,7 +354,7 @@ def independence(pair: Pair, only: str = "") -> Record:
     )
     if only not in INDEPENDENCE:
         return msgspec.structs.replace(base, status="not run", reason="left out by --only", comparisons=0)
-    if pair.a.backend is pair.b.backend:
+    if pair.a.backend is pair.b.backend or (pair.a.given and pair.a.given == pair.b.given):
         return msgspec.structs.replace(base, status="not run", reason="one backend in two sessions, as was asked for")
     if pair.unequal:
         return base

@@ -17,7 +17,7 @@ from twinspike.config import TWINS
 from twinspike.network import Activation, Layer
 from twinspike.parameters import layer_and_part
 from twinspike_conformance.bounds.tracked import Tracked
-from twinspike_conformance.judges.networks import Taps, neurons_adjoint, parameters
+from twinspike_conformance.judges.networks import Taps, neurons_adjoint, note_parameters
 
 DRAWS = 8
 """Of the signs: the root of the mean square of as many is below a quarter of what it is of all with a probability of 1e-4."""
@@ -48,7 +48,7 @@ def _parts(taps: Taps, layer: Layer, name: str, seed: int) -> list[Tracked]:
     towards: dict[str, list[Any]] = {}
     for twin in TWINS:
         if not isinstance(layer, Activation):
-            parameters(signed, layer, twin, towards)
+            note_parameters(signed, layer, twin, towards)
         elif twin == "snn":
             neurons_adjoint(signed, layer, signed.gradient(twin, layer.name), towards)
     return towards.get(name, [])
