@@ -297,7 +297,7 @@ def adjoint_of(taps: Taps, reader: Layer, twin: Twin, name: str, towards: dict[s
         case Activation() if twin == "ann":
             d_x = modules["layers"].relu_adjoint(x, lifted)
         case Activation():
-            return _neurons_adjoint(taps, reader, g, towards)
+            return neurons_adjoint(taps, reader, g, towards)
     return d_x.reshape(len(g), -1, *taps.output(twin, name).shape[2:])  # type: ignore[no-any-return]
 
 
@@ -306,7 +306,7 @@ def _norm_adjoint(taps: Taps, layer: Norm, twin: Twin, x: Tracked, g: Tracked) -
     return tracked()["replicas"].batch_norm_train_adjoint(taps.method.batch_norm, x, gamma, g, replicas=taps.replicas)  # type: ignore[no-any-return]
 
 
-def _neurons_adjoint(taps: Taps, layer: Activation, g: Values, towards: dict[str, list[Tracked]]) -> Tracked:
+def neurons_adjoint(taps: Taps, layer: Activation, g: Values, towards: dict[str, list[Tracked]]) -> Tracked:
     """The adjoint of the sequence from the backend's own potentials and spikes; notes learned quantities' gradients."""
     neuron, inputs = taps.method.neuron, neuron_inputs(taps, layer)
     u, s = (np.asarray(taps.trace[layer.name][k], np.float64) for k in ("u", "snn"))
