@@ -46,7 +46,8 @@ ROWS_KEPT = 256
 
 def _devices(kind: str) -> list[jax.Device]:
     try:
-        return jax.local_devices(backend=kind)
+        found: list[jax.Device] = jax.local_devices(backend=kind)
+        return found
     except RuntimeError:  # JAX's way to say that there is none
         return []
 
