@@ -57,15 +57,21 @@ class Certifier:
         self._judge = load_judge() if self.every else None
         self._right = 0
 
-    def loaded(self, state: Any, values: Mapping[str, Values]) -> None:
-        """Hold what a session starts from against what was given to it, bit for bit (PRE-4)."""
+    def unchanged(self, state: Any, values: Mapping[str, Values], since: str) -> None:
+        """Hold a state against what it was, bit for bit (PRE-4, BN-5).
+
+        Args:
+            state: of the program.
+            values: that it holds.
+            since: what has happened to it that changes nothing.
+        """
         if not self.every:
             return
         there = self._ready.program.dump(state)
         lost = [name for name, value in values.items() if name not in there or not _equal(there[name], value)]
         if lost or there.keys() != values.keys():
             what = ", ".join(lost or sorted(there.keys() ^ values.keys()))
-            raise UncertifiedError(f"state: expected what was loaded, got other bits in {what}; clause PRE-4")
+            raise UncertifiedError(f"state after {since}: expected the bits of before, got others in {what}; clauses PRE-4, BN-5")
 
     def due(self, taken: int) -> bool:
         """Whether the next step is to be judged, after so many."""

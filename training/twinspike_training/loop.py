@@ -172,7 +172,7 @@ class _Loop:
                 self._keep_best(folder.checkpoint("best"))
         self.certifier = Certifier(ready)
         self.state = ready.program.load(values)
-        self.certifier.loaded(self.state, values)
+        self.certifier.unchanged(self.state, values, "loading")
         board = Board(folder.path, self.steps, progress.note) if config.training.tensorboard else None
         self.log = MetricsLog(folder.metrics, ready.session.to_numpy, board)
         self.due = found is not None and found.header.due
@@ -315,6 +315,7 @@ class _Loop:
         except SpecError as error:
             raise SpecError(f"{error}; {self._kept()}") from None
         self.due = False
+        self.certifier.unchanged(self.state, values, "an evaluation")
         line |= {"deviation": deviations(values), "seconds": round(seconds, 3)}
         self.log.line(line)
         self.last = line
