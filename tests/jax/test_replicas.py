@@ -1,4 +1,4 @@
-"""Training over many devices with jax: eight of the host's CPU in one process, and two processes that meet."""
+"""Training over many devices with jax: two processes that meet; `cross` has eight of the host's CPU in one process."""
 
 from __future__ import annotations
 
@@ -13,19 +13,9 @@ from twinspike_conformance.checks import Bench
 
 
 @pytest.fixture(scope="module")
-def eight() -> Bench:
-    """One process."""
-    return many.opened("jax", 8)
-
-
-@pytest.fixture(scope="module")
 def two() -> Bench:
     """Two processes of one device each."""
     return many.opened("jax", 2, processes=2)
-
-
-def test_eight_devices_compute_the_step_of_the_global_batch(eight: Bench) -> None:
-    many.holds_the_step(eight, CONFIGS[1], 8)
 
 
 def test_two_processes_compute_the_step_of_the_global_batch(two: Bench) -> None:
@@ -37,8 +27,7 @@ def test_norms_share_statistics_or_not(two: Bench, replicas: str) -> None:
     assert (many.differs_from_one_device(two, CELLS[0], 6, replicas) > 1e-4) == (replicas == "local")
 
 
-def test_a_batch_that_ranks_cannot_share_is_refused(eight: Bench, two: Bench) -> None:
-    many.refuses_what_ranks_cannot_share(eight, CONFIGS[0], 5)
+def test_a_batch_that_ranks_cannot_share_is_refused(two: Bench) -> None:
     many.refuses_what_ranks_cannot_share(two, CONFIGS[0], 5)
 
 
