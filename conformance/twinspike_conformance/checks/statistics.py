@@ -16,8 +16,9 @@ from twinspike_conformance.bounds.finding import Finding, compare
 from twinspike_conformance.bounds.tracked import Tracked
 from twinspike_conformance.cases.base import Example
 from twinspike_conformance.checks.base import Bench
-from twinspike_conformance.checks.programs import depths, ends_of, opened, path, taps_of, terms_of
+from twinspike_conformance.checks.programs import opened, taps_of
 from twinspike_conformance.judges import networks as taps
+from twinspike_conformance.judges.ends import depths, ends_of, path, terms_of
 from twinspike_conformance.judges.variant import tracked
 
 Values = NDArray[Any]

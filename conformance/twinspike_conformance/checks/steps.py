@@ -25,7 +25,8 @@ from twinspike_conformance.cases.networks import BUCKETS, CONFIGS, FAMILIES, PIN
 from twinspike_conformance.cases.structures import NARROW
 from twinspike_conformance.checks.base import Bench, Check, Space
 from twinspike_conformance.checks.networks import RATE
-from twinspike_conformance.checks.programs import ends_of, opened, predicted, taps_of
+from twinspike_conformance.checks.programs import opened, predicted, taps_of
+from twinspike_conformance.judges.ends import ends_of
 from twinspike_conformance.judges.operations import roundoff_of
 from twinspike_conformance.judges.variant import tracked
 

@@ -24,11 +24,12 @@ from twinspike.errors import refuse, require
 from twinspike.parameters import STEP, State
 from twinspike.precision import PRECISIONS
 from twinspike.setting import Setting
-from twinspike_conformance.bounds.finding import Compared, Finding, compare, holds
+from twinspike_conformance.bounds.finding import Compared, Finding, Rung, compare, holds
 from twinspike_conformance.cases import CASES, Example, materialize
 from twinspike_conformance.cases.networks import setting
 from twinspike_conformance.checks import CHECKS, Bench, Check
-from twinspike_conformance.checks.replicas import over
+from twinspike_conformance.checks.replicas import RATE as EXACT_RATE
+from twinspike_conformance.checks.replicas import exact_setting, exact_step, over
 from twinspike_conformance.judges import certificates
 from twinspike_conformance.judges.operations import roundoff_of
 from twinspike_conformance.report.record import Record
@@ -52,6 +53,9 @@ INDEPENDENCE = "cross[independence]"
 
 _KEPT = ("OPT-2", "OPT-3", "PRE-4")
 """Clauses of what a state keeps."""
+
+_RANKS = ("DEV-1", "DEV-2", "DEV-5")
+"""Clauses of a step over many devices."""
 
 FLOW = ("layers", "loss", "gradients", "statistics", "update", "step", "evaluation")
 """Checks of networks in the order in which the data flow through a training step; `step` compares whole steps, in
@@ -279,10 +283,31 @@ def _free(pair: Pair, bench: Bench, example: Example) -> list[Finding]:
     return found
 
 
+def _exact(pair: Pair, bench: Bench, example: Example) -> list[Finding]:
+    """In float64, a step whose every partial result is one of few bits is the same to the last bit, over however many devices."""
+    if PRECISIONS[bench.session.precision].storage != "float64":
+        return []  # shorter formats don't hold these results
+    s = exact_setting(math.lcm(pair.a.replicas, pair.b.replicas), example.seed)
+    want = exact_step(s)
+    if want is None:
+        return []
+    found = []
+    for name, side in pair.sides:
+        program = side.session.program(s.network, s.method, s.optimizer)
+        after, _ = program.train_step(program.load(s.state), s.images[0], s.labels[0], EXACT_RATE)
+        got = program.dump(after)
+        found += [compare(f"{key} of {name}", got[key], want[key], 0.0, rung="exact", clauses=_RANKS) for key in want]
+    return found
+
+
 # --- the checks --------------------------------------------------------------------------------------
 
 _Run = Callable[[Pair, Bench, Example], list[Finding]]
-_NETWORKS: tuple[tuple[str, _Run, float], ...] = (("steps", _steps, 0.15), ("free", _free, 0.1))
+_NETWORKS: tuple[tuple[str, _Run, float, Rung, tuple[str, ...]], ...] = (
+    ("steps", _steps, 0.15, "bound", tuple(dict.fromkeys(c for name in FLOW for c in CHECKS[f"network[{name}]"].clauses))),
+    ("free", _free, 0.1, "property", _KEPT),
+    ("exact", _exact, 0.1, "exact", _RANKS),
+)
 
 
 def checks(pair: Pair) -> tuple[Check, ...]:
@@ -294,17 +319,15 @@ def checks(pair: Pair) -> tuple[Check, ...]:
             sentence = f"{name[10:-1]}: both backends agree, in outputs and gradients."
             run = partial(_operation, pair, check)
             found.append(msgspec.structs.replace(check, id=f"cross[{name[10:-1]}]", sentence=sentence, run=run))
-    flow = [CHECKS[f"network[{name}]"] for name in FLOW]
-    clauses = tuple(dict.fromkeys(clause for check in flow for clause in check.clauses))
     network = CHECKS["network[step]"]
-    for name, judge, weight in _NETWORKS:
+    for name, judge, weight, rung, clauses in _NETWORKS:
         found.append(
             msgspec.structs.replace(
                 network,
                 id=f"cross[network-{name}]",
                 sentence=str(judge.__doc__),
-                clauses=clauses if judge is _steps else _KEPT,
-                rung="bound" if judge is _steps else "property",
+                clauses=clauses,
+                rung=rung,
                 run=partial(judge, pair),
                 weight=weight,
                 space=over(network.space, many),

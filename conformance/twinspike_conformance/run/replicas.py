@@ -51,16 +51,17 @@ class Opening(msgspec.Struct, frozen=True):
 class Replicated:
     """A backend, each session of which trains over `devices` devices of this machine."""
 
-    def __init__(self, inner: Backend, given: str, devices: int) -> None:
+    def __init__(self, inner: Backend, given: str, devices: int, processes: int | None = None) -> None:
         """Refuse what can't be.
 
         Args:
             inner: the backend.
             given: what it is loaded from in each process.
             devices: N.
+            processes: that share them; by default as few as the backend offers.
 
         Raises:
-            SpecError: it offers no replicas, or N is below 1.
+            SpecError: it offers no replicas, or not so many of them.
         """
         offered = inner.capabilities().replicas
         require(
@@ -72,7 +73,9 @@ class Replicated:
         require(devices >= 1, "devices", expected="a whole number >= 1", got=devices)
         self.name = f"{inner.name} over {devices} devices"
         self.devices = devices
-        self._inner, self._given, self._each = inner, given, devices if offered == "devices" else 1
+        self._inner, self._given = inner, given
+        self._processes = processes or (1 if offered == "devices" else devices)
+        require(devices % self._processes == 0, "devices", expected=f"a multiple of {self._processes} processes", got=devices)
 
     def capabilities(self) -> Capabilities:
         """As of one device."""
@@ -81,10 +84,10 @@ class Replicated:
     def session(self, device: str = "cpu", precision: str = "f32-ieee", compiled: bool = False) -> Session:
         """Start the processes and wait until each has opened its part; SpecError as theirs."""
         one = self._inner.session(device, precision, compiled)
-        count = self.devices // self._each
+        count, each = self._processes, self.devices // self._processes
         address = f"127.0.0.1:{_free_port()}"
         openings = [
-            Opening(self._given, device, precision, compiled, self._each, Rendezvous(address=address, rank=r, world_size=count))
+            Opening(self._given, device, precision, compiled, each, Rendezvous(address=address, rank=r, world_size=count))
             for r in range(count)
         ]
         return ReplicatedOver(one, Team([_Worker(opening) for opening in openings]), self.devices)
