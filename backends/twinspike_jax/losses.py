@@ -70,7 +70,14 @@ def feature_loss(snn: Array, ann: Array, *, config: Loss) -> Array:
 
 
 def joint_loss(
-    logits_ann: Array, logits_snn: Array, features_ann: Array, features_snn: Array, labels: Array, *, config: Loss
+    logits_ann: Array,
+    logits_snn: Array,
+    features_ann: Array,
+    features_snn: Array,
+    labels: Array,
+    *,
+    config: Loss,
+    replicas: int = 1,
 ) -> Terms:
     """The total over all exits, without the orthogonality penalty (clauses DIS-1, DIS-4, DIS-8 to DIS-10).
 
@@ -81,6 +88,7 @@ def joint_loss(
         features_snn: h, (N, B, F), reduced over time.
         labels: (B,), integers in [0, K).
         config: weights, pairs and options.
+        replicas: of as many ranks with as many samples, what these contribute to the terms of the global batch (clause DEV-2).
     """
 
     def at(end: Exit) -> Array:
@@ -101,5 +109,8 @@ def joint_loss(
     kd = sum((distillation(at(student), at(teacher), config=config) for student, teacher in pairs), zero)
     kd = config.temperature**2 * kd
     feature = sum((feature_loss(features_snn[i], features_ann[i], config=config) for i in range(exits)), zero)
+    if replicas > 1:
+        ce_ann, ce_snn, kd = ce_ann / replicas, ce_snn / replicas, kd / replicas
+        feature = feature if config.feature_reduction == "sum" else feature / replicas
     total = (1.0 - config.alpha) * (ce_ann + ce_snn) + config.alpha * kd + config.beta * feature
     return Terms(total, ce_ann, ce_snn, kd, feature)

@@ -98,8 +98,11 @@ def joint_loss(loss: Loss, outputs: Exits, labels: Tensor) -> Tensor:
     return joint_terms(loss, outputs, labels).loss
 
 
-def joint_terms(loss: Loss, outputs: Exits, labels: Tensor) -> Terms:
-    """As `joint_loss`, with its parts."""
+def joint_terms(loss: Loss, outputs: Exits, labels: Tensor, *, replicas: int = 1) -> Terms:
+    """As `joint_loss`, with its parts.
+
+    Of `replicas` ranks with as many samples each, what these samples contribute to the terms of the global batch (clause DEV-2).
+    """
     a, z = outputs.logits_ann, outputs.logits_snn
     if z.ndim == a.ndim:
         z = z.unsqueeze(0)
@@ -120,6 +123,9 @@ def joint_terms(loss: Loss, outputs: Exits, labels: Tensor) -> Terms:
     )
     kd = loss.temperature**2 * kd
     feature = _sum([feature_loss(loss, h, f) for h, f in zip(outputs.features_snn, outputs.features_ann, strict=True)])
+    if replicas > 1:
+        ce_ann, ce_snn, kd = ce_ann / replicas, ce_snn / replicas, kd / replicas
+        feature = feature if loss.feature_reduction == "sum" else feature / replicas
     total = (1.0 - loss.alpha) * (ce_ann + ce_snn) + loss.alpha * kd + loss.beta * feature
     return Terms(total, ce_ann.detach(), ce_snn.detach(), kd.detach(), feature.detach())
 

@@ -233,6 +233,9 @@ class BatchNorm(Config, frozen=True, kw_only=True):
     """Added to the variance under the root, > 0."""
     gamma_init: Literal["one", "threshold"] = "one"
     """Initial gamma of the spiking twin; the artificial twin always starts at 1."""
+    replicas: Literal["synchronized", "local"] = "synchronized"
+    """Over many devices, statistics of the global batch, as one device computes them, or of each device's samples (clauses DEV-3
+    and DEV-4); on one device nothing differs."""
 
     def _check(self) -> None:
         _finite("batch_norm.momentum", self.momentum, 0.0, 1.0, "(]")

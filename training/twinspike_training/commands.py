@@ -20,6 +20,7 @@ from twinspike.errors import refuse, require
 from twinspike.network import Network
 from twinspike_training import agreement, checkpoint, tables
 from twinspike_training import compare as comparison
+from twinspike_training.certify import UncertifiedError
 from twinspike_training.config import Change, embedded, load_config, read_network
 from twinspike_training.evaluation import evaluate as evaluate_run
 from twinspike_training.files import expand
@@ -44,6 +45,9 @@ Arguments = ParamSpec("Arguments")
 
 STOPPED = 130
 """Exit code of a run stopped by a signal, as shells use it."""
+
+UNCERTIFIED = 3
+"""Exit code of a run that a step ended which broke a clause."""
 
 LEFT = 75
 """Exit code of a leg whose time was over before its runs were finished: the same command goes on."""
@@ -105,6 +109,10 @@ def train(
             outcome = resume_run(folder, read_config(folder, changes), progress, from_)
         else:
             outcome = start(load_config(config, changes), progress)
+    except UncertifiedError as error:
+        progress.end()
+        typer.echo(f"error: {boundary.legible(str(error))}", err=True)
+        return UNCERTIFIED
     finally:
         progress.end()
     if not outcome.finished:

@@ -50,6 +50,11 @@ class Training(Config, frozen=True, kw_only=True):
     """In optimizer steps over the run; 0: only with evaluations."""
     checkpoint_every_seconds: float = 0.0
     """In seconds since the last one; 0: only with evaluations."""
+    certify_every: int = 0
+    """In optimizer steps over the run: each such step is judged against the clauses as it is taken, which ends the run where it
+    breaks one; 0: none. Needs the conformance suite and the memory of a trace on the host."""
+    certify_sample: int = 4
+    """Samples, and channels where samples are not independent, that a judged step's large layers are judged by; 0: all."""
     log_every: int = 20
     """In optimizer steps, >= 1: how often the host waits for the device to read and write metrics."""
     tensorboard: bool = False
@@ -62,6 +67,8 @@ class Training(Config, frozen=True, kw_only=True):
             ("batch_size", 2),
             ("evaluate_every", 1),
             ("checkpoint_every_steps", 0),
+            ("certify_every", 0),
+            ("certify_sample", 0),
             ("log_every", 1),
         ):
             value = getattr(self, name)

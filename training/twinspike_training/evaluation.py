@@ -95,6 +95,7 @@ def evaluate(ready: Ready, state: Any, part: Literal["test", "validation"] = "te
             math.isfinite(value), f"logits of the {twin} twin", expected=f"finite {part} logits", got=f"cross entropy {value}"
         )
     n = totals.samples
+    require(n == size, f"evaluation of {part} samples", expected=f"each of {size} counted once", got=f"{n} counted")
     exits = {twin: tuple(float(c) / n for c in totals.correct[twin]) for twin in TWINS}
     rates = {name: float(r) / n for name, r in zip(names, totals.spikes, strict=True)}
     shapes = infer_shapes(ready.network)

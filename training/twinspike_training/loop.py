@@ -9,14 +9,10 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
-import signal
-import threading
 import time
 from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import msgspec
@@ -26,10 +22,10 @@ from twinspike.backend import Metrics
 from twinspike.errors import SpecError, refuse
 from twinspike_training import checkpoint
 from twinspike_training.board import Board
+from twinspike_training.certify import Certifier, UncertifiedError, Watched
 from twinspike_training.checkpoint import Best, Checkpoint, Header
 from twinspike_training.config import RunConfig
 from twinspike_training.evaluation import deviations, evaluate
-from twinspike_training.files import write_atomic
 from twinspike_training.hardware import hardware
 from twinspike_training.lock import alone
 from twinspike_training.metrics import MetricsLog, NotFiniteError, Pending
@@ -40,12 +36,14 @@ from twinspike_training.run import (
     RunFolder,
     create,
     prepare,
+    rate_jump,
     read_config,
     reconcile,
     same_data,
     same_epochs,
     stored_config,
 )
+from twinspike_training.stops import StopRequests
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,45 +61,6 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 VALIDATION = ("accuracy_snn", "accuracy_ann", "cross_entropy_snn", "cross_entropy_ann", "samples")
 """What an `epoch` line says of the samples held out."""
-
-
-class StopRequests:
-    """Turns the first SIGINT, SIGTERM or SIGHUP into a request that the loop sees between two steps.
-
-    In the middle of a step the state's memory may be half reused, so that nothing could be saved there.
-    A second signal interrupts at once. One that was ignored before, as SIGHUP is under `nohup`, stays so. The time at which a
-    leg is over is a request as well.
-    """
-
-    def __init__(self, until: float = math.inf) -> None:
-        self._until = until
-        self._signalled = False
-        self._before: dict[int, Any] = {}
-
-    @property
-    def requested(self) -> bool:
-        """Whether the run is to stop."""
-        return self._signalled or time.monotonic() >= self._until
-
-    def __enter__(self) -> StopRequests:
-        # Python lets only the main thread set handlers; elsewhere a run can't be asked to stop.
-        if threading.current_thread() is threading.main_thread():
-            for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # the last is not everywhere
-                number = getattr(signal, name, None)
-                before = signal.SIG_IGN if number is None else signal.getsignal(number)
-                if number is not None and before not in (signal.SIG_IGN, None):
-                    self._before[number] = before
-                    signal.signal(number, self._request)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _request(self, number: int, frame: FrameType | None) -> None:
-        if self._signalled:
-            raise KeyboardInterrupt
-        self._signalled = True
 
 
 def start(config: RunConfig, progress: Progress, until: float = math.inf) -> Outcome:
@@ -165,31 +124,13 @@ def _resume(folder: RunFolder, wanted: RunConfig | None, progress: Progress, whi
         said = rewind(folder.metrics, header.metrics_bytes, header.steps)
     else:
         # Before the record is cut, so that whatever is killed after this is resumed from here.
-        said = rewind(folder.metrics, header.metrics_bytes, header.steps, lambda: _take_the_place_of_last(folder, path))
+        said = rewind(folder.metrics, header.metrics_bytes, header.steps, lambda: folder.replace_last(path))
         progress.note(f"goes on from {path}, after epoch {header.epoch}; it took the place of {folder.checkpoint('last')}")
     for line in said:
         progress.note(line)
-    if header is not None and (jump := _jump(header, config, ready.steps_per_epoch)):
+    if header is not None and (jump := rate_jump(header, config, ready.steps_per_epoch)):
         progress.note(jump)
     return _Loop(folder, ready, found, progress, until).run()
-
-
-def _jump(header: Header, config: RunConfig, length: int) -> str | None:
-    """What to say where another number of epochs makes the learning rate jump, since a schedule reaches over the whole run."""
-    before, after = header.config.training.epochs, config.training.epochs
-    if header.steps == 0 or before == after or header.epoch >= after:
-        return None
-
-    def rate(steps: int, epochs: int) -> float:
-        return learning_rate(config.schedule, config.learning_rate, *divmod(steps, length), epochs, length)
-
-    last, otherwise, goes_on = rate(header.steps - 1, before), rate(header.steps - 1, after), rate(header.steps, after)
-    if last == otherwise:
-        return None
-    return (
-        f"the learning rate jumps from {last:.3g} to {goes_on:.3g}: a schedule reaches over the whole run, "
-        f"which has {after} epochs now and had {before}"
-    )
 
 
 def _checkpoint(folder: RunFolder, which: str) -> Checkpoint | None:
@@ -208,13 +149,6 @@ def _checkpoint(folder: RunFolder, which: str) -> Checkpoint | None:
         except SpecError:
             way = "no best.safetensors can be read either; start a new run"
         raise SpecError(f"{error}; {way}") from None
-
-
-def _take_the_place_of_last(folder: RunFolder, path: Path) -> None:
-    try:
-        write_atomic(folder.checkpoint("last"), lambda part: shutil.copyfile(path, part))
-    except OSError as error:
-        raise refuse("checkpoint", expected="room and permission to write it", got=str(error)) from None
 
 
 class _Loop:
@@ -236,7 +170,9 @@ class _Loop:
             self.epoch, self.step, self.steps, self.best = header.epoch, header.step, header.steps, header.best
             if self.best is not None:
                 self._keep_best(folder.checkpoint("best"))
+        self.certifier = Certifier(ready)
         self.state = ready.program.load(values)
+        self.certifier.unchanged(self.state, values, "loading")
         board = Board(folder.path, self.steps, progress.note) if config.training.tensorboard else None
         self.log = MetricsLog(folder.metrics, ready.session.to_numpy, board)
         self.due = found is not None and found.header.due
@@ -295,12 +231,15 @@ class _Loop:
         with closing(self._batches()) as batches:
             for images, labels in batches:
                 rate = learning_rate(config.schedule, config.learning_rate, self.epoch, self.step, training.epochs, length)
+                watched = self._watch(images, labels, rate)
                 self.state, metrics = self._step(images, labels, rate)
                 self.step += 1
                 self.steps += 1
                 self.log.add(Pending(step=self.steps, epoch=self.epoch, learning_rate=rate, samples=len(labels), metrics=metrics))
-                if self.step % training.log_every == 0 or self.step == length:
+                if watched is not None or self.step % training.log_every == 0 or self.step == length:
                     self._flush()
+                if watched is not None:
+                    self._certify(watched, metrics)
                 if not self._goes_on():
                     break
                 stopped = stop.requested  # once: time may be over between two looks
@@ -336,6 +275,23 @@ class _Loop:
         self.compiled = True
         return state, metrics
 
+    def _watch(self, images: Any, labels: Any, rate: float) -> Watched | None:
+        """What is to be known of a step that is to be judged, before it is taken."""
+        if not self.certifier.due(self.steps):
+            return None
+        self._flush()
+        watched = self.certifier.watch(self.steps, self.state, images, labels, rate)
+        self.log.restart_clock()
+        return watched
+
+    def _certify(self, watched: Watched, metrics: Metrics) -> None:
+        """Judge the step that was taken; one that is wrong ends the run with what was kept before it."""
+        try:
+            self.log.line(self.certifier.certify(watched, self.state, metrics, self.folder.path))
+        except UncertifiedError as error:
+            raise UncertifiedError(f"{error}; {self._kept()}") from None
+        self.log.restart_clock()
+
     def _finish_epoch(self, seconds: float, stop: StopRequests) -> bool:
         training = self.config.training
         if self.step == self.ready.steps_per_epoch:  # else max_steps ends the run within the epoch
@@ -359,6 +315,7 @@ class _Loop:
         except SpecError as error:
             raise SpecError(f"{error}; {self._kept()}") from None
         self.due = False
+        self.certifier.unchanged(self.state, values, "an evaluation")
         line |= {"deviation": deviations(values), "seconds": round(seconds, 3)}
         self.log.line(line)
         self.last = line

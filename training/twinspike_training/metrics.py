@@ -6,6 +6,8 @@ Kinds of line, told by `kind`:
 - `step`: one optimizer step: `step` counted from 1 over the run, `epoch` from 0, `learning_rate`, `samples`,
   loss parts (means over the batch), `accuracy_ann`, `accuracy_snn` (shares of the batch, main exit),
   `spike_rate` (per neuron and time step), `images_per_second` (since the host last waited).
+- `certificate`: what was found of a judged step: `worst` error/bound and the quantity `at` which, `comparisons`, those left
+  `open` since rounding turned a spike, `seconds` that it took.
 - `epoch`: an evaluation after `epoch` completed epochs; see `evaluation`.
 
 Step metrics stay on the device until `flush`, so that the host waits for it only every few steps.

@@ -6,17 +6,20 @@ so that a run killed at any moment can be resumed from it.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from twinspike import learning_rate
 from twinspike import load as load_backend
 from twinspike import names as backend_names
 from twinspike.backend import Capabilities, Program, Session
 from twinspike.config import encode
 from twinspike.errors import SpecError, refuse, require
+from twinspike.judge import load_judge
 from twinspike.network import Network
 from twinspike.precision import PRECISIONS
 from twinspike_training import checkpoint
@@ -65,6 +68,13 @@ class RunFolder(msgspec.Struct, frozen=True):
         except OSError as error:
             got = f"{error.strerror}: {self.config}"
             raise refuse("run", expected="a folder that can be written", got=got) from None
+
+    def replace_last(self, path: Path) -> None:
+        """Put a copy of another checkpoint in the place of the last."""
+        try:
+            write_atomic(self.checkpoint("last"), lambda part: shutil.copyfile(path, part))
+        except OSError as error:
+            raise refuse("checkpoint", expected="room and permission to write it", got=str(error)) from None
 
 
 def create(config: RunConfig) -> RunFolder:
@@ -165,7 +175,7 @@ def prepare(config: RunConfig, network: Network | None = None) -> Ready:
         network: from a checkpoint; None builds the one that the config names.
 
     Raises:
-        SpecError: the backend, device, precision, data, network, memory or TensorBoard is not to be had.
+        SpecError: the backend, device, precision, data, network, memory, TensorBoard or judge is not to be had.
     """
     backend = load_backend(config.backend)
     capabilities = backend.capabilities()
@@ -178,6 +188,8 @@ def prepare(config: RunConfig, network: Network | None = None) -> Ready:
     _fits_in_memory(config, network)
     if config.training.tensorboard:
         tensorboard_modules()
+    if config.training.certify_every:
+        load_judge()
     compiled = capabilities.prefers_compiled if config.compile is None else config.compile
     session = backend.session(config.device, config.precision, compiled)
     program = session.program(network, config.method, config.optimizer, recompute=config.recompute)
@@ -227,6 +239,24 @@ def flat(data: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(data, dict):
         return {prefix: data}
     return {k: v for key, inner in data.items() for k, v in flat(inner, f"{prefix}.{key}" if prefix else key).items()}
+
+
+def rate_jump(header: checkpoint.Header, config: RunConfig, length: int) -> str | None:
+    """What to say where another number of epochs makes the learning rate jump, since a schedule reaches over the whole run."""
+    before, after = header.config.training.epochs, config.training.epochs
+    if header.steps == 0 or before == after or header.epoch >= after:
+        return None
+
+    def rate(steps: int, epochs: int) -> float:
+        return learning_rate(config.schedule, config.learning_rate, *divmod(steps, length), epochs, length)
+
+    last, otherwise, goes_on = rate(header.steps - 1, before), rate(header.steps - 1, after), rate(header.steps, after)
+    if last == otherwise:
+        return None
+    return (
+        f"the learning rate jumps from {last:.3g} to {goes_on:.3g}: a schedule reaches over the whole run, "
+        f"which has {after} epochs now and had {before}"
+    )
 
 
 def same_epochs(header: checkpoint.Header, steps_per_epoch: int, what: str) -> None:

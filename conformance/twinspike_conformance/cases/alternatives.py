@@ -54,6 +54,7 @@ ALTERNATIVES: dict[type[Config], dict[str, tuple[Any, ...]]] = {
         "momentum": (0.25, 0.75),
         "eps": (0.5, 2.0),
         "gamma_init": ("one", "threshold"),
+        "replicas": ("synchronized", "local"),
     },
     Loss: {
         "alpha": (0.25, 1.0),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import Any
+from typing import Any, Literal
 
 from twinspike.config import (
     SGD,
@@ -96,6 +96,10 @@ _INERT: dict[tuple[str, Any], tuple[str, ...]] = {
 """Option and value -> options that change nothing beside it."""
 
 
+_REPLICAS: dict[str, Literal["synchronized", "local"]] = {"per_step": "synchronized", "folded": "local"}
+"""What norms do over many devices, by `time`: on one device the option changes nothing, and needs no pairs of its own."""
+
+
 def _inert(option: str, value: Any) -> Collection[str]:
     return _INERT.get((option, value), ())
 
@@ -119,7 +123,7 @@ def _method(row: dict[str, Any]) -> Method:
         **named("time_steps", "readout", "linear_init"),
         neuron=Neuron(**neuron, v_reset=row["v_reset"] if row["reset"] == "hard" else 0.0),
         factorization=Factorization(**named("scope", "matricize", "rank"), orthogonality=_orthogonality(row)),
-        batch_norm=BatchNorm(**named("time", "momentum", "eps", "gamma_init")),
+        batch_norm=BatchNorm(**named("time", "momentum", "eps", "gamma_init"), replicas=_REPLICAS[row["time"]]),
         loss=Loss(
             **named("alpha", "beta", "temperature", "form", "pairs", "feature_reduction"),
             **named("detach_teacher", "isolate_ann", "per_step", "supervised", "label_smoothing"),

@@ -46,6 +46,7 @@ _CLAUSES: dict[str, str] = {
     "BatchNorm.momentum": "BN-4",
     "BatchNorm.eps": "BN-1",
     "BatchNorm.gamma_init": "BN-7",
+    "BatchNorm.replicas": "DEV-4",
     "Loss.alpha": "DIS-1",
     "Loss.beta": "DIS-1",
     "Loss.temperature": "DIS-3",
@@ -81,6 +82,7 @@ _CLAUSES: dict[str, str] = {
 """Option -> the clause that says what it does. Every option with a default is here."""
 
 _EQUIVALENT = {
+    "BatchNorm.replicas": "one device computes the same either way; of many the faults of ranks have it (dev-local-*)",
     "BatchNorm.gamma_init": "gammas start where the specification's initial values start them; no backend reads the option",
     "Method.linear_init": "weights start where the specification's initial values start them; no backend reads the option",
 }

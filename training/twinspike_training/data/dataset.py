@@ -139,6 +139,18 @@ class Dataset:
         chosen = (order[step * batch_size : (step + 1) * batch_size] for step in range(start, steps))
         return in_order(self._make(), (Task(c, "train", True, seed, epoch) for c in chosen), self._config.workers)
 
+    def batch(self, seed: int, epoch: int, place: int, batch_size: int) -> Batch:
+        """One training batch worked out from its place alone, in the calling thread: what `train_batches` gives there.
+
+        Args:
+            seed: of the run.
+            epoch: from 0.
+            place: of the batch in its epoch, from 0.
+            batch_size: B; the batch has fewer samples where the epoch ends.
+        """
+        order = Stream(seed, "order", epoch).permutation(self.train_size)[place * batch_size : (place + 1) * batch_size]
+        return self._maker(Task(self._used.train[order], "train", True, seed, epoch))
+
     def test_batches(self, batch_size: int, part: Literal["test", "validation"] = "test") -> Iterator[Batch]:
         """All samples of a part in their stored order, normalized; the last batch may be short.
 
