@@ -262,10 +262,10 @@ _CLAUSES = {
     ),
     "gradients": (
         "FAC-1", "FAC-6", "FAC-7", "FAC-8", "DIS-1", "DIS-2", "DIS-3", "DIS-4", "DIS-5", "DIS-6", "DIS-7", "DIS-8", "DIS-9",
-        "LAY-1", "LAY-2", "LAY-3", "LAY-4", "LAY-5", "LIF-6", "LIF-7", "LIF-8", "LIF-9", "LIF-10",
+        "DIS-10", "LAY-1", "LAY-2", "LAY-3", "LAY-4", "LAY-5", "LIF-6", "LIF-7", "LIF-8", "LIF-9", "LIF-10",
         "BN-1", "BN-2", "BN-3", "BN-6", "ORT-2", "OUT-1", "OUT-2",
     ),
-    "loss": ("DIS-1", "DIS-4", "DIS-5", "DIS-8", "DIS-9", "OUT-3", "ORT-2"),
+    "loss": ("DIS-1", "DIS-4", "DIS-5", "DIS-8", "DIS-9", "DIS-10", "OUT-3", "ORT-2"),
     "evaluation": ("OUT-1", "OUT-2", "BN-5"),
     "statistics": ("BN-2", "BN-3", "BN-4", "BN-6"),
     "update": (*(f"OPT-{n}" for n in range(1, 9)), "ORT-3", "SCH-3"),
