@@ -103,7 +103,22 @@ def _fill(source: Source, neuron: Neuron, n: Sizes) -> tuple[Arrays, Arrays]:
             inputs[quantity] = source._round(inputs[quantity])
     if n["given"] and not source.exact:
         inputs["v"] = _near(source, neuron, inputs)
+    elif "threshold" in inputs and not source.exact:
+        _just_above(source, inputs)
     return inputs, {"s": source.coarse(n["T"], *shape), "v": source.coarse(*shape)}
+
+
+def _just_above(source: Source, inputs: Arrays) -> None:
+    """Every learned threshold the next number above a current of its channel's first sample, which must not fire.
+
+    A threshold is kept in the storage format, whose numbers lie closer than those of currents in bf16-mixed.
+    """
+    small = np.ldexp(1.0, source.rng.choice((0, -7), np.shape(inputs["threshold"])))
+    reached = source._round(inputs["threshold"] * small)
+    storage = np.float64 if source.form == "float64" else np.float32
+    inputs["threshold"] = np.nextafter(reached.astype(storage), storage(np.inf)).astype(np.float64)
+    first = inputs["x"][0, 0]
+    first.reshape(len(first), -1)[:, 0] = reached
 
 
 def _near(source: Source, neuron: Neuron, inputs: Arrays) -> np.ndarray[Any, Any]:

@@ -31,6 +31,10 @@ from twinspike_conformance.strength.rounding import InnocentNumpy, Rules, innoce
 Values = NDArray[Any]
 
 
+PASSES = 5
+"""Trace, gradients, step and evaluation, and one more: so that their orders are chains in one example and trees in the next."""
+
+
 class Mixed(msgspec.Struct, frozen=True, kw_only=True):
     """How a network's program rounds."""
 
@@ -92,12 +96,12 @@ def _step(precision: str, handed: bool) -> ModuleType:
 class _Passes:
     """The functions of the reference's `step`, each with an order of its own."""
 
-    def __init__(self, mixed: Mixed) -> None:
+    def __init__(self, mixed: Mixed, recompute: bool) -> None:
         self._step, self._rules = _step(mixed.precision, mixed.handed), mixed.rules
-        self._order = mixed.rules.order or 0
+        self._first = 2 * PASSES * (mixed.rules.order or 0) + PASSES * recompute
 
     def _given(self, state: dict[str, Values], images: Values, place: int) -> tuple[dict[str, Any], Any]:
-        rules = msgspec.structs.replace(self._rules, order=5 * self._order + place)  # chains and trees take turns
+        rules = msgspec.structs.replace(self._rules, order=self._first + place)  # chains and trees take turns
         return {name: innocent(value, rules) for name, value in state.items()}, innocent(np.asarray(images, np.float32), rules)
 
     def trace(self, network: Network, method: Method, state: Any, images: Values, **options: Any) -> Any:
@@ -169,5 +173,5 @@ class InnocentNetworkSession:
 
     def program(self, network: Network, method: Method, optimizer: Optimizer, *, recompute: bool = False) -> MutantProgram:
         """The reference's, whose passes round each in its way."""
-        passes: Any = _Passes(self.mixed)
+        passes: Any = _Passes(self.mixed, recompute)
         return MutantProgram(passes, self, np.dtype(np.float32), network, method, optimizer)
