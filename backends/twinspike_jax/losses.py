@@ -25,16 +25,18 @@ class Terms(NamedTuple):
     feature: Array
 
 
-def cross_entropy(logits: Array, labels: Array) -> Array:
+def cross_entropy(logits: Array, labels: Array, *, smoothing: float = 0.0) -> Array:
     """-mean log softmax(logits)[label] over all leading axes (clause DIS-2).
 
     Args:
         logits: (..., B, K).
         labels: (B,), integers in [0, K).
+        smoothing: share of each label that is spread evenly over all classes, in [0, 1) (clause DIS-10).
     """
     log_p = jax.nn.log_softmax(logits)
     chosen = jnp.arange(logits.shape[-1]) == labels[:, None]  # a mask, since a gather's adjoint is a slow scatter
-    return -jnp.where(chosen, log_p, 0.0).sum(axis=-1).mean()
+    sharp = -jnp.where(chosen, log_p, 0.0).sum(axis=-1).mean()
+    return (1.0 - smoothing) * sharp - smoothing * log_p.mean() if smoothing else sharp
 
 
 def distillation(student: Array, teacher: Array, *, config: Loss) -> Array:
@@ -77,7 +79,7 @@ def joint_loss(
     config: Loss,
     replicas: int = 1,
 ) -> Terms:
-    """The total over all exits, without the orthogonality penalty (clauses DIS-1, DIS-4, DIS-8, DIS-9).
+    """The total over all exits, without the orthogonality penalty (clauses DIS-1, DIS-4, DIS-8 to DIS-10).
 
     Args:
         logits_ann: a, (N, B, K).
@@ -100,7 +102,7 @@ def joint_loss(
         chosen = learning[twin]
         if len(chosen) < exits:
             logits = jnp.stack([logits[..., i, :, :] for i in chosen]) if chosen else logits
-        return cross_entropy(logits, labels) * len(chosen) if chosen else zero
+        return cross_entropy(logits, labels, smoothing=config.label_smoothing) * len(chosen) if chosen else zero
 
     ce_ann, ce_snn = entropies(logits_ann, "ann"), entropies(logits_snn, "snn")
     pairs = distillation_pairs(config, exits)

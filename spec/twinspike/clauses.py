@@ -111,6 +111,7 @@ CLAUSES: tuple[Clause, ...] = (
     Clause("DIS-7", "MUST", "With isolate_ann the spiking twin's gradient into shared U, V and biases is dropped; its own parameters' gradients stay."),
     Clause("DIS-8", "MUST", "per_step: CE and KD of spiking logits are averages over the T steps of the loss of that step's unreduced logits, artificial ones being equal at all steps; F stays on reduced features. The operation joint_loss averages over the S slices that it is given."),
     Clause("DIS-9", "MUST", "supervised: the cross entropies of DIS-1 are those of all exits (all), of each twin's last (last), of the spiking twin's last (snn_last), or of the exits listed; the others' join neither the loss nor what is reported of it. Distillation and features are those of all exits."),
+    Clause("DIS-10", "MUST", "label_smoothing e: each cross entropy of DIS-1 is (1 - e) times that of DIS-2 plus e times the mean over batch and classes of -log softmax(logits), of both twins and at every slice, in the loss and in what is reported of it; distillation is not smoothed, nor the operation cross_entropy."),
     # Optimizers
     Clause("OPT-1", "MUST", "SGD: g' = g + weight_decay p; with momentum m = momentum m + g', from m = 0, and the direction is m, or g' + momentum m with nesterov; p = p - lr direction. The learning rate stays outside the buffer."),
     Clause("OPT-2", "MUST", "Every gradient is taken at the parameters before the step, and every parameter moves once."),

@@ -67,6 +67,7 @@ ALTERNATIVES: dict[type[Config], dict[str, tuple[Any, ...]]] = {
         "detach_teacher": (True, False),
         "isolate_ann": (False, True),
         "per_step": (False, True),
+        "label_smoothing": (0.0, 0.25),
     },
     configs.Method: {"time_steps": (2, 3), "readout": ("sum", "mean"), "linear_init": ("uniform", "fan_out")},
     configs.SGD: {

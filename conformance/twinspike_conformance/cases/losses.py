@@ -65,6 +65,7 @@ _JOINT = tuple(
             "feature_reduction": ("sum", "batch_mean", "mean"),
             "detach_teacher": (True, False),
             "per_step": (False, True),
+            "label_smoothing": (0.0, 0.1),
         }
     )
 )
@@ -111,6 +112,7 @@ CASES = (
                 form="kl",
                 pairs="snn_from_ann",
                 supervised="last",
+                label_smoothing=0.2,
                 feature_reduction="mean",
                 detach_teacher=False,
             ),

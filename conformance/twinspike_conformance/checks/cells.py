@@ -100,7 +100,7 @@ def metrics_found(bench: Bench, s: Setting, program: Program, state: Any) -> lis
     want: dict[str, Any] = terms_of(t, ends, s.labels[0])
     want["penalty"] = penalty_of(t)
     want["loss"] = want["loss"] + want["penalty"]
-    clauses = ("DIS-1", "DIS-4", "DIS-5", "DIS-8", "DIS-9", "ORT-2")
+    clauses = ("DIS-1", "DIS-4", "DIS-5", "DIS-8", "DIS-9", "DIS-10", "ORT-2")
     found = [
         compare(name, bench.session.to_numpy(getattr(metrics, name)), right.value, right.error, rung="bound", clauses=clauses)
         for name, right in want.items()
@@ -130,7 +130,7 @@ CHECKS: tuple[Check, ...] = (
     Check(
         id="network[metrics]",
         sentence=str(_metrics.__doc__),
-        clauses=("DIS-1", "DIS-4", "DIS-5", "DIS-8", "DIS-9", "ORT-2", "OUT-3", "LIF-2"),
+        clauses=("DIS-1", "DIS-4", "DIS-5", "DIS-8", "DIS-9", "DIS-10", "ORT-2", "OUT-3", "LIF-2"),
         rung="bound",
         needs=frozenset({"networks"}),
         space=Space("network", _MILD[:4], ({"B": 3},), ("normal",), False),

@@ -57,6 +57,7 @@ _CLAUSES: dict[str, str] = {
     "Loss.detach_teacher": "DIS-6",
     "Loss.isolate_ann": "DIS-7",
     "Loss.per_step": "DIS-8",
+    "Loss.label_smoothing": "DIS-10",
     "Method.time_steps": "INP-1",
     "Method.readout": "OUT-2",
     "Method.linear_init": "INI-6",
