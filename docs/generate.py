@@ -1,4 +1,4 @@
-"""Write the pages that say what the code says, and what was measured: clauses, operations, configs, performance.
+"""Write the pages that say what the code says, and what was measured: clauses, operations, configs, performance, the field.
 
 `python docs/generate.py` writes them beside this file; `--check` refuses pages that are out of date.
 Configs are read from their source, where the docstring of a field stands below it.
@@ -15,6 +15,8 @@ from pathlib import Path
 
 from twinspike.clauses import CHAPTERS, CLAUSES
 from twinspike.operations import OPERATIONS, Operation
+from twinspike_field.page import page
+from twinspike_field.report import read
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
@@ -152,7 +154,8 @@ def pages() -> dict[Path, str]:
     if str(DOCS) not in sys.path:  # not there where this file is loaded by its path
         sys.path.insert(0, str(DOCS))
     measured = str(import_module("performance").performance())
-    texts = {"specification": specification(), "configuration": configuration(), "performance": measured}
+    judged = page(read(ROOT / "field" / "field.json"))
+    texts = {"specification": specification(), "configuration": configuration(), "performance": measured, "field": judged}
     return {DOCS / f"{name}.md": NOTE + text for name, text in texts.items()}
 
 

@@ -25,16 +25,18 @@ class Terms(NamedTuple):
     feature: Array
 
 
-def cross_entropy(logits: Array, labels: Array) -> Array:
+def cross_entropy(logits: Array, labels: Array, *, smoothing: float = 0.0) -> Array:
     """-mean log softmax(logits)[label] over all leading axes (clause DIS-2).
 
     Args:
         logits: (..., B, K).
         labels: (B,), integers in [0, K).
+        smoothing: share of each label that is spread evenly over all classes, in [0, 1) (clause DIS-10).
     """
     log_p = jax.nn.log_softmax(logits)
     chosen = jnp.arange(logits.shape[-1]) == labels[:, None]  # a mask, since a gather's adjoint is a slow scatter
-    return -jnp.where(chosen, log_p, 0.0).sum(axis=-1).mean()
+    sharp = -jnp.where(chosen, log_p, 0.0).sum(axis=-1).mean()
+    return (1.0 - smoothing) * sharp - smoothing * log_p.mean() if smoothing else sharp
 
 
 def distillation(student: Array, teacher: Array, *, config: Loss) -> Array:
@@ -68,9 +70,16 @@ def feature_loss(snn: Array, ann: Array, *, config: Loss) -> Array:
 
 
 def joint_loss(
-    logits_ann: Array, logits_snn: Array, features_ann: Array, features_snn: Array, labels: Array, *, config: Loss
+    logits_ann: Array,
+    logits_snn: Array,
+    features_ann: Array,
+    features_snn: Array,
+    labels: Array,
+    *,
+    config: Loss,
+    replicas: int = 1,
 ) -> Terms:
-    """The total over all exits, without the orthogonality penalty (clauses DIS-1, DIS-4, DIS-8, DIS-9).
+    """The total over all exits, without the orthogonality penalty (clauses DIS-1, DIS-4, DIS-8 to DIS-10).
 
     Args:
         logits_ann: a, (N, B, K).
@@ -79,6 +88,7 @@ def joint_loss(
         features_snn: h, (N, B, F), reduced over time.
         labels: (B,), integers in [0, K).
         config: weights, pairs and options.
+        replicas: of as many ranks with as many samples, what these contribute to the terms of the global batch (clause DEV-2).
     """
 
     def at(end: Exit) -> Array:
@@ -92,12 +102,15 @@ def joint_loss(
         chosen = learning[twin]
         if len(chosen) < exits:
             logits = jnp.stack([logits[..., i, :, :] for i in chosen]) if chosen else logits
-        return cross_entropy(logits, labels) * len(chosen) if chosen else zero
+        return cross_entropy(logits, labels, smoothing=config.label_smoothing) * len(chosen) if chosen else zero
 
     ce_ann, ce_snn = entropies(logits_ann, "ann"), entropies(logits_snn, "snn")
     pairs = distillation_pairs(config, exits)
     kd = sum((distillation(at(student), at(teacher), config=config) for student, teacher in pairs), zero)
     kd = config.temperature**2 * kd
     feature = sum((feature_loss(features_snn[i], features_ann[i], config=config) for i in range(exits)), zero)
+    if replicas > 1:
+        ce_ann, ce_snn, kd = ce_ann / replicas, ce_snn / replicas, kd / replicas
+        feature = feature if config.feature_reduction == "sum" else feature / replicas
     total = (1.0 - config.alpha) * (ce_ann + ce_snn) + config.alpha * kd + config.beta * feature
     return Terms(total, ce_ann, ce_snn, kd, feature)

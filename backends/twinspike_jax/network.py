@@ -80,6 +80,7 @@ def apply(
     precision: str | None = None,
     recompute: bool = False,
     spare: bool | None = None,
+    ranks: str | None = None,
 ) -> tuple[Outputs, dict[str, Array]]:
     """Run both twins on a batch.
 
@@ -93,6 +94,7 @@ def apply(
         precision: a profile's name; by default everything is computed in the format of the parameters, without TF32.
         recompute: whether a backward pass runs each block again instead of keeping its inner values; static too.
         spare: whether it computes again what is cheap; by default where activations have 16 bits and JAX runs on a CPU; static.
+        ranks: axis of a mesh, inside `jax.shard_map`, over which norms share their statistics unless these are local; static.
 
     Returns:
         Outputs, and the statistics after the batch (the given ones in evaluation).
@@ -100,7 +102,7 @@ def apply(
     casts = policy(precision) if precision else policy_of(next(iter(params.values())).dtype)
     given = params, statistics, images, training, casts
     spare = spares(casts, jax.default_backend()) if spare is None else spare
-    ann, snn = (run_twin(network, method, twin, *given, recompute=recompute, spare=spare) for twin in TWINS)
+    ann, snn = (run_twin(network, method, twin, *given, recompute=recompute, spare=spare, ranks=ranks) for twin in TWINS)
     outputs = Outputs(
         *ends(network, method, params, ann, snn, casts),
         spike_rates=jnp.stack([snn.rates[name] for name in network.activations]),

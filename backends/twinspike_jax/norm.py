@@ -17,6 +17,7 @@ from jax import Array
 from twinspike.config import BatchNorm
 from twinspike.errors import require
 from twinspike_jax.precision import wide
+from twinspike_jax.replicas import combined, total
 from twinspike_jax.residuals import kept
 
 Statistics = tuple[Array, Array]
@@ -28,34 +29,40 @@ def _wide(c: Array, ndim: int) -> Array:
     return c.reshape(-1, *(1,) * ndim)
 
 
-def _moments(axes: tuple[int, ...], x: Array) -> tuple[Array, Array, Array]:
-    """The input in a wide format, its mean and its biased variance, axes kept."""
+def _moments(axes: tuple[int, ...], ranks: str | None, x: Array) -> tuple[Array, Array, Array]:
+    """The input in a wide format, its mean and its biased variance over all ranks, axes kept."""
     x = x.astype(wide(x.dtype))
     mean = x.mean(axis=axes, keepdims=True)
-    return x, mean, ((x - mean) ** 2).mean(axis=axes, keepdims=True)
+    return x, *combined(mean, ((x - mean) ** 2).mean(axis=axes, keepdims=True), ranks)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _normalize(axes: tuple[int, ...], space: int, eps: float, x: Array, gamma: Array, beta: Array) -> Any:
-    """(y, mean, biased var) with statistics over `axes`; `space` counts the axes behind C."""
-    return _normalize_forward(axes, space, eps, x, gamma, beta)[0]
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
+def _normalize(axes: tuple[int, ...], space: int, eps: float, ranks: str | None, x: Array, gamma: Array, beta: Array) -> Any:
+    """(y, mean, biased var) with statistics over `axes`, and over the ranks; `space` counts the axes behind C."""
+    return _normalize_forward(axes, space, eps, ranks, x, gamma, beta)[0]
 
 
-def _normalize_forward(axes: tuple[int, ...], space: int, eps: float, x: Array, gamma: Array, beta: Array) -> Any:
-    wide_x, mean, var = _moments(axes, x)
+def _normalize_forward(
+    axes: tuple[int, ...], space: int, eps: float, ranks: str | None, x: Array, gamma: Array, beta: Array
+) -> Any:
+    wide_x, mean, var = _moments(axes, ranks, x)
     mean, inverse = kept(mean), kept(1.0 / jnp.sqrt(var + eps))
     y = _wide(gamma, space) * ((wide_x - mean) * inverse) + _wide(beta, space)
     return (y.astype(x.dtype), mean.squeeze(axes), var.squeeze(axes)), (x, mean, inverse, gamma)
 
 
-def _normalize_backward(axes: tuple[int, ...], space: int, eps: float, residuals: Any, cotangents: Any) -> Any:
-    """With z = (x - m)/sqrt(v + eps): dL/dx = gamma (g - mean(g) - z mean(g z))/sqrt(v + eps)."""
+def _normalize_backward(axes: tuple[int, ...], space: int, eps: float, ranks: str | None, residuals: Any, cotangents: Any) -> Any:
+    """With z = (x - m)/sqrt(v + eps): dL/dx = gamma (g - mean(g) - z mean(g z))/sqrt(v + eps), means over all ranks.
+
+    The gradients of gamma and beta are this rank's contributions.
+    """
     x, mean, inverse, gamma = residuals
     g = cotangents[0].astype(mean.dtype)
     z = (x.astype(mean.dtype) - mean) * inverse
     sum_g, sum_gz = g.sum(axis=axes, keepdims=True), (g * z).sum(axis=axes, keepdims=True)
-    n = x.size // mean.size
-    d_x = _wide(gamma, space) * inverse * (g - sum_g / n - z * (sum_gz / n))
+    n = x.size // mean.size * total(1, ranks)
+    all_g, all_gz = total((sum_g, sum_gz), ranks)
+    d_x = _wide(gamma, space) * inverse * (g - all_g / n - z * (all_gz / n))
     slices = tuple(i for i in range(x.ndim) if i != x.ndim - 1 - space)
     return d_x.astype(x.dtype), sum_gz.sum(axis=slices), sum_g.sum(axis=slices)
 
@@ -64,7 +71,15 @@ _normalize.defvjp(_normalize_forward, _normalize_backward)
 
 
 def batch_norm_train(
-    x: Array, gamma: Array, beta: Array, mean: Array, var: Array, *, config: BatchNorm, channel: int = 2
+    x: Array,
+    gamma: Array,
+    beta: Array,
+    mean: Array,
+    var: Array,
+    *,
+    config: BatchNorm,
+    channel: int = 2,
+    ranks: str | None = None,
 ) -> tuple[Array, Array, Array]:
     """Normalize a sequence by its own statistics and move the running ones (clauses BN-1 to BN-4).
 
@@ -76,6 +91,7 @@ def batch_norm_train(
         var: running variance before the step, (C,).
         config: whether each step is normalized by itself, the momentum and eps.
         channel: the axis of C.
+        ranks: axis of the mesh over which statistics are shared (clause DEV-3).
 
     Returns:
         y, shape and dtype of `x`; running mean and variance after the step. No gradient passes the latter.
@@ -85,8 +101,8 @@ def batch_norm_train(
     """
     per_step = config.time == "per_step"
     axes = tuple(i for i in range(1 if per_step else 0, x.ndim) if i != channel)
-    y, new_mean, new_var = _normalize(axes, x.ndim - 1 - channel, config.eps, x, gamma, beta)
-    n = x.size // (x.shape[channel] * (x.shape[0] if per_step else 1))
+    y, new_mean, new_var = _normalize(axes, x.ndim - 1 - channel, config.eps, ranks, x, gamma, beta)
+    n = x.size // (x.shape[channel] * (x.shape[0] if per_step else 1)) * total(1, ranks)
     unbiased = new_var * _correction(n)
     if not per_step:
         return y, _moved(mean, new_mean, config.momentum), _moved(var, unbiased, config.momentum)
@@ -97,15 +113,24 @@ def batch_norm_train(
 
 
 def batch_norm_train_constant(
-    x: Array, gamma: Array, beta: Array, mean: Array, var: Array, *, config: BatchNorm, steps: int, channel: int = 1
+    x: Array,
+    gamma: Array,
+    beta: Array,
+    mean: Array,
+    var: Array,
+    *,
+    config: BatchNorm,
+    steps: int,
+    channel: int = 1,
+    ranks: str | None = None,
 ) -> tuple[Array, Array, Array]:
     """`batch_norm_train` of an input that is the same at all `steps` steps, (B, C, *d), computed once.
 
     Per step, T equal updates are one with momentum 1 - (1 - momentum)^T; folded, one update counts T times the values.
     """
     axes = tuple(i for i in range(x.ndim) if i != channel)
-    y, new_mean, new_var = _normalize(axes, x.ndim - 1 - channel, config.eps, x, gamma, beta)
-    n, momentum = x.size // x.shape[channel], config.momentum
+    y, new_mean, new_var = _normalize(axes, x.ndim - 1 - channel, config.eps, ranks, x, gamma, beta)
+    n, momentum = x.size // x.shape[channel] * total(1, ranks), config.momentum
     if config.time == "per_step":
         momentum = 1.0 - (1.0 - momentum) ** steps
     else:

@@ -68,7 +68,7 @@ def joint_options(platform: str) -> dict[str, Any] | None:
 
 def _compiled(platform: str, options: dict[str, Any]) -> Callable[..., Any] | None:
     """A program of a multiply-add and of a cast, on an array; None where XLA does not take the options."""
-    place = jax.sharding.SingleDeviceSharding(jax.devices(platform)[0])
+    place = jax.sharding.SingleDeviceSharding(jax.local_devices(backend=platform)[0])
 
     def function(a: Array, b: Array, c: Array) -> tuple[Array, Array]:
         return a * b + c, a.astype(jnp.bfloat16).astype(jnp.float32)

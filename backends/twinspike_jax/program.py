@@ -14,25 +14,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax  # type: ignore[import-untyped]  # it ships no types
-from jax import Array
+from jax import Array, lax
+from jax.sharding import PartitionSpec
 from numpy.typing import NDArray
 
 from twinspike.backend import Evaluation, Metrics
 from twinspike.checks import check_batch, check_images, check_rate
 from twinspike.config import TWINS, Method, Optimizer, Penalty, Retract, Twin
-from twinspike.network import Network, infer_shapes
+from twinspike.network import INPUT, Network, infer_shapes
 from twinspike.parameters import STEP, check_state, layer_and_part, layout, slots
+from twinspike.replicas import check_same, digest
 from twinspike_jax import factorization, losses
 from twinspike_jax.network import Outputs, apply, ends, reduced_logits, total_penalty
 from twinspike_jax.optimizer import decay_mask, domains, make_optimizer, project, read_slots, write_slots
 from twinspike_jax.piecewise import Pieces
 from twinspike_jax.precision import Policy, arithmetic, name_of
+from twinspike_jax.replicas import AXIS, FIRST, SECOND, WHOLE, Ranks, average, of_first, on_host, total
 from twinspike_jax.residuals import spares
 from twinspike_jax.twin import Statistics, Twinned, constant_layers, run_twin
 from twinspike_jax.weights import Params
 
 Values = NDArray[Any]
-_joint_loss = jax.jit(losses.joint_loss, static_argnames=("config",))
+_joint_loss = jax.jit(losses.joint_loss, static_argnames=("config", "replicas"))
 
 
 class TrainState(NamedTuple):
@@ -60,9 +63,12 @@ class JaxProgram:
         device: jax.Device,
         compiled: bool,
         recompute: bool = False,
+        ranks: Ranks | None = None,
     ) -> None:
         self._network, self._method, self._optimizer = network, method, optimizer
-        self._casts, self._device = casts, device
+        self._casts, self._device, self._ranks = casts, device, ranks
+        self._axis: str | None = None if ranks is None else AXIS
+        self._replicas = 1 if ranks is None else ranks.replicas
         self._form: dict[str, Any] = {"precision": name_of(casts), "spare": spares(casts, device.platform)}
         self._recompute = recompute
         self._layout = layout(network, method, optimizer)
@@ -72,16 +78,28 @@ class JaxProgram:
         orthogonality = method.factorization.orthogonality
         self._retraction = orthogonality if isinstance(orthogonality, Retract) else None
 
-        def jit(function: Callable[..., Any], *donated: int) -> Callable[..., Any]:
+        def jit(function: Callable[..., Any], *donated: int, ins: Any = None, outs: Any = None) -> Callable[..., Any]:
+            if ranks is not None and ins is not None:
+                return ranks.mapped(function, ins, outs, *donated, compiled=compiled)
+            if ranks is not None:
+                return ranks.jit(function, *donated, compiled=compiled)
             return jax.jit(function, donate_argnums=donated) if compiled else Pieces(function, device)
 
+        self._images = SECOND if network.event else FIRST
+        values = self._split_values()
+        given = WHOLE, WHOLE, self._images
         self._move = jit(self._move_by)
-        self._differentiate = jit(self._differentiate_by)
+        self._differentiate = jit(self._differentiate_by, ins=(*given, FIRST), outs=WHOLE)
         self._update = jit(self._update_by, 0, 1, 2) if compiled else self._update_by
-        self._retract = jit(self._retract_by, 0)
+        self._retract = jit(self._retract_by, 0, ins=(WHOLE,), outs=WHOLE)
         self._evaluate = jit(self._evaluate_by)
-        self._run = {mode: jit(partial(self._run_by, mode)) for mode in (False, True)}
-        self._pull = {mode: jit(partial(self._pull_by, mode)) for mode in (False, True)}
+        if ranks is not None:
+            outs = {"logits_ann": SECOND, "logits_snn": SECOND, "spike_rates": WHOLE}
+            shared = partial(self._evaluate_by, axis=AXIS)
+            self._evaluate_shared = ranks.mapped(shared, given, outs, compiled=compiled, here=True)
+        pulled = ((values[:2], WHOLE), values)
+        self._run = {mode: jit(partial(self._run_by, mode), ins=given, outs=values) for mode in (False, True)}
+        self._pull = {mode: jit(partial(self._pull_by, mode), ins=(*given, FIRST), outs=pulled) for mode in (False, True)}
 
     # --- state ---------------------------------------------------------------------------------------
 
@@ -93,6 +111,8 @@ class JaxProgram:
         """
         entries = self._layout
         check_state(values, entries)
+        if self._ranks is not None:
+            check_same(self._ranks, digest(values), "state")
         with arithmetic(self._casts.storage, self._device):
             params = {e.name: self._put(values[e.name]) for e in entries if e.trained}
             statistics = {e.name: self._put(values[e.name]) for e in entries if e.kind == "statistic"}
@@ -101,7 +121,7 @@ class JaxProgram:
             }
             step = int(values[STEP])
             empty = jax.eval_shape(self._transform.init, params)
-            count = jax.device_put(np.asarray(step, dtype=np.int32), self._device)
+            count = self._put(np.asarray(step), "int32")
             return TrainState(params, statistics, write_slots(empty, kept, count), step)
 
     def dump(self, state: TrainState) -> dict[str, Values]:
@@ -113,9 +133,11 @@ class JaxProgram:
             dumped: dict[str, Values] = {e.name: np.array(found[e.name]) for e in self._layout if e.name != STEP}
         return {**dumped, STEP: np.asarray(state.step, dtype=np.int64)}
 
-    def _put(self, values: Values, dtype: str | None = None) -> Array:
-        """A copy on the device; copied before, since JAX may share the memory of what it is given."""
+    def _put(self, values: Values, dtype: str | None = None, split: PartitionSpec = WHOLE) -> Array:
+        """A copy on the device, or as the ranks have it; copied before, since JAX may share the memory of what it is given."""
         own = np.array(values, dtype=dtype or self._casts.storage, order="C")
+        if self._ranks is not None:
+            return self._ranks.put(own, split)
         placed: Array = jax.device_put(own, self._device)
         return placed
 
@@ -130,7 +152,7 @@ class JaxProgram:
         check_batch(self._network, self._method, images, labels)
         check_rate(learning_rate)
         with arithmetic(self._casts.storage, self._device):
-            batch = self._put(images), self._put(labels, "int32"), self._put(np.asarray(learning_rate))
+            batch = *self._batch(images, labels), self._put(np.asarray(learning_rate))
             params, statistics, slots_after, metrics = self._update(*state[:3], *batch)
             step = state.step + 1
             if self._retraction is not None and step % self._retraction.every == 0:
@@ -145,38 +167,49 @@ class JaxProgram:
         """
         check_batch(self._network, self._method, images, labels)
         with arithmetic(self._casts.storage, self._device):
-            batch = self._put(images), self._put(labels, "int32")
+            batch = self._batch(images, labels)
             found, _, metrics = self._differentiate(state.params, state.statistics, *batch)
             return {e.name: np.array(found[e.name]) for e in self._layout if e.trained}, Metrics(**metrics)
+
+    def _batch(self, images: Values, labels: Values) -> tuple[Array, Array]:
+        """A batch on the device, or this process's part of one on its devices."""
+        if self._ranks is not None:
+            self._ranks.check_shares(len(labels))
+        return self._put(images, split=self._images), self._put(labels, "int32", FIRST)
 
     def _differentiate_by(self, params: Params, statistics: Statistics, images: Array, labels: Array) -> Any:
         """Gradients, statistics after the batch, and metrics."""
 
         def loss(params: Params) -> Any:
             given = self._network, self._method, params, statistics, images, True
-            outputs, after = apply(*given, recompute=self._recompute, **self._form)
-            terms = _joint_loss(*outputs[:4], labels, config=self._method.loss)
+            outputs, after = apply(*given, recompute=self._recompute, ranks=self._axis, **self._form)
+            terms = _joint_loss(*outputs[:4], labels, config=self._method.loss, replicas=self._replicas)
             orthogonality = self._method.factorization.orthogonality
             penalty = jnp.zeros((), terms.loss.dtype)
             if isinstance(orthogonality, Penalty):
                 penalty = orthogonality.weight * total_penalty(params)
+                if self._axis is not None:  # it counts once
+                    penalty = jnp.where(lax.axis_index(self._axis) == 0, penalty, 0.0)
                 terms = terms._replace(loss=terms.loss + penalty)
             return terms.loss, (after, self._metrics(outputs, terms, penalty, labels))
 
         found, (after, metrics) = jax.grad(loss, has_aux=True)(params)
-        return found, after, metrics
+        after = average(after, self._axis if self._method.batch_norm.replicas == "local" else None)
+        return total(found, self._axis), after, metrics
 
     def _metrics(self, outputs: Outputs, terms: losses.Terms, penalty: Array, labels: Array) -> dict[str, Array]:
         def correct(logits: Array) -> Array:
             return (logits.argmax(axis=-1) == labels).sum()
 
-        return {
+        found = {
             **terms._asdict(),
             "penalty": penalty,
             "correct_ann": correct(outputs.logits_ann[-1]),
             "correct_snn": correct(reduced_logits(self._method, outputs)[-1]),
-            "spike_rate": self._neurons(outputs.spike_rates),
+            "spike_rate": self._neurons(outputs.spike_rates) / self._replicas,
         }
+        summed: dict[str, Array] = total(found, self._axis)
+        return summed
 
     def _neurons(self, rates: Array) -> Array:
         """Mean of the layers' spike rates by their numbers of neurons."""
@@ -204,6 +237,8 @@ class JaxProgram:
             if part == "U":
                 u, v = name, f"{layer}.V"
                 after[u], after[v] = factorization.retract(params[u], params[v], by=self._retraction.by)
+                # decompositions of different processors round differently
+                after[u], after[v] = of_first((after[u], after[v]), self._axis)
         return after
 
     # --- evaluation ----------------------------------------------------------------------------------
@@ -216,14 +251,23 @@ class JaxProgram:
         """
         check_images(self._network, self._method, images)
         with arithmetic(self._casts.storage, self._device):
-            return Evaluation(**self._evaluate(state.params, state.statistics, self._put(images)))
+            given = state.params, state.statistics
+            if self._ranks is None:
+                return Evaluation(**self._evaluate(*given, self._put(images)))
+            samples = images.shape[int(self._network.event)]
+            own = np.array(images, dtype=self._casts.storage, order="C")
+            if samples % self._ranks.here.size == 0:
+                placed = self._ranks.put(own, self._images, here=True)
+                return Evaluation(**self._evaluate_shared(*self._ranks.nearby(given), placed))
+            first = self._ranks.here.devices.flat[0]  # a last, smaller batch
+            return Evaluation(**self._evaluate(*self._ranks.on_first(given), jax.device_put(own, first)))
 
-    def _evaluate_by(self, params: Params, statistics: Statistics, images: Array) -> dict[str, Array]:
+    def _evaluate_by(self, params: Params, statistics: Statistics, images: Array, *, axis: str | None = None) -> dict[str, Array]:
         outputs, _ = apply(self._network, self._method, params, statistics, images, False, **self._form)
         return {
             "logits_ann": outputs.logits_ann,
             "logits_snn": reduced_logits(self._method, outputs),
-            "spike_rates": outputs.spike_rates,
+            "spike_rates": average(outputs.spike_rates, axis),
         }
 
     def trace(
@@ -239,13 +283,15 @@ class JaxProgram:
         else:
             check_batch(self._network, self._method, images, labels)
         with arithmetic(self._casts.storage, self._device):
-            given = state.params, state.statistics, self._put(images)
+            if self._ranks is not None:
+                self._ranks.check_shares(images.shape[int(self._network.event)])
+            given = state.params, state.statistics, self._put(images, split=self._images)
             towards: tuple[Any, Any] | None = None
             by_name: dict[str, Array] = {}
             if labels is None:
                 ann, snn, u = self._run[training](*given)
             else:
-                (towards, by_name), (ann, snn, u) = self._pull[training](*given, self._put(labels, "int32"))
+                (towards, by_name), (ann, snn, u) = self._pull[training](*given, self._put(labels, "int32", FIRST))
             constant = constant_layers(self._network)
             found: dict[str, dict[str, Values]] = {}
             for layer in self._network.layers:
@@ -269,7 +315,7 @@ class JaxProgram:
 
     def _twin(self, twin: Twin, training: bool, params: Params, statistics: Statistics, images: Array, probes: Any) -> Twinned:
         given = (self._network, self._method, twin, params, statistics, images, training, self._casts)
-        return run_twin(*given, trace=True, probes=probes)
+        return run_twin(*given, trace=True, probes=probes, ranks=self._axis)
 
     def _run_by(self, training: bool, params: Params, statistics: Statistics, images: Array) -> Any:
         ann, snn = (self._twin(twin, training, params, statistics, images, None) for twin in TWINS)
@@ -283,13 +329,25 @@ class JaxProgram:
                 self._twin(twin, training, params, statistics, images, zeros) for twin, zeros in zip(TWINS, probes, strict=True)
             )
             seen = ends(self._network, self._method, params, ann, snn, self._casts)
-            terms = _joint_loss(*seen, labels, config=self._method.loss)
+            terms = _joint_loss(*seen, labels, config=self._method.loss, replicas=self._replicas)
             return terms.loss, (ann.values, snn.values, snn.potentials)
 
         shapes = jax.eval_shape(partial(self._run_by, training), params, statistics, images)[:2]
         zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
-        return jax.grad(loss, argnums=(0, 1), has_aux=True)(zeros, params)
+        (towards, by_name), seen = jax.grad(loss, argnums=(0, 1), has_aux=True)(zeros, params)
+        return (towards, total(by_name, self._axis)), seen
+
+    def _split_values(self) -> tuple[Any, Any, Any]:
+        """How values of the artificial twin, of the spiking twin and potentials are split among ranks, by layer."""
+        names = [INPUT, *(layer.name for layer in self._network.layers)]
+        constant = constant_layers(self._network)
+        ann: dict[str, PartitionSpec] = dict.fromkeys(names, FIRST)
+        return (
+            ann,
+            {name: FIRST if name in constant else SECOND for name in names},
+            dict.fromkeys(self._network.activations, SECOND),
+        )
 
 
 def _host(value: Array) -> Values:
-    return np.array(value.astype(jnp.float32) if value.dtype == jnp.bfloat16 else value)
+    return on_host(value.astype(jnp.float32) if value.dtype == jnp.bfloat16 else value)

@@ -26,12 +26,14 @@ from twinspike.errors import require
 from twinspike.network import Network
 from twinspike.operations import OPERATIONS, operation
 from twinspike.precision import PRECISIONS
+from twinspike.replicas import Rendezvous
 from twinspike_jax import factorization, neuron_kernels, products
 from twinspike_jax.compile_cache import keep_compiled, obstacle
 from twinspike_jax.operations import ROWS
 from twinspike_jax.piecewise import Pieces
 from twinspike_jax.precision import Policy, arithmetic, policy
 from twinspike_jax.program import JaxProgram
+from twinspike_jax.replicas import Ranks, joined
 
 Values = NDArray[Any]
 Arrays = dict[str, Array]
@@ -44,7 +46,8 @@ ROWS_KEPT = 256
 
 def _devices(kind: str) -> list[jax.Device]:
     try:
-        return jax.devices(kind)
+        found: list[jax.Device] = jax.local_devices(backend=kind)
+        return found
     except RuntimeError:  # JAX's way to say that there is none
         return []
 
@@ -54,6 +57,7 @@ class JaxBackend:
     """JAX on the CPU and on CUDA devices that it sees."""
 
     name = "jax"
+    launcher: tuple[str, ...] = ()
 
     def capabilities(self) -> Capabilities:
         """All operations and networks; tf32 only where there is a CUDA device."""
@@ -74,6 +78,7 @@ class JaxBackend:
             precisions=frozenset(PRECISIONS) if cuda else frozenset(PRECISIONS) - {"tf32"},
             devices=("cpu", "cuda") if cuda else ("cpu",),
             compiled=True,
+            replicas="devices",
             prefers_compiled=True,
             versions=versions,
             kernels={
@@ -107,19 +112,60 @@ class JaxBackend:
             keep_compiled()
         return JaxSession(device, precision, compiled, there[int(index or 0)])
 
+    def join(self, device: str, devices: int, at: Rendezvous | None) -> None:
+        """Meet the others and see to the host's devices, before JAX looks for any."""
+        joined(device, devices, at)
+
+    def replicated(
+        self,
+        device: str = "cpu",
+        precision: str = "f32-ieee",
+        compiled: bool = False,
+        *,
+        devices: int = 1,
+        at: Rendezvous | None = None,
+    ) -> JaxSession:
+        """Open devices of this process, together with those of the others that meet.
+
+        JAX counts the devices of a host once: where several of the CPU are wanted, this must come before all else that asks
+        for devices, or XLA_FLAGS have said their number. What is not compiled whole is compiled so that each primitive is
+        rounded by itself.
+
+        Raises:
+            SpecError: the devices, the precision or the mode are not there, or the others can't be met.
+        """
+        require(devices >= 1, f"devices of a process of backend {self.name!r}", expected="a whole number >= 1", got=devices)
+        require(device in ("cpu", "cuda"), f"device of backend {self.name!r}", expected="cpu or cuda", got=device)
+        ranks = joined(device, devices, at)
+        check_claim(self.name, self.capabilities(), device, precision, compiled)
+        if compiled:
+            keep_compiled()
+        return JaxSession(device, precision, compiled, ranks.here.devices.flat[0], ranks)
+
 
 @final
 class JaxSession:
     """Operations on `jax.Array`s of one device in one precision."""
 
-    def __init__(self, device: str, precision: str, compiled: bool, placed: jax.Device) -> None:
+    def __init__(self, device: str, precision: str, compiled: bool, placed: jax.Device, ranks: Ranks | None = None) -> None:
         self.device = device
         self.precision = precision
         self.compiled = compiled
-        self._placed = placed
+        self._placed, self._ranks = placed, ranks
+        self.rank, self.world_size = 0 if ranks is None else ranks.rank, 1 if ranks is None else ranks.world_size
+        self.replicas = 1 if ranks is None else ranks.replicas
         self._casts = policy(precision)
         self._pieces: dict[Any, Pieces] = {}
         self._programs: dict[Any, JaxProgram] = {}
+
+    def gather(self, values: Values) -> Values:
+        """Every process's values, in order of rank along a new first axis."""
+        return np.array(values)[None] if self._ranks is None else self._ranks.gather(np.asarray(values))
+
+    def close(self) -> None:
+        """Leave the other processes."""
+        if self._ranks is not None and self.world_size > 1:
+            jax.distributed.shutdown()  # type: ignore[no-untyped-call]  # JAX leaves it untyped
 
     def flags(self) -> dict[str, str]:
         """The widest format and the precision of products inside this session's entry points."""
@@ -194,7 +240,13 @@ class JaxSession:
         if key not in self._programs:
             if len(self._programs) == PROGRAMS:
                 del self._programs[next(iter(self._programs))]
-            form = {"casts": self._casts, "device": self._placed, "compiled": self.compiled, "recompute": recompute}
+            form: dict[str, Any] = {
+                "casts": self._casts,
+                "device": self._placed,
+                "compiled": self.compiled,
+                "recompute": recompute,
+            }
+            form["ranks"] = self._ranks
             with arithmetic(self._casts.storage, self._placed):
                 self._programs[key] = JaxProgram(network, method, optimizer, **form)
         return self._programs[key]

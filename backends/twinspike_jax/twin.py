@@ -41,8 +41,8 @@ Statistics = Mapping[str, Array]
 
 # Units of compilation: outside of `jit` a network runs layer by layer rather than primitive by primitive, each of
 # which XLA would compile by itself; inside, layers of equal shapes are traced once.
-_norm_train = jax.jit(norm.batch_norm_train, static_argnames=("config", "channel"))
-_norm_train_constant = jax.jit(norm.batch_norm_train_constant, static_argnames=("config", "steps", "channel"))
+_norm_train = jax.jit(norm.batch_norm_train, static_argnames=("config", "channel", "ranks"))
+_norm_train_constant = jax.jit(norm.batch_norm_train_constant, static_argnames=("config", "steps", "channel", "ranks"))
 _norm_eval = jax.jit(norm.batch_norm_eval, static_argnames=("eps", "space"))
 _fire = jax.jit(partial(neuron.fire, last=True), static_argnames=("steps", "constant", "neuron", "potentials", "booleans"))
 
@@ -84,6 +84,7 @@ def run_twin(
     spare: bool = False,
     trace: bool = False,
     probes: Mapping[str, Array] | None = None,
+    ranks: str | None = None,
 ) -> Twinned:
     """One twin's layers in order.
 
@@ -100,12 +101,15 @@ def run_twin(
         spare: as in `apply`, likewise.
         trace: also run the heads step by step and keep potentials.
         probes: zeros to be added to the layers' outputs, whose gradients are those towards the outputs.
+        ranks: as in `apply`.
     """
     images = images.astype(casts.storage)
     if network.event and twin == "ann":
         images = images.mean(axis=0)
     thrifty = not trace and (recompute or spare)
-    way = _Way(network, method, twin, training, casts, trace, thrifty)
+    way = _Way(
+        network, method, twin, training, casts, trace, thrifty, ranks if method.batch_norm.replicas == "synchronized" else None
+    )
     total = Twinned({INPUT: layers.channels_last(images).astype(casts.activations)}, {}, {}, {}, {})
     if not way.thrifty:
         _run(way, network.layers, params, statistics, _kernels(way, network.layers, params), total, probes)
@@ -131,6 +135,8 @@ class _Way(NamedTuple):
     trace: bool
     thrifty: bool
     """Whether a backward pass computes again what it can, segment by segment."""
+    ranks: str | None
+    """Axis of the mesh over which norms share their statistics."""
 
 
 def _kernels(way: _Way, of: tuple[Layer, ...], params: Params) -> dict[str, Array]:
@@ -162,7 +168,7 @@ def _run(
     probes: Mapping[str, Array] | None,
 ) -> None:
     """Run layers in order and add what they give to `run`, which has what they read."""
-    network, method, twin, training, casts, trace, thrifty = way
+    network, method, twin, training, casts, trace, thrifty, ranks = way
     heads = {exit_.head for exit_ in network.exits}
     constant = constant_layers(network) if twin == "snn" else frozenset(infer_shapes(network))
     values = run.values
@@ -187,7 +193,7 @@ def _run(
                     x, other = (x[None], other) if timeless else (x, other[None])
                 y = x + other
             case Norm():
-                y = _norm(layer, twin, params, statistics, x, timeless, training, method, run.statistics)
+                y = _norm(layer, twin, params, statistics, x, timeless, training, method, run.statistics, ranks)
             case Activation() if twin == "ann":
                 y = layers.relu(x)
             case Activation():
@@ -233,6 +239,7 @@ def _norm(
     training: bool,
     method: Method,
     after: dict[str, Array],
+    ranks: str | None,
 ) -> Array:
     """Normalize and note the statistics after the batch."""
     gamma, beta = (params[f"{layer.name}.{quantity}_{twin}"] for quantity in ("gamma", "beta"))
@@ -244,8 +251,10 @@ def _norm(
         return y
     if timeless:
         steps = method.time_steps if twin == "snn" else 1
-        y, mean, var = _norm_train_constant(x, gamma, beta, mean, var, config=config, steps=steps, channel=x.ndim - 1)
+        y, mean, var = _norm_train_constant(
+            x, gamma, beta, mean, var, config=config, steps=steps, channel=x.ndim - 1, ranks=ranks
+        )
     else:
-        y, mean, var = _norm_train(x, gamma, beta, mean, var, config=config, channel=x.ndim - 1)
+        y, mean, var = _norm_train(x, gamma, beta, mean, var, config=config, channel=x.ndim - 1, ranks=ranks)
     after.update(zip(names, map(lax.stop_gradient, (mean, var)), strict=True))
     return y

@@ -23,6 +23,7 @@ from twinspike_torch.lif_kernels import Kernel
 from twinspike_torch.neuron import lif, lif_traced
 from twinspike_torch.norm import batch_norm_again, batch_norm_eval, batch_norm_train
 from twinspike_torch.plan import Node
+from twinspike_torch.replicas import Ranks
 from twinspike_torch.weights import project, readout
 
 Tap = Callable[[str, Twin, Tensor, Tensor | None], None]
@@ -49,6 +50,8 @@ class Way(NamedTuple):
     """Whether activations' inputs are recomputed rather than kept."""
     kernel: Kernel
     """Who computes the neurons."""
+    ranks: Ranks | None
+    """Those with which norms share their statistics."""
 
 
 class Found(NamedTuple):
@@ -144,7 +147,7 @@ def _norm(node: Node, way: Way, tensors: Held, x: Tensor, values: Values, found:
         y = batch_norm_eval(config, sequence, gamma, beta, mean, var)
         return y.squeeze(0) if single else y
     repeats = way.method.time_steps if single and way.twin == "snn" else 1
-    y, *moved = batch_norm_train(config, sequence, gamma, beta, mean, var, repeats=repeats)
+    y, *moved = batch_norm_train(config, sequence, gamma, beta, mean, var, repeats=repeats, ranks=way.ranks)
     found.moved[node.name] = moved[0], moved[1]
     if way.thrifty:
         given = sequence.detach(), gamma.detach(), beta.detach()

@@ -46,14 +46,15 @@ class Exits(Protocol):
         """(N, B, F), reduced over time."""
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
     """-mean_batch log softmax(logits)[label] (clause DIS-2).
 
     Args:
         logits: (B, K).
         labels: (B,), int64 in [0, K).
+        smoothing: share of each label that is spread evenly over all classes, in [0, 1) (clause DIS-10).
     """
-    return functional.cross_entropy(logits, labels)
+    return functional.cross_entropy(logits, labels, label_smoothing=smoothing)
 
 
 def distillation(loss: Loss, student: Tensor, teacher: Tensor) -> Tensor:
@@ -97,8 +98,11 @@ def joint_loss(loss: Loss, outputs: Exits, labels: Tensor) -> Tensor:
     return joint_terms(loss, outputs, labels).loss
 
 
-def joint_terms(loss: Loss, outputs: Exits, labels: Tensor) -> Terms:
-    """As `joint_loss`, with its parts."""
+def joint_terms(loss: Loss, outputs: Exits, labels: Tensor, *, replicas: int = 1) -> Terms:
+    """As `joint_loss`, with its parts.
+
+    Of `replicas` ranks with as many samples each, what these samples contribute to the terms of the global batch (clause DEV-2).
+    """
     a, z = outputs.logits_ann, outputs.logits_snn
     if z.ndim == a.ndim:
         z = z.unsqueeze(0)
@@ -106,8 +110,9 @@ def joint_terms(loss: Loss, outputs: Exits, labels: Tensor) -> Terms:
     every_step = labels.repeat(z.shape[0])
     of_ann, of_snn = _supervised(loss, exits)
     # Of no exits the sum is still one of the logits, so that all of their parameters have a gradient.
-    ce_ann = _sum([cross_entropy(a[i], labels) for i in of_ann]) if of_ann else a[:0].sum()
-    ce_snn = _sum([cross_entropy(z[:, i].flatten(0, 1), every_step) for i in of_snn]) if of_snn else z[:0].sum()
+    smooth = loss.label_smoothing
+    ce_ann = _sum([cross_entropy(a[i], labels, smooth) for i in of_ann]) if of_ann else a[:0].sum()
+    ce_snn = _sum([cross_entropy(z[:, i].flatten(0, 1), every_step, smooth) for i in of_snn]) if of_snn else z[:0].sum()
 
     def logits(twin: str, number: int) -> Tensor:
         return a[number - 1] if twin == "ann" else z[:, number - 1]
@@ -118,6 +123,9 @@ def joint_terms(loss: Loss, outputs: Exits, labels: Tensor) -> Terms:
     )
     kd = loss.temperature**2 * kd
     feature = _sum([feature_loss(loss, h, f) for h, f in zip(outputs.features_snn, outputs.features_ann, strict=True)])
+    if replicas > 1:
+        ce_ann, ce_snn, kd = ce_ann / replicas, ce_snn / replicas, kd / replicas
+        feature = feature if loss.feature_reduction == "sum" else feature / replicas
     total = (1.0 - loss.alpha) * (ce_ann + ce_snn) + loss.alpha * kd + loss.beta * feature
     return Terms(total, ce_ann.detach(), ce_snn.detach(), kd.detach(), feature.detach())
 

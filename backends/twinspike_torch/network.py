@@ -26,6 +26,7 @@ from twinspike_torch.neuron import LIF
 from twinspike_torch.norm import TwinBatchNorm
 from twinspike_torch.plan import Node, Segment, plan
 from twinspike_torch.precision import autocast_dtype
+from twinspike_torch.replicas import Ranks
 from twinspike_torch.weights import FactorizedConv2d, FactorizedLinear, TwinConv2d, TwinLinear
 
 Kernels = tuple[Tensor | Factors, Tensor | Factors]
@@ -81,6 +82,7 @@ class TwinNetwork(nn.Module):
         activations: torch.dtype | None = None,
         recompute: bool = False,
         kernel: Kernel = "auto",
+        ranks: Ranks | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -95,6 +97,7 @@ class TwinNetwork(nn.Module):
             recompute: whether each block runs again in the backward pass instead of keeping its inner values:
                 less memory for a third more time, and the same results.
             kernel: who computes the neurons, as of `lif`.
+            ranks: those with which norms share their statistics in training, unless these are local (clause DEV-3).
             device: of parameters and statistics.
             dtype: of parameters and statistics.
         """
@@ -105,6 +108,7 @@ class TwinNetwork(nn.Module):
         self._plan = plan(network)
         self.recompute = recompute
         self.kernel: Kernel = kernel
+        self._ranks = ranks if self.method.batch_norm.replicas == "synchronized" else None
         dtype = torch.get_default_dtype() if dtype is None else dtype
         entries = layout(network, self.method)
         if device is not None and torch.device(device).type == "meta":
@@ -154,8 +158,9 @@ class TwinNetwork(nn.Module):
         plain = tap is None and self.training and torch.is_grad_enabled()
         recompute = plain and self.recompute
         # Elsewhere computing again costs more than memory that is there; a compiler plans for itself what to keep.
-        thrifty = plain and not recompute and x.device.type == "cpu" and not torch.compiler.is_compiling()
-        way = Way(self.method, twin, self._activations, self.training, spike_rates, thrifty, self.kernel)
+        # With ranks it would ask them once more.
+        thrifty = plain and self._ranks is None and not recompute and x.device.type == "cpu" and not torch.compiler.is_compiling()
+        way = Way(self.method, twin, self._activations, self.training, spike_rates, thrifty, self.kernel, self._ranks)
         values, total = Values({INPUT: x}), Found({}, {}, {}, {})
         for segment in self._plan:
             held = {node.name: self._held(node, twin, kernels) for node in segment.nodes}

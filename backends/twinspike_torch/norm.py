@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from twinspike.config import TWINS, BatchNorm, Twin
 from twinspike.errors import require
 from twinspike_torch import norm_cpu
+from twinspike_torch.norm_ranks import synchronized
+from twinspike_torch.replicas import Ranks
 
 
 class Normalized(NamedTuple):
@@ -34,7 +36,15 @@ class Normalized(NamedTuple):
 
 
 def batch_norm_train(
-    norm: BatchNorm, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, var: Tensor, *, repeats: int = 1
+    norm: BatchNorm,
+    x: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    *,
+    repeats: int = 1,
+    ranks: Ranks | None = None,
 ) -> Normalized:
     """Normalize by the batch's own statistics and move the running ones (clauses BN-1 to BN-4).
 
@@ -47,6 +57,7 @@ def batch_norm_train(
         var: running variance before the step, (C,).
         repeats: how many times the sequence x stands for: T where one step is presented T times, whose
             outputs are equal and whose equal updates have the closed form 1 - (1 - momentum)^T.
+        ranks: those with which statistics are shared (clause DEV-3).
 
     Raises:
         SpecError: there is a single value per channel.
@@ -55,8 +66,12 @@ def batch_norm_train(
     n = together[0].numel() // x.shape[2]
     if norm.time == "folded":
         n *= repeats
+    if ranks is None:
+        y, new_mean, new_var = _Normalize.apply(together, gamma, beta, norm.eps)  # type: ignore[no-untyped-call]  # untyped in torch
+    else:
+        n *= ranks.world_size
+        y, new_mean, new_var = synchronized(together, gamma, beta, norm.eps, ranks)
     require(n > 1, "batch norm in training", expected="more than one value per channel", got=n)
-    y, new_mean, new_var = _Normalize.apply(together, gamma, beta, norm.eps)  # type: ignore[no-untyped-call]  # untyped in torch
     weight = norm.momentum if norm.time == "folded" else 1.0 - (1.0 - norm.momentum) ** repeats
     with torch.no_grad():
         for m, v in zip(new_mean, new_var * (n / (n - 1)), strict=True):

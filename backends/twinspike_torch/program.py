@@ -18,6 +18,7 @@ from twinspike.config import Method, Optimizer, Penalty, Retract, Twin
 from twinspike.errors import require
 from twinspike.network import Network, infer_shapes
 from twinspike.parameters import STEP, State, check_state, decays, domain, is_factored, layer_and_part, layout, slots
+from twinspike.replicas import check_same, digest
 from twinspike_torch import factorization, losses
 from twinspike_torch.arrays import to_device, to_host
 from twinspike_torch.compiling import compiled, compiler_warnings_ignored
@@ -25,6 +26,7 @@ from twinspike_torch.lif_kernels import Kernel
 from twinspike_torch.network import TwinNetwork, TwinOutput
 from twinspike_torch.optimizer import project_, update_
 from twinspike_torch.precision import activations, arithmetic, storage
+from twinspike_torch.replicas import Ranks
 from twinspike_torch.weights import readout
 
 Tensors = dict[str, Tensor]
@@ -67,17 +69,18 @@ class TorchProgram:
         compile_: bool,
         recompute: bool,
         kernel: Kernel = "auto",
+        ranks: Ranks | None = None,
     ) -> None:
         self._network, self._method, self._optimizer = network, method, optimizer
-        self._device, self._precision = device, precision
+        self._device, self._precision, self._ranks = device, precision, ranks
         self._layout = layout(network, method, optimizer)
         form = {"activations": activations(precision), "dtype": storage(precision), "kernel": kernel}
         # Bodies without values: every call brings its own.
-        self._training = TwinNetwork(network, method, recompute=recompute, device="meta", **form).train()  # type: ignore[arg-type]  # heterogeneous
+        self._training = TwinNetwork(network, method, recompute=recompute, ranks=ranks, device="meta", **form).train()  # type: ignore[arg-type]  # heterogeneous
         self._evaluation = TwinNetwork(network, method, device="meta", **form).eval()  # type: ignore[arg-type]  # heterogeneous
         self._factored = tuple(layer.name for layer in network.layers if is_factored(layer, method.factorization))
         wrap: Callable[[Callable[..., Any]], Callable[..., Any]] = compiled if compile_ else lambda function: function
-        self._objective = wrap(_objective(self._training, self._factored, self._shares()))
+        self._objective = wrap(_objective(self._training, self._factored, self._shares(), ranks))
         self._outputs = wrap(_outputs(self._evaluation))
         trained = [entry for entry in self._layout if entry.trained]
         self._groups = [(flag, [e.name for e in trained if decays(e, optimizer) is flag]) for flag in (True, False)]
@@ -86,6 +89,8 @@ class TorchProgram:
     def load(self, values: Mapping[str, NDArray[Any]]) -> ProgramState:
         """Put a state onto the device; SpecError if a name, shape or value does not fit."""
         check_state(values, self._layout)
+        if self._ranks is not None:
+            check_same(self._ranks, digest(values), "state")
         found: dict[str, Tensors] = {"parameter": {}, "statistic": {}, "slot": {}}
         with arithmetic(self._precision):
             for entry in self._layout:
@@ -114,6 +119,7 @@ class TorchProgram:
         _check_fresh(state)
         check_batch(self._network, self._method, images, labels)
         check_rate(learning_rate)
+        self._check_shares(labels)
         with arithmetic(self._precision), compiler_warnings_ignored():
             gradients, metrics = self._gradients(state.parameters, state.statistics, images, labels)
             state.spent = True
@@ -138,6 +144,7 @@ class TorchProgram:
         """Gradient of the loss for every trained entry, by name; SpecError if the batch does not fit."""
         _check_fresh(state)
         check_batch(self._network, self._method, images, labels)
+        self._check_shares(labels)
         with arithmetic(self._precision), compiler_warnings_ignored():
             statistics = {name: value.clone() for name, value in state.statistics.items()}
             gradients, metrics = self._gradients(state.parameters, statistics, images, labels)
@@ -161,6 +168,7 @@ class TorchProgram:
             check_images(self._network, self._method, images)
         else:
             check_batch(self._network, self._method, images, labels)
+            self._check_shares(labels)
         taps: dict[str, dict[str, NDArray[Any]]] = {layer.name: {} for layer in self._network.layers}
         seen: dict[tuple[str, Twin], Tensor] = {}
         steps, shapes = self._method.time_steps, infer_shapes(self._network)
@@ -182,8 +190,10 @@ class TorchProgram:
             out: TwinOutput = functional_call(body, values, (self._images(images), tap))
             if labels is not None:
                 y = to_device(labels, self._device, storage(self._precision))
-                loss = losses.joint_terms(self._method.loss, out, y).loss
+                loss = losses.joint_terms(self._method.loss, out, y, replicas=self._replicas).loss
                 found = torch.autograd.grad(loss, [*seen.values(), *state.parameters.values()])
+                if self._ranks is not None:
+                    self._ranks.sum_(found[len(seen) :])
                 for ((layer, twin), value), g in zip(seen.items(), found, strict=False):
                     taps[layer][f"g_{twin}"] = to_host(g[None] if every_step(layer, twin, value) else g)
                 for name, g in zip(state.parameters, found[len(seen) :], strict=True):
@@ -199,9 +209,14 @@ class TorchProgram:
         with torch.enable_grad():
             loss, report = self._objective(parameters, statistics, self._images(images), y)
             found = torch.autograd.grad(loss, list(parameters.values()))
+        report = report._replace(terms=report.terms._replace(loss=loss.detach()))
+        if self._ranks is not None:
+            self._ranks.sum_(found)
+            report = _together(report, self._ranks)
+            if self._method.batch_norm.replicas == "local":
+                _average(list(statistics.values()), self._ranks)
         rest = {name: value for name, value in report._asdict().items() if name != "terms"}
-        metrics = Metrics(**report.terms._replace(loss=loss.detach())._asdict(), **rest)
-        return dict(zip(parameters, found, strict=True)), metrics
+        return dict(zip(parameters, found, strict=True)), Metrics(**report.terms._asdict(), **rest)
 
     def _retract(self, state: ProgramState) -> None:
         """Clause ORT-3."""
@@ -211,6 +226,16 @@ class TorchProgram:
                 u, v = state.parameters[f"{name}.U"], state.parameters[f"{name}.V"]
                 for old, new in zip((u, v), factorization.retract(orthogonality.by, u, v), strict=True):
                     old.copy_(new)
+                if self._ranks is not None:  # decompositions of different processors round differently
+                    self._ranks.first_((u, v))
+
+    @property
+    def _replicas(self) -> int:
+        return 1 if self._ranks is None else self._ranks.world_size
+
+    def _check_shares(self, labels: NDArray[Any]) -> None:
+        if self._ranks is not None:
+            self._ranks.check_shares(len(labels))
 
     def _images(self, images: NDArray[Any]) -> Tensor:
         x = to_device(images, self._device, storage(self._precision))
@@ -237,17 +262,18 @@ class _Tapped(torch.nn.Module):
 
 
 def _objective(
-    body: TwinNetwork, factored: tuple[str, ...], shares: Tensor
+    body: TwinNetwork, factored: tuple[str, ...], shares: Tensor, ranks: Ranks | None = None
 ) -> Callable[[Tensors, Tensors, Tensor, Tensor], tuple[Tensor, _Report]]:
-    """The loss of a batch as a function of all values; moves the statistics given to it."""
+    """The loss of a batch, or what this rank adds to it, as a function of all values; moves the statistics given to it."""
     method = body.method
     orthogonality = method.factorization.orthogonality
+    replicas, penalized = (1, True) if ranks is None else (ranks.world_size, ranks.rank == 0)  # a penalty counts once
 
     def objective(parameters: Tensors, statistics: Tensors, images: Tensor, labels: Tensor) -> tuple[Tensor, _Report]:
         out = functional_call(body, (parameters, statistics), (images,), {"spike_rates": True})
-        terms = losses.joint_terms(method.loss, out, labels)
+        terms = losses.joint_terms(method.loss, out, labels, replicas=replicas)
         penalty = torch.zeros_like(terms.loss)
-        if isinstance(orthogonality, Penalty):
+        if isinstance(orthogonality, Penalty) and penalized:
             for name in factored:
                 deviation = factorization.penalty(parameters[f"{name}.U"], parameters[f"{name}.V"])
                 penalty = penalty + orthogonality.weight * deviation
@@ -264,6 +290,25 @@ def _objective(
         return loss, report
 
     return objective
+
+
+def _together(report: _Report, ranks: Ranks) -> _Report:
+    """The ranks' reports as that of the global batch (clause DEV-2)."""
+    values = [*report.terms, *report[1:]]
+    total = torch.stack([value.double() for value in values])
+    ranks.sum_([total])
+    total[-1] /= ranks.world_size
+    terms, rest = total[: len(report.terms)], total[len(report.terms) :]
+    found = [new.to(old.dtype) for new, old in zip((*terms, *rest), values, strict=True)]
+    return _Report(losses.Terms(*found[: len(terms)]), *found[len(terms) :])
+
+
+@torch.no_grad()
+def _average(statistics: list[Tensor], ranks: Ranks) -> None:
+    """The means over the ranks, in place (clause DEV-4)."""
+    means = ranks.gathered(torch.cat(statistics)).double().mean(0)
+    for statistic, mean in zip(statistics, torch.split(means, [s.numel() for s in statistics]), strict=True):
+        statistic.copy_(mean)
 
 
 def _outputs(body: TwinNetwork) -> Callable[[Tensors, Tensors, Tensor], TwinOutput]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, final
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -25,6 +26,7 @@ from twinspike_torch.network import TwinOutput
 from twinspike_torch.optimizer import update_
 from twinspike_torch.precision import activations, arithmetic, flags, storage
 from twinspike_torch.program import TorchProgram
+from twinspike_torch.replicas import Ranks
 
 Tensors = dict[str, Tensor]
 Inputs = Mapping[str, Tensor]
@@ -39,14 +41,26 @@ PROGRAMS = 64
 class TorchSession:
     """Operations on one device, in one precision, neurons by the kernel asked for."""
 
-    def __init__(self, device: str, precision: str, compiled: bool, kernel: Kernel = "auto") -> None:
+    def __init__(self, device: str, precision: str, compiled: bool, kernel: Kernel = "auto", ranks: Ranks | None = None) -> None:
         self.device = device
         self.precision = precision
         self.compiled = compiled
         self._kernel: Kernel = kernel
         self._device = torch.empty(0, device=device).device
+        self._ranks = ranks
+        self.rank = 0 if ranks is None else ranks.rank
+        self.world_size = self.replicas = 1 if ranks is None else ranks.world_size
         self._compiled: dict[Any, Callable[[Inputs], Tensors]] = {}
         self._programs: dict[Any, TorchProgram] = {}
+
+    def gather(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Every process's values, in order of rank along a new first axis."""
+        return np.asarray(values)[None].copy() if self._ranks is None else self._ranks.gather(np.asarray(values))
+
+    def close(self) -> None:
+        """Leave the other processes."""
+        if self._ranks is not None:
+            self._ranks.close()
 
     def flags(self) -> dict[str, str]:
         """torch's switches of reduced products, read back while the profile holds, and its threads."""
@@ -99,7 +113,7 @@ class TorchSession:
         if key not in self._programs:
             if len(self._programs) == PROGRAMS:
                 del self._programs[next(iter(self._programs))]
-            form = (self._device, self.precision, self.compiled, recompute, self._kernel)
+            form = (self._device, self.precision, self.compiled, recompute, self._kernel, self._ranks)
             with arithmetic(self.precision):
                 self._programs[key] = TorchProgram(network, method, optimizer, *form)
         return self._programs[key]

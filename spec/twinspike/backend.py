@@ -9,7 +9,7 @@ what its `Capabilities` do not name is reported as not supported, and asking for
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -41,6 +41,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """Whether `compiled=True` is offered."""
     prefers_compiled: bool = False
     """Whether that is how to train with it, its other sessions being there to be compared with."""
+    replicas: Literal["none", "processes", "devices"] = "none"
+    """Whether it trains over many devices (`replicas.ReplicatedBackend`): not, one in each process, or any number in each."""
     versions: dict[str, str]
     """Package -> version, and what else identifies the installation."""
     kernels: dict[str, str] = {}

@@ -37,6 +37,7 @@ CHAPTERS: dict[str, str] = {
     "INI": "Initial values",
     "RND": "Random numbers",
     "PRE": "Precision",
+    "DEV": "Many devices",
 }
 """Prefix of a clause -> title of its chapter."""
 
@@ -110,6 +111,7 @@ CLAUSES: tuple[Clause, ...] = (
     Clause("DIS-7", "MUST", "With isolate_ann the spiking twin's gradient into shared U, V and biases is dropped; its own parameters' gradients stay."),
     Clause("DIS-8", "MUST", "per_step: CE and KD of spiking logits are averages over the T steps of the loss of that step's unreduced logits, artificial ones being equal at all steps; F stays on reduced features. The operation joint_loss averages over the S slices that it is given."),
     Clause("DIS-9", "MUST", "supervised: the cross entropies of DIS-1 are those of all exits (all), of each twin's last (last), of the spiking twin's last (snn_last), or of the exits listed; the others' join neither the loss nor what is reported of it. Distillation and features are those of all exits."),
+    Clause("DIS-10", "MUST", "label_smoothing e: each cross entropy of DIS-1 is (1 - e) times that of DIS-2 plus e times the mean over batch and classes of -log softmax(logits), of both twins and at every slice, in the loss and in what is reported of it; distillation is not smoothed, nor the operation cross_entropy."),
     # Optimizers
     Clause("OPT-1", "MUST", "SGD: g' = g + weight_decay p; with momentum m = momentum m + g', from m = 0, and the direction is m, or g' + momentum m with nesterov; p = p - lr direction. The learning rate stays outside the buffer."),
     Clause("OPT-2", "MUST", "Every gradient is taken at the parameters before the step, and every parameter moves once."),
@@ -144,6 +146,16 @@ CLAUSES: tuple[Clause, ...] = (
     Clause("PRE-5", "MAY", "bf16-mixed: the gradient of a composed kernel may be rounded to bfloat16 where it leaves a convolution."),
     Clause("PRE-6", "MAY", "bf16-mixed: gradients that layers hand back may be float32 or bfloat16; as operands of a convolution's gradients they are bfloat16."),
     Clause("PRE-7", "MUST", "A sum of n terms, products or not, may be taken in any order and fused, and is off by at most n roundings of the sum of the terms' magnitudes, in the format that it is accumulated in (PRE-1, PRE-2). In training a norm's mean, its variance, which is the mean of (x - mean)^2, and the sums in its gradients are off by at most 256 roundings however large n is."),
+    # Many devices
+    Clause("DEV-1", "MUST", "A training step over N replicas, of ranks 0 to N - 1, is one step of the global batch of B samples: rank r has samples r B/N to (r + 1) B/N - 1 in the order of the batch, each sample is in one rank, and a batch that N does not divide is refused."),
+    Clause("DEV-2", "MUST", "The loss, its terms, counts and rates that are reported, and the gradient of every parameter are those of the global batch, the same on every rank: where a clause takes a mean over the batch it is over B samples, where it takes a sum it is over B samples, and what no sample enters, an orthogonality penalty, counts once. A parameter that gets no gradient on some rank gets the others'."),
+    Clause("DEV-3", "MUST", "batch_norm.replicas = synchronized (the default): BN-1 to BN-4 hold for the global batch, and gradients pass through mean and variance from every rank's outputs to every rank's inputs, so that N devices compute what one does."),
+    Clause("DEV-4", "MUST", "batch_norm.replicas = local: BN-1 to BN-3 hold for the samples of each rank by themselves, gradients included, and the running statistics after a step are the means over the ranks of what BN-4 makes of each rank's own. With N = 1 nothing differs from synchronized."),
+    Clause("DEV-5", "MUST", "The state is replicated: parameters, running statistics, slots and counter are the same to the bit on every rank, after loading and after every step, retractions included; what ranks load must be the same. A state is dumped whole, and loads into any N."),
+    Clause("DEV-6", "MUST", "Which samples a batch has, their order, and how each is varied are those of RND-3 and RND-4, of its number in the data, and depend neither on N nor on a rank."),
+    Clause("DEV-7", "MUST", "Evaluation counts every sample once, also where N does not divide their number; evaluation in a program is of the samples handed to it and depends on no other rank."),
+    Clause("DEV-8", "MAY", "Sums over ranks may be taken in any order and grouping (PRE-7), the same on every rank."),
+    Clause("DEV-9", "UNDEFINED", "local with a single value per channel on a rank."),
 )
 
 BY_ID: dict[str, Clause] = {clause.id: clause for clause in CLAUSES}

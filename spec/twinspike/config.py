@@ -233,6 +233,9 @@ class BatchNorm(Config, frozen=True, kw_only=True):
     """Added to the variance under the root, > 0."""
     gamma_init: Literal["one", "threshold"] = "one"
     """Initial gamma of the spiking twin; the artificial twin always starts at 1."""
+    replicas: Literal["synchronized", "local"] = "synchronized"
+    """Over many devices, statistics of the global batch, as one device computes them, or of each device's samples (clauses DEV-3
+    and DEV-4); on one device nothing differs."""
 
     def _check(self) -> None:
         _finite("batch_norm.momentum", self.momentum, 0.0, 1.0, "(]")
@@ -267,10 +270,13 @@ class Loss(Config, frozen=True, kw_only=True):
     """Whether the spiking twin's gradient into the shared U, V and biases is cut."""
     per_step: bool = False
     """Whether cross entropy and distillation are averages over the T logits of each time step (TET)."""
+    label_smoothing: float = 0.0
+    """Share of each label that is spread evenly over all classes, in [0, 1) (clause DIS-10)."""
 
     def _check(self) -> None:
         _finite("loss.alpha", self.alpha, 0.0, 1.0)
         _finite("loss.beta", self.beta, 0.0, math.inf, "[)")
+        _finite("loss.label_smoothing", self.label_smoothing, 0.0, 1.0, "[)")
         square = self.temperature * self.temperature  # clause DIS-2 multiplies by it
         finite = self.temperature > 0 and math.isfinite(square)
         require(finite, "loss.temperature", expected="a number > 0 whose square is finite", got=self.temperature)

@@ -32,7 +32,14 @@ from twinspike_conformance.strength.kill import kill
 
 NETWORKS_ALONE = {
     *("Neuron.decay_scope", "Neuron.threshold_scope", "Penalty.weight", "Retract.every", "Factorization.scope"),
-    *("Factorization.orthogonality", "BatchNorm.gamma_init", "Loss.isolate_ann", "Loss.per_step", "Method.time_steps"),
+    *(
+        "Factorization.orthogonality",
+        "BatchNorm.gamma_init",
+        "BatchNorm.replicas",
+        "Loss.isolate_ann",
+        "Loss.per_step",
+        "Method.time_steps",
+    ),
     *("Method.readout", "Method.linear_init", "SGD.decay_scope", "Adam.decay_scope", "AdamW.decay_scope"),
 }
 """Options that no single operation reads; for initial values no backend does."""

@@ -55,6 +55,25 @@ def test_only_exits_named_get_a_gradient_from_labels() -> None:
     assert [bool(g.any()) for g in found.logits_snn[1]] == [False, False, True]
 
 
+def test_smoothed_labels_are_a_share_of_each_spread_over_all_classes() -> None:
+    """By the definition with a whole distribution as the label; sums of B K terms, a few roundings each."""
+    e, i = 0.3, inputs()
+    z, labels = i["logits_ann"][0], i["labels"]
+    target = (1 - e) * np.eye(K)[labels] + e / K
+    p = np.exp(z) / np.exp(z).sum(-1, keepdims=True)
+    loss = ts.Loss(label_smoothing=e)
+    bound = 50 * K * 2.0**-53 * float(np.abs(np.log(p)).max())
+    assert abs(losses.supervision(loss, z, labels) + (target * np.log(p)).sum(-1).mean()) <= bound
+    assert np.abs(losses.supervision_adjoint(loss, z, labels) - (p - target) / B).max() <= bound
+    assert losses.supervision(ts.Loss(), z, labels) == losses.cross_entropy(z, labels)
+
+
+def test_a_share_is_no_less_than_nothing_and_less_than_all() -> None:
+    for value in (-0.1, 1.0, float("nan")):
+        with pytest.raises(ts.SpecError, match=r"loss\.label_smoothing: expected a finite number in \[0, 1\)"):
+            ts.Loss(label_smoothing=value)
+
+
 @pytest.mark.parametrize(
     ("named", "message"),
     [

@@ -12,9 +12,9 @@ from twinspike.network import INPUT, Conv, inputs_of
 from twinspike_conformance.bounds.finding import Finding
 from twinspike_conformance.cases.families import rounded
 from twinspike_conformance.checks import CHECKS, Bench
-from twinspike_conformance.checks.networks import _seeds
 from twinspike_conformance.checks.programs import opened, taps_of
 from twinspike_conformance.judges import networks as taps
+from twinspike_conformance.judges.ends import seeds
 from twinspike_conformance.run.runner import covering
 from twinspike_torch.backend import TorchBackend
 
@@ -35,12 +35,12 @@ def bfloat16(x: Any) -> Any:
 
 def handed_back(t: taps.Taps, labels: Any, rounded: Any) -> list[Finding]:
     """What is found of torch's forward pass with another backward pass: float32, operands of convolutions `rounded`."""
-    seeds, towards, whole = _seeds(t, labels), {}, {}
+    sent, towards, whole = seeds(t, labels), {}, {}
     for layer in reversed(t.network.layers):
         for twin in TWINS:
             readers = [r for r in t.network.layers if layer.name in inputs_of(r) and layer.name != INPUT]
-            parts = [taps._adjoint(t, reader, twin, layer.name, towards).value for reader in readers]
-            parts += [seeds[twin, layer.name].value] if (twin, layer.name) in seeds else []
+            parts = [taps.adjoint_of(t, reader, twin, layer.name, towards).value for reader in readers]
+            parts += [sent[twin, layer.name].value] if (twin, layer.name) in sent else []
             form = t.gradient(twin, layer.name).shape
             total = sum(p.sum(axis=0, keepdims=True) if form[0] == 1 else p for p in parts)
             whole[layer.name, twin] = float32(np.broadcast_to(total, form)).reshape(t.trace[layer.name][f"g_{twin}"].shape)
@@ -48,13 +48,13 @@ def handed_back(t: taps.Taps, labels: Any, rounded: Any) -> list[Finding]:
             t.trace[layer.name][f"g_{twin}"] = operand
     for layer in t.network.layers:
         for twin in TWINS:
-            taps._parameters(t, layer, twin, towards)
+            taps.note_parameters(t, layer, twin, towards)
     for name, parts in towards.items():
         layer_name, _, suffix = name.rpartition(".")
         t.trace[layer_name][f"d_{suffix}"] = float32(sum(part.value for part in parts))
     for (layer_name, twin), g in whole.items():
         t.trace[layer_name][f"g_{twin}"] = g
-    return list(taps.backward(t, seeds))
+    return list(taps.backward(t, sent))
 
 
 def traced() -> tuple[taps.Taps, Any]:

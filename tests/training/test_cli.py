@@ -55,9 +55,18 @@ NUMPY = ("train", "--backend", "numpy", "--precision")
 
 REFUSALS = {
     ("train", "digit"): (
-        "config: expected a file, or one of authors, cifar100_resnet18, cifar10_resnet18, digits, nmnist, got digit; "
-        "did you mean 'digits'?"
+        "config: expected a file, one of authors, cifar100_resnet18, cifar10_resnet18, digits, nmnist, or a recipe "
+        "(twinspike recipe lists them), got digit; did you mean 'digits'?"
     ),
+    ("recipe", "digits-plan"): (
+        "recipe digits-plan: expected after digits any of digits_cnn, t and a number, plain, exits, sharing, distillation, "
+        "best, small, got plan; did you mean 'plain'?"
+    ),
+    ("recipe", "digits-t2-t4"): "recipe digits-t2-t4: expected at most one number of time steps, got another, t4",
+    ("recipe", "digits", "--seeds", "0"): "--seeds: expected a whole number >= 1, got 0",
+    ("recipe", "digits", "digits"): "recipe: expected different recipes, got digits, digits",
+    ("recipe", "digits", "--set", "seed=3"): "--set: expected no seed, which a recipe's runs count, got seed",
+    ("report", "nowhere"): NO_RUN,
     ("train", "--set", "seeed=1"): "digits: seeed: unknown key; did you mean 'seed'?",
     ("train", "--backend", "nope"): f"backend: expected one of {', '.join(ts.names())} or 'module:object', got nope",
     (*NUMPY, "bf16-mixed"): "precision of backend 'numpy': expected one of f64, got bf16-mixed",

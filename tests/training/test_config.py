@@ -11,7 +11,7 @@ from twinspike import plain
 from twinspike.network import to_json as network_json
 from twinspike_training.config import RunConfig, build_network, embedded, load_config, to_json
 
-EMBEDDED = "authors, cifar100_resnet18, cifar10_resnet18, digits, nmnist"
+KNOWN = "a file, one of authors, cifar100_resnet18, cifar10_resnet18, digits, nmnist, or a recipe (twinspike recipe lists them)"
 
 MISTAKES = {
     "learning_rat=0.1": "digits: learning_rat: unknown key; did you mean 'learning_rate'?",
@@ -67,8 +67,8 @@ def test_a_mistake_is_one_line_that_names_the_key(override: str) -> None:
 @pytest.mark.parametrize(
     ("source", "line"),
     [
-        ("digit", f"config: expected a file, or one of {EMBEDDED}, got digit; did you mean 'digits'?"),
-        ("no.toml", f"config: expected a file, or one of {EMBEDDED}, got no.toml"),
+        ("digit", f"config: expected {KNOWN}, got digit; did you mean 'digits'?"),
+        ("no.toml", f"config: expected {KNOWN}, got no.toml"),
     ],
 )
 def test_an_unknown_config_is_one_line(source: str, line: str) -> None:

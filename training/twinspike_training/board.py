@@ -75,7 +75,7 @@ class Board:
             self._attempt(self._file.close)
 
     def _numbers(self, line: Mapping[str, Any]) -> Any:
-        prefix = "train" if line["kind"] == "step" else "test"
+        prefix = {"step": "train", "certificate": "certificate"}.get(line["kind"], "test")
         values = []
         for key, value in line.items():
             inner = value if isinstance(value, dict) else {"": value}

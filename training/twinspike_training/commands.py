@@ -9,24 +9,32 @@ from __future__ import annotations
 import functools
 import importlib
 import json
+import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, ParamSpec
 
 import typer
 
-from twinspike import ZOO, boundary, network, survey
+from twinspike import ZOO, boundary, load, network, survey
 from twinspike.config import Method, encode
 from twinspike.cost import cost
 from twinspike.errors import refuse, require
 from twinspike.network import Network
+from twinspike.replicas import Rendezvous
 from twinspike_training import agreement, checkpoint, tables
 from twinspike_training import compare as comparison
-from twinspike_training.config import Change, embedded, load_config, read_network
+from twinspike_training.certify import UncertifiedError
+from twinspike_training.config import Change, RunConfig, embedded, load_config, read_network
 from twinspike_training.evaluation import evaluate as evaluate_run
 from twinspike_training.files import expand
+from twinspike_training.legs import NEVER, run_leg
 from twinspike_training.loop import resume as resume_run
 from twinspike_training.loop import start
 from twinspike_training.progress import Progress
+from twinspike_training.ranks import launched, rendezvous
+from twinspike_training.report import as_markdown
+from twinspike_training.report import report as report_of
 from twinspike_training.run import open_run, prepare, read_config, same_config, same_data, stored_config
 from twinspike_training.terminal import console, say
 
@@ -42,6 +50,12 @@ Arguments = ParamSpec("Arguments")
 
 STOPPED = 130
 """Exit code of a run stopped by a signal, as shells use it."""
+
+UNCERTIFIED = 3
+"""Exit code of a run that a step ended which broke a clause."""
+
+LEFT = 75
+"""Exit code of a leg whose time was over before its runs were finished: the same command goes on."""
 
 ConfigName = Annotated[
     str | None, typer.Argument(help=f"A .toml or .json file, or one of: {', '.join(embedded())}. Default: digits.")
@@ -80,6 +94,7 @@ def train(
     config: ConfigName = None,
     backend: BackendName = None,
     device: Device = None,
+    devices: Annotated[int | None, typer.Option(help="Devices of this machine that train together.")] = None,
     precision: PrecisionOption = None,
     compiled: Compiled = None,
     seed: Annotated[int | None, typer.Option(help="Of initial values, order and augmentation.")] = None,
@@ -90,16 +105,26 @@ def train(
     set_: Set = None,
 ) -> int:
     """Train both twins, or go on with a run."""
-    changes = _changes(set_, backend=backend, device=device, precision=precision, compile=compiled, seed=seed, out=out, name=name)
-    progress = Progress(console())
+    given = {"backend": backend, "device": device, "devices": devices, "precision": precision}
+    changes = _changes(set_, **given, compile=compiled, seed=seed, out=out, name=name)
+    at = rendezvous(os.environ)
+    progress = Progress(console(quiet=at is not None and at.rank > 0))
     try:
         require(resume is not None or from_ == "last", "--from", expected="--resume with it", got=from_)
         if resume is not None:
             require(config is None, "CONFIG", expected="none with --resume, which keeps the run's own", got=config)
             folder = open_run(resume)
-            outcome = resume_run(folder, read_config(folder, changes), progress, from_)
+            made = read_config(folder, changes)
+            _launch(made, at)
+            outcome = resume_run(folder, made, progress, from_)
         else:
-            outcome = start(load_config(config, changes), progress)
+            made = load_config(config, changes)
+            _launch(made, at)
+            outcome = start(made, progress)
+    except UncertifiedError as error:
+        progress.end()
+        typer.echo(f"error: {boundary.legible(str(error))}", err=True)
+        return UNCERTIFIED
     finally:
         progress.end()
     if not outcome.finished:
@@ -113,6 +138,55 @@ def train(
             f"(ann {best.accuracy_ann:.2%}) after epoch {best.epoch}{why}"
         )
     return 0
+
+
+def _launch(config: RunConfig, at: Rendezvous | None) -> None:
+    """Become the framework's own launcher, where the run's devices want a process each."""
+    if config.devices > 1 and (words := launched(load(config.backend), config.devices, at, sys.argv[1:])):
+        os.execv(words[0], words)
+
+
+@_command
+def recipe(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Recipes, or files; none: list the words.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Runs of each, with seeds that count up from the recipe's own.")] = 1,
+    minutes: Annotated[float | None, typer.Option(help="Stop after so many, with a checkpoint and exit code 75.")] = None,
+    backend: BackendName = None,
+    device: Device = None,
+    precision: PrecisionOption = None,
+    compiled: Compiled = None,
+    out: Annotated[str | None, typer.Option(help="Folder for the folders of runs, NAME-seedN.")] = None,
+    set_: Set = None,
+) -> int:
+    """Train recipes in legs: each call goes on where the last one stopped; finished runs are left alone."""
+    if not names:
+        tables.show_recipes(console())
+        return 0
+    changes = _changes(set_, backend=backend, device=device, precision=precision, compile=compiled, out=out)
+    leg = run_leg(names, seeds, changes, NEVER if minutes is None else 60 * minutes, lambda: Progress(console()))
+    for path in leg.folders:
+        say(console(), f"{path}: {'not finished' if path in leg.left else 'finished'}")
+    if not leg.left:
+        say(console(), f"the table: twinspike report {' '.join(map(str, leg.folders))}")
+        return 0
+    say(console(), f"{len(leg.left)} of {len(leg.folders)} runs are left; the same command goes on with them")
+    return STOPPED if leg.signalled else LEFT
+
+
+@_command
+def report(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Folders of runs.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Put runs into a table, in Markdown: a row for each recipe, means and standard errors over its seeds."""
+    found = report_of(runs)
+    if as_json:
+        typer.echo(json.dumps(encode(found), indent=2))
+        return
+    for line in as_markdown(found):
+        say(console(), line)
 
 
 @_command

@@ -41,6 +41,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     best_snn: float | None
     images_per_second: float | None
     """Median over steps."""
+    certified: float | None
+    """Largest error/bound of its judged steps; None where none was judged."""
     first_difference: int | None
     """First step at which a loss part differs from the first run's, bit for bit; None: none of the common steps."""
     relative: float
@@ -64,6 +66,11 @@ def compare(runs: list[Curves]) -> list[Row]:
     return [_row(run, runs[0]) for run in runs]
 
 
+def best_of(tests: list[dict[str, Any]]) -> dict[str, Any]:
+    """The best of some evaluations; the first of equals."""
+    return max(tests, key=_chosen_by)
+
+
 def _chosen_by(line: dict[str, Any]) -> float:
     """What makes an evaluation the best: the accuracy on the samples held out, or without such on the test's."""
     return float(line.get("validation", line)["accuracy_snn"])
@@ -81,8 +88,9 @@ def _row(run: Curves, base: Curves) -> Row:
         loss=steps[-1]["loss"],
         accuracy_snn=tests[-1]["accuracy_snn"] if tests else None,
         accuracy_ann=tests[-1]["accuracy_ann"] if tests else None,
-        best_snn=max(tests, key=_chosen_by)["accuracy_snn"] if tests else None,
+        best_snn=best_of(tests)["accuracy_snn"] if tests else None,
         images_per_second=rates[len(rates) // 2],
+        certified=max((line["worst"] for line in run.of_kind("certificate")), default=None),
         first_difference=min(different, default=None),
         relative=max((abs(a["loss"] - b["loss"]) / max(abs(a["loss"]), abs(b["loss"]), 1e-300) for a, b in common), default=0.0),
     )

@@ -24,6 +24,7 @@ from twinspike.network import Network, from_json
 from twinspike.precision import PrecisionName
 from twinspike.zoo import ZOO
 from twinspike.zoo import network as zoo_network
+from twinspike_training import recipes
 from twinspike_training.data import DataConfig
 from twinspike_training.files import FILE, expand, found
 
@@ -49,6 +50,11 @@ class Training(Config, frozen=True, kw_only=True):
     """In optimizer steps over the run; 0: only with evaluations."""
     checkpoint_every_seconds: float = 0.0
     """In seconds since the last one; 0: only with evaluations."""
+    certify_every: int = 0
+    """In optimizer steps over the run: each such step is judged against the clauses as it is taken, which ends the run where it
+    breaks one; 0: none. Needs the conformance suite and the memory of a trace on the host."""
+    certify_sample: int = 4
+    """Samples, and channels where samples are not independent, that a judged step's large layers are judged by; 0: all."""
     log_every: int = 20
     """In optimizer steps, >= 1: how often the host waits for the device to read and write metrics."""
     tensorboard: bool = False
@@ -61,6 +67,8 @@ class Training(Config, frozen=True, kw_only=True):
             ("batch_size", 2),
             ("evaluate_every", 1),
             ("checkpoint_every_steps", 0),
+            ("certify_every", 0),
+            ("certify_sample", 0),
             ("log_every", 1),
         ):
             value = getattr(self, name)
@@ -77,6 +85,8 @@ class RunConfig(Config, frozen=True, kw_only=True):
     backend: str = "torch"
     """A registered backend or `module:object`; when a run is gone on with or looked at, its folder may name the former alone."""
     device: str = "cpu"
+    devices: int = 1
+    """Devices that train together, those of all processes; 1 under a launcher (torchrun, srun, mpirun) is one of each process."""
     precision: PrecisionName = "f32-ieee"
     compile: bool | None = None
     """Whether the backend compiles the training step; if not given, as the backend prefers: jax does, torch and numpy don't."""
@@ -100,9 +110,12 @@ class RunConfig(Config, frozen=True, kw_only=True):
     """Folder that holds the folders of runs."""
     name: str = ""
     """Folder of this run in `out`; empty: the network's name and the next free number."""
+    recipe: str = ""
+    """The recipe or the embedded config that this one was made from, by which a report names it; empty: a file of your own."""
 
     def _check(self) -> None:
         require(0 <= self.seed < 2**63, "seed", expected="a whole number in [0, 2^63)", got=self.seed)
+        require(self.devices >= 1, "devices", expected="a whole number >= 1", got=self.devices)
         require(self.width >= 0, "width", expected="a whole number >= 1, or 0 for the usual one", got=self.width)
         rate = self.learning_rate
         require(math.isfinite(rate) and rate > 0, "learning_rate", expected="a finite number > 0", got=rate)
@@ -117,7 +130,7 @@ def load_config(source: str | None = None, overrides: Sequence[Change] = ()) -> 
     """Read a run's config.
 
     Args:
-        source: path of a `.toml` or `.json` file, or the name of an embedded config; None is `digits`.
+        source: path of a `.toml` or `.json` file, or the name of an embedded config or of a recipe; None is `digits`.
         overrides: `key.sub=value` with a TOML value (a bare word is a string), applied in order. A new
             `kind` starts its table afresh.
 
@@ -125,8 +138,15 @@ def load_config(source: str | None = None, overrides: Sequence[Change] = ()) -> 
         SpecError: no such config, not readable, an unknown key, or a value of the wrong type or range.
     """
     source = source or "digits"
-    path = find_config(source)
-    data = plain.read_table(path)
+    if source not in embedded() and recipes.is_recipe(source):
+        recipe = recipes.parse(source)
+        data = plain.read_table(find_config(recipe.base))
+        for changes in recipe.changes:
+            recipes.lay_over(data, changes)
+    else:
+        data = plain.read_table(find_config(source))
+    if source in embedded() or recipes.is_recipe(source):
+        data["recipe"] = source
     for change in overrides:
         override(data, change)
     return build(data, source)
@@ -179,7 +199,9 @@ def find_config(source: str) -> Path:
     path = expand(source)
     if found(path) == FILE:
         return path
-    raise refuse("config", expected=f"a file, or one of {', '.join(embedded())}", got=source, do=_nearest(source, embedded()))
+    known = [*embedded(), *recipes.book().data]
+    expected = f"a file, one of {', '.join(embedded())}, or a recipe (twinspike recipe lists them)"
+    raise refuse("config", expected=expected, got=source, do=_nearest(source, known))
 
 
 Change = str | tuple[str, Any]

@@ -12,6 +12,9 @@ from twinspike.errors import refuse
 FILE = "a file"
 """What `found` says of a plain file."""
 
+MISSING = "no such file"
+"""What it says where nothing is."""
+
 
 def found(path: Path, *, follow: bool = True) -> str:
     """What lies at a path: `FILE`, or in a few words what else, or why that can't be told.
@@ -23,7 +26,7 @@ def found(path: Path, *, follow: bool = True) -> str:
     try:
         mode = (path.stat() if follow else path.lstat()).st_mode
     except (FileNotFoundError, NotADirectoryError):
-        return "a link to nothing" if os.path.lexists(path) else "no such file"
+        return "a link to nothing" if os.path.lexists(path) else MISSING
     except (OSError, ValueError) as error:  # no permission on the way to it, a name too long or with a NUL, a device that fails
         return getattr(error, "strerror", None) or str(error)
     kinds = {stat.S_IFREG: FILE, stat.S_IFDIR: "a folder", stat.S_IFLNK: "a link", stat.S_IFIFO: "a pipe"}

@@ -7,15 +7,13 @@ order of samples and augmentation all follow from the checkpoint. Nothing waits 
 
 from __future__ import annotations
 
+import math
 import os
-import shutil
-import signal
-import threading
 import time
-from collections.abc import Generator
-from contextlib import closing
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
-from types import FrameType
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
@@ -25,25 +23,29 @@ from twinspike.backend import Metrics
 from twinspike.errors import SpecError, refuse
 from twinspike_training import checkpoint
 from twinspike_training.board import Board
+from twinspike_training.certify import Certifier, UncertifiedError, Watched
 from twinspike_training.checkpoint import Best, Checkpoint, Header
 from twinspike_training.config import RunConfig
 from twinspike_training.evaluation import deviations, evaluate
-from twinspike_training.files import write_atomic
+from twinspike_training.hardware import hardware
 from twinspike_training.lock import alone
 from twinspike_training.metrics import MetricsLog, NotFiniteError, Pending
 from twinspike_training.progress import Progress
+from twinspike_training.ranks import Group, rendezvous
 from twinspike_training.record import require_plain, rewind, tells_of_steps
 from twinspike_training.run import (
     Ready,
     RunFolder,
     create,
     prepare,
+    rate_jump,
     read_config,
     reconcile,
     same_data,
     same_epochs,
     stored_config,
 )
+from twinspike_training.stops import StopRequests
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,51 +65,37 @@ VALIDATION = ("accuracy_snn", "accuracy_ann", "cross_entropy_snn", "cross_entrop
 """What an `epoch` line says of the samples held out."""
 
 
-class StopRequests:
-    """Turns the first SIGINT, SIGTERM or SIGHUP into a request that the loop sees between two steps.
-
-    In the middle of a step the state's memory may be half reused, so that nothing could be saved there.
-    A second signal interrupts at once. One that was ignored before, as SIGHUP is under `nohup`, stays so.
-    """
-
-    def __init__(self) -> None:
-        self.requested = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> StopRequests:
-        # Python lets only the main thread set handlers; elsewhere a run can't be asked to stop.
-        if threading.current_thread() is threading.main_thread():
-            for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # the last is not everywhere
-                number = getattr(signal, name, None)
-                before = signal.SIG_IGN if number is None else signal.getsignal(number)
-                if number is not None and before not in (signal.SIG_IGN, None):
-                    self._before[number] = before
-                    signal.signal(number, self._request)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _request(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
-
-
-def start(config: RunConfig, progress: Progress) -> Outcome:
+def start(config: RunConfig, progress: Progress, until: float = math.inf) -> Outcome:
     """Train a new run from the beginning.
+
+    Args:
+        config: of the run.
+        progress: told about what happens.
+        until: time of `time.monotonic` at which to stop as by a signal, after a step at the least.
 
     Raises:
         SpecError: something is not to be had, or the loss is not finite.
     """
-    ready = prepare(config)  # before the folder is made: a refused run leaves nothing behind
-    folder = create(config)
-    with alone(folder.path):
-        return _Loop(folder, ready, None, progress).run()
+    ready = prepare(config, together=True)  # before the folder is made: a refused run leaves nothing behind
+    folder = RunFolder(Path(ready.group.told(lambda: str(create(config).path))))
+    with _kept_by(ready.group, folder) as own:
+        return _Loop(own, ready, None, progress, until).run()
 
 
-def resume(folder: RunFolder, wanted: RunConfig | None, progress: Progress, which: str = "last") -> Outcome:
+@contextmanager
+def _kept_by(group: Group, folder: RunFolder) -> Iterator[RunFolder]:
+    """The run's folder, held, in the process that keeps it; one that is thrown away in the others."""
+    if group.first:
+        with alone(folder.path):
+            yield folder
+    else:
+        with TemporaryDirectory(prefix="twinspike-") as path:
+            yield RunFolder(Path(path))
+
+
+def resume(
+    folder: RunFolder, wanted: RunConfig | None, progress: Progress, which: str = "last", until: float = math.inf
+) -> Outcome:
     """Go on with a run from a checkpoint.
 
     A run that was killed before its first one starts from the beginning. What the record tells of later steps is taken
@@ -118,27 +106,32 @@ def resume(folder: RunFolder, wanted: RunConfig | None, progress: Progress, whic
         wanted: its config with changes that `run.MAY_CHANGE` allows; None changes nothing.
         progress: told about what happens.
         which: `last`, or `best`, which then takes the place of the last.
+        until: as for `start`.
 
     Raises:
         SpecError: no run, one that another process is at work on, a broken or a lost checkpoint, a forbidden change, other
             data, or a loss that is not finite.
     """
-    with alone(folder.path):
-        return _resume(folder, wanted, progress, which)
+    at = rendezvous(os.environ)
+    with alone(folder.path) if at is None or at.rank == 0 else nullcontext():
+        return _resume(folder, wanted, progress, which, until)
 
 
-def _resume(folder: RunFolder, wanted: RunConfig | None, progress: Progress, which: str) -> Outcome:
+def _resume(folder: RunFolder, wanted: RunConfig | None, progress: Progress, which: str, until: float) -> Outcome:
     stored = stored_config(folder)
     config = read_config(folder) if wanted is None else reconcile(stored, wanted)
     require_plain(folder.metrics)  # before anything is altered
     found = _checkpoint(folder, which)
     if found is not None:
         reconcile(found.header.config, config)
-    ready = prepare(config, found.header.network if found else None)
+    ready = prepare(config, found.header.network if found else None, together=True)
     header, path = found.header if found else None, folder.checkpoint(which)
     if header is not None:
         same_data(header, ready.dataset, str(path))
         same_epochs(header, ready.steps_per_epoch, str(path))
+    if not ready.group.first:
+        with _kept_by(ready.group, folder) as own:
+            return _Loop(own, ready, found, progress, until).run()
     if config != stored:
         folder.write_config(config)
     if header is None:
@@ -148,31 +141,13 @@ def _resume(folder: RunFolder, wanted: RunConfig | None, progress: Progress, whi
         said = rewind(folder.metrics, header.metrics_bytes, header.steps)
     else:
         # Before the record is cut, so that whatever is killed after this is resumed from here.
-        said = rewind(folder.metrics, header.metrics_bytes, header.steps, lambda: _take_the_place_of_last(folder, path))
+        said = rewind(folder.metrics, header.metrics_bytes, header.steps, lambda: folder.replace_last(path))
         progress.note(f"goes on from {path}, after epoch {header.epoch}; it took the place of {folder.checkpoint('last')}")
     for line in said:
         progress.note(line)
-    if header is not None and (jump := _jump(header, config, ready.steps_per_epoch)):
+    if header is not None and (jump := rate_jump(header, config, ready.steps_per_epoch)):
         progress.note(jump)
-    return _Loop(folder, ready, found, progress).run()
-
-
-def _jump(header: Header, config: RunConfig, length: int) -> str | None:
-    """What to say where another number of epochs makes the learning rate jump, since a schedule reaches over the whole run."""
-    before, after = header.config.training.epochs, config.training.epochs
-    if header.steps == 0 or before == after or header.epoch >= after:
-        return None
-
-    def rate(steps: int, epochs: int) -> float:
-        return learning_rate(config.schedule, config.learning_rate, *divmod(steps, length), epochs, length)
-
-    last, otherwise, goes_on = rate(header.steps - 1, before), rate(header.steps - 1, after), rate(header.steps, after)
-    if last == otherwise:
-        return None
-    return (
-        f"the learning rate jumps from {last:.3g} to {goes_on:.3g}: a schedule reaches over the whole run, "
-        f"which has {after} epochs now and had {before}"
-    )
+    return _Loop(folder, ready, found, progress, until).run()
 
 
 def _checkpoint(folder: RunFolder, which: str) -> Checkpoint | None:
@@ -193,19 +168,14 @@ def _checkpoint(folder: RunFolder, which: str) -> Checkpoint | None:
         raise SpecError(f"{error}; {way}") from None
 
 
-def _take_the_place_of_last(folder: RunFolder, path: Path) -> None:
-    try:
-        write_atomic(folder.checkpoint("last"), lambda part: shutil.copyfile(path, part))
-    except OSError as error:
-        raise refuse("checkpoint", expected="room and permission to write it", got=str(error)) from None
-
-
 class _Loop:
     """One session of one run."""
 
-    def __init__(self, folder: RunFolder, ready: Ready, found: Checkpoint | None, progress: Progress) -> None:
+    def __init__(self, folder: RunFolder, ready: Ready, found: Checkpoint | None, progress: Progress, until: float) -> None:
         config = ready.config
+        self.until = until
         self.folder, self.ready, self.config, self.progress = folder, ready, config, progress
+        self.group = ready.group
         self.epoch = self.step = self.steps = 0
         self.compiled = not ready.session.compiled
         self.best: Best | None = None
@@ -216,9 +186,11 @@ class _Loop:
             header = found.header
             values = found.state
             self.epoch, self.step, self.steps, self.best = header.epoch, header.step, header.steps, header.best
-            if self.best is not None:
+            if self.best is not None and self.group.first:
                 self._keep_best(folder.checkpoint("best"))
+        self.certifier = Certifier(ready)
         self.state = ready.program.load(values)
+        self.certifier.unchanged(self.state, values, "loading")
         board = Board(folder.path, self.steps, progress.note) if config.training.tensorboard else None
         self.log = MetricsLog(folder.metrics, ready.session.to_numpy, board)
         self.due = found is not None and found.header.due
@@ -236,7 +208,7 @@ class _Loop:
         """Train until the last epoch, the last step or a stop request."""
         finished = True
         try:
-            with StopRequests() as stop, closing(self.log):
+            with StopRequests(self.until) as stop, closing(self.log):
                 if self.due or self._goes_on():
                     self._open_session()
                     self.progress.begin(self.ready, self.folder, self.steps)
@@ -263,7 +235,9 @@ class _Loop:
         line |= {
             "precision": config.precision,
             "compile": self.ready.session.compiled,
+            "devices": self.group.replicas,
             "versions": self.ready.capabilities.versions,
+            "hardware": hardware(),
         }
         self.log.line(line)
 
@@ -276,17 +250,30 @@ class _Loop:
         with closing(self._batches()) as batches:
             for images, labels in batches:
                 rate = learning_rate(config.schedule, config.learning_rate, self.epoch, self.step, training.epochs, length)
+                watched = self._watch(images, labels, rate)
                 self.state, metrics = self._step(images, labels, rate)
                 self.step += 1
                 self.steps += 1
-                self.log.add(Pending(step=self.steps, epoch=self.epoch, learning_rate=rate, samples=len(labels), metrics=metrics))
-                if self.step % training.log_every == 0 or self.step == length:
+                self.log.add(
+                    Pending(
+                        step=self.steps,
+                        epoch=self.epoch,
+                        learning_rate=rate,
+                        samples=len(labels) * self.group.world_size,
+                        metrics=metrics,
+                    )
+                )
+                if watched is not None or self.step % training.log_every == 0 or self.step == length:
                     self._flush()
+                if watched is not None:
+                    self._certify(watched, metrics)
                 if not self._goes_on():
                     break
-                if self._due() or stop.requested:
+                # once, since time may be over between two looks, and by all processes alike
+                stopped, due = self.group.any(stop.requested, self.group.first and self._due())
+                if due or stopped:
                     self._save(self._dump())
-                if stop.requested:
+                if stopped:
                     return False
         seconds = time.perf_counter() - began
         return self._finish_epoch(seconds, stop)
@@ -295,7 +282,13 @@ class _Loop:
         """The batches of the rest of this epoch; where one can't be had, what was learned until then is kept."""
         batch_size = self.config.training.batch_size
         batches = self.ready.dataset.train_batches(
-            self.config.seed, self.epoch, batch_size, start=self.step, drop_last=self.config.training.drop_last
+            self.config.seed,
+            self.epoch,
+            batch_size,
+            start=self.step,
+            drop_last=self.config.training.drop_last,
+            process=self.group.rank,
+            processes=self.group.world_size,
         )
         with closing(batches):  # type: ignore[type-var]  # an iterator to be read to its end or closed
             try:
@@ -317,6 +310,23 @@ class _Loop:
         self.progress.compiled(time.perf_counter() - began)
         self.compiled = True
         return state, metrics
+
+    def _watch(self, images: Any, labels: Any, rate: float) -> Watched | None:
+        """What is to be known of a step that is to be judged, before it is taken."""
+        if not self.certifier.due(self.steps):
+            return None
+        self._flush()
+        watched = self.certifier.watch(self.steps, self.state, images, labels, rate)
+        self.log.restart_clock()
+        return watched
+
+    def _certify(self, watched: Watched, metrics: Metrics) -> None:
+        """Judge the step that was taken; one that is wrong ends the run with what was kept before it."""
+        try:
+            self.log.line(self.certifier.certify(watched, self.state, metrics, self.folder.path))
+        except UncertifiedError as error:
+            raise UncertifiedError(f"{error}; {self._kept()}") from None
+        self.log.restart_clock()
 
     def _finish_epoch(self, seconds: float, stop: StopRequests) -> bool:
         training = self.config.training
@@ -341,6 +351,7 @@ class _Loop:
         except SpecError as error:
             raise SpecError(f"{error}; {self._kept()}") from None
         self.due = False
+        self.certifier.unchanged(self.state, values, "an evaluation")
         line |= {"deviation": deviations(values), "seconds": round(seconds, 3)}
         self.log.line(line)
         self.last = line
@@ -350,7 +361,7 @@ class _Loop:
             # Before `last`: if killed between the two, the resumed epoch writes the same best again.
             self._save(values, "best")
         self._save(values)
-        return not (stop.requested and self._goes_on())
+        return not (self.group.any(stop.requested)[0] and self._goes_on())
 
     def _flush(self) -> None:
         try:
@@ -377,6 +388,8 @@ class _Loop:
         return self.ready.program.dump(self.state)
 
     def _save(self, values: Any, which: str = "last") -> None:
+        if not self.group.first:
+            return
         header = Header(
             backend=self.config.backend,
             epoch=self.epoch,

@@ -6,6 +6,8 @@ Kinds of line, told by `kind`:
 - `step`: one optimizer step: `step` counted from 1 over the run, `epoch` from 0, `learning_rate`, `samples`,
   loss parts (means over the batch), `accuracy_ann`, `accuracy_snn` (shares of the batch, main exit),
   `spike_rate` (per neuron and time step), `images_per_second` (since the host last waited).
+- `certificate`: what was found of a judged step: `worst` error/bound and the quantity `at` which, `comparisons`, those left
+  `open` since rounding turned a spike, `seconds` that it took.
 - `epoch`: an evaluation after `epoch` completed epochs; see `evaluation`.
 
 Step metrics stay on the device until `flush`, so that the host waits for it only every few steps.
@@ -200,11 +202,19 @@ class _Epoch(msgspec.Struct):
     validation: _Validation | None = None
 
 
+class _Certificate(msgspec.Struct):
+    """What a `certificate` line has at the least."""
+
+    worst: float
+    comparisons: int
+    open: int
+
+
 def read_whole(path: Path) -> list[dict[str, Any]]:
     """As `read`, for who computes with the lines; SpecError also where a number is missing or not finite."""
     lines = read(path)
     for line in lines:
-        kind = {"step": _Step, "epoch": _Epoch}.get(line["kind"])
+        kind = {"step": _Step, "epoch": _Epoch, "certificate": _Certificate}.get(line["kind"])
         where = f"{path}, the line of step {line['step']}"
         try:
             known = msgspec.to_builtins(msgspec.convert(line, kind)) if kind else {}

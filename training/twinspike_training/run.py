@@ -6,19 +6,24 @@ so that a run killed at any moment can be resumed from it.
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from twinspike import learning_rate
 from twinspike import load as load_backend
 from twinspike import names as backend_names
 from twinspike.backend import Capabilities, Program, Session
 from twinspike.config import encode
 from twinspike.errors import SpecError, refuse, require
+from twinspike.judge import load_judge
 from twinspike.network import Network
 from twinspike.precision import PRECISIONS
+from twinspike.replicas import share
 from twinspike_training import checkpoint
 from twinspike_training.board import tensorboard_modules
 from twinspike_training.config import Change, RunConfig, build, build_network, load_config, override, to_json
@@ -26,8 +31,9 @@ from twinspike_training.data import Dataset, open_dataset
 from twinspike_training.files import FILE, expand, found, is_part, write_atomic
 from twinspike_training.lock import LOCK, alone
 from twinspike_training.memory import require_memory, training_parts
+from twinspike_training.ranks import Group, Place, place, rendezvous
 
-MAY_CHANGE = ("backend", "device", "precision", "compile", "recompute", "training", "data.path", "data.workers")
+MAY_CHANGE = ("backend", "device", "devices", "precision", "compile", "recompute", "training", "data.path", "data.workers")
 """Keys, or tables, that a resumed run may be given anew: they decide where and how long it computes, not what.
 
 That data from another place are the same data is checked by their fingerprint.
@@ -65,6 +71,13 @@ class RunFolder(msgspec.Struct, frozen=True):
         except OSError as error:
             got = f"{error.strerror}: {self.config}"
             raise refuse("run", expected="a folder that can be written", got=got) from None
+
+    def replace_last(self, path: Path) -> None:
+        """Put a copy of another checkpoint in the place of the last."""
+        try:
+            write_atomic(self.checkpoint("last"), lambda part: shutil.copyfile(path, part))
+        except OSError as error:
+            raise refuse("checkpoint", expected="room and permission to write it", got=str(error)) from None
 
 
 def create(config: RunConfig) -> RunFolder:
@@ -149,6 +162,8 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
     session: Session
     program: Program
     capabilities: Capabilities
+    group: Group = Group()
+    """The processes of the run."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -157,17 +172,19 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
         return self.dataset.steps_per_epoch(training.batch_size, drop_last=training.drop_last)
 
 
-def prepare(config: RunConfig, network: Network | None = None) -> Ready:
+def prepare(config: RunConfig, network: Network | None = None, *, together: bool = False) -> Ready:
     """Load the backend, open the data and build the program.
 
     Args:
         config: of the run.
         network: from a checkpoint; None builds the one that the config names.
+        together: with the other processes that a launcher started, and over all devices that the config asks for.
 
     Raises:
-        SpecError: the backend, device, precision, data, network, memory or TensorBoard is not to be had.
+        SpecError: the backend, device, precision, data, network, memory, TensorBoard or judge is not to be had.
     """
     backend = load_backend(config.backend)
+    where = place(backend, config.device, config.devices, rendezvous(os.environ)) if together else Place(backend, 1, None)
     capabilities = backend.capabilities()
     require(capabilities.networks, f"backend {config.backend!r}", expected="one that trains networks", got="operations alone")
     dataset = open_dataset(config.data, time_steps=config.method.time_steps)
@@ -178,10 +195,26 @@ def prepare(config: RunConfig, network: Network | None = None) -> Ready:
     _fits_in_memory(config, network)
     if config.training.tensorboard:
         tensorboard_modules()
+    if config.training.certify_every:
+        load_judge()
     compiled = capabilities.prefers_compiled if config.compile is None else config.compile
-    session = backend.session(config.device, config.precision, compiled)
+    session, group = where.session(config.device, config.precision, compiled)
+    _shares(config, dataset, group)
     program = session.program(network, config.method, config.optimizer, recompute=config.recompute)
-    return Ready(config=config, dataset=dataset, network=network, session=session, program=program, capabilities=capabilities)
+    return Ready(
+        config=config, dataset=dataset, network=network, session=session, program=program, capabilities=capabilities, group=group
+    )
+
+
+def _shares(config: RunConfig, dataset: Dataset, group: Group) -> None:
+    """Refuse what devices can't share (clause DEV-1), or what is judged on one device alone."""
+    many, training = group.replicas, config.training
+    if many == 1:
+        return
+    share(training.batch_size, many, 0, "training.batch_size")
+    if not training.drop_last:
+        share(dataset.train_size % training.batch_size, many, 0, "the last batch of an epoch, with training.drop_last = false")
+    require(training.certify_every == 0, "training.certify_every", expected=f"0 over {many} devices", got=training.certify_every)
 
 
 _NUMBER = {"float64": 8, "float32": 4, "bfloat16": 2}
@@ -215,17 +248,36 @@ def same_config(header: checkpoint.Header, config: RunConfig, what: str, also: S
 
 def _differences(stored: RunConfig, wanted: RunConfig) -> Iterator[tuple[str, Any, Any]]:
     """Keys that may not change and do, with both values; a key that one config has not is None there."""
-    before, after = _flat(encode(stored)), _flat(encode(wanted))
+    before, after = flat(encode(stored)), flat(encode(wanted))
     for key in sorted(before.keys() | after.keys()):
         free = (key in MAY_CHANGE or key.partition(".")[0] in MAY_CHANGE) and key not in MUST_STAY
         if not free and before.get(key) != after.get(key):
             yield key, before.get(key), after.get(key)
 
 
-def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
+def flat(data: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested plain data as one table with dotted keys."""
     if not isinstance(data, dict):
         return {prefix: data}
-    return {k: v for key, inner in data.items() for k, v in _flat(inner, f"{prefix}.{key}" if prefix else key).items()}
+    return {k: v for key, inner in data.items() for k, v in flat(inner, f"{prefix}.{key}" if prefix else key).items()}
+
+
+def rate_jump(header: checkpoint.Header, config: RunConfig, length: int) -> str | None:
+    """What to say where another number of epochs makes the learning rate jump, since a schedule reaches over the whole run."""
+    before, after = header.config.training.epochs, config.training.epochs
+    if header.steps == 0 or before == after or header.epoch >= after:
+        return None
+
+    def rate(steps: int, epochs: int) -> float:
+        return learning_rate(config.schedule, config.learning_rate, *divmod(steps, length), epochs, length)
+
+    last, otherwise, goes_on = rate(header.steps - 1, before), rate(header.steps - 1, after), rate(header.steps, after)
+    if last == otherwise:
+        return None
+    return (
+        f"the learning rate jumps from {last:.3g} to {goes_on:.3g}: a schedule reaches over the whole run, "
+        f"which has {after} epochs now and had {before}"
+    )
 
 
 def same_epochs(header: checkpoint.Header, steps_per_epoch: int, what: str) -> None:

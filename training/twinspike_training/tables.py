@@ -14,8 +14,9 @@ from twinspike.network import Network
 from twinspike.registry import Availability
 from twinspike_training.checkpoint import Header
 from twinspike_training.compare import Row as ComparisonRow
-from twinspike_training.config import RunConfig
+from twinspike_training.config import RunConfig, embedded
 from twinspike_training.evaluation import Result
+from twinspike_training.recipes import book
 from twinspike_training.terminal import say
 
 
@@ -99,12 +100,42 @@ def show_evaluation(console: Console, result: Result, header: Header, config: Ru
 
 def show_comparison(console: Console, rows: Sequence[ComparisonRow]) -> None:
     """Runs against the first of them."""
-    columns = ("steps", "last loss", "snn last", "snn best", "ann last", "images/s", "first difference", "max rel. loss diff.")
+    columns = (
+        "steps",
+        "last loss",
+        "snn last",
+        "snn best",
+        "ann last",
+        "images/s",
+        "error/bound",
+        "first difference",
+        "max rel. loss diff.",
+    )
     table = _table("run", *columns, right=columns)
     for row in rows:
         shares = [f"{value:.2%}" if value is not None else "-" for value in (row.accuracy_snn, row.best_snn, row.accuracy_ann)]
         first = f"step {row.first_difference:,}" if row.first_difference is not None else "none"
         speed = f"{row.images_per_second:,.0f}" if row.images_per_second is not None else "-"
         loss = f"{row.loss:.4f}" if row.loss is not None else "-"
-        table.add_row(legible(row.label), f"{row.steps:,}", loss, *shares, speed, first, f"{row.relative:.2g}")
+        worst = f"{row.certified:.2g}" if row.certified is not None else "-"
+        table.add_row(legible(row.label), f"{row.steps:,}", loss, *shares, speed, worst, first, f"{row.relative:.2g}")
     console.print(table, markup=False)
+
+
+def show_recipes(console: Console) -> None:
+    """The words of recipes, and the embedded configs that have names of their own."""
+    words = book()
+    say(
+        console, "a recipe is DATA, then if wanted NETWORK, t and a number of time steps, VARIANT, SIZE: cifar10-resnet34-t6-best"
+    )
+    table = _table("data", "networks, the first where none is named", "time steps of the table", "what it is")
+    for name, data in words.data.items():
+        steps = ", ".join(f"t{number}" for number in data.time_steps)
+        table.add_row(name, ", ".join(data.networks), steps, data.says)
+    console.print(table, markup=False)
+    for title, kind in (("variant", words.variant), ("size", words.size)):
+        table = _table(title, "what it is")
+        for name, word in kind.items():
+            table.add_row(name, word.says)
+        console.print(table, markup=False)
+    say(console, f"embedded configs are recipes too: {', '.join(embedded())}")

@@ -230,7 +230,14 @@ def _total(f: np.ufunc, like: Tracked, a: Tracked, b: Tracked) -> Tracked:
 
 
 def _multiply(like: Tracked, a: Tracked, b: Tracked) -> Tracked:
-    error = _scaled(np.abs(a.value), b.error) + _scaled(np.abs(b.value), a.error) + _scaled(a.error, b.error)
+    error: Any = 0.0  # what the backend itself reported has none, and is most of what networks are judged by
+    brings_a, brings_b = a.error.any(), b.error.any()
+    if brings_b:
+        error = error + _scaled(np.abs(a.value), b.error)
+    if brings_a:
+        error = error + _scaled(np.abs(b.value), a.error)
+    if brings_a and brings_b:
+        error = error + _scaled(a.error, b.error)
     return like._make(a.value * b.value, error, PRODUCT)
 
 
@@ -287,7 +294,14 @@ def _operand(like: Tracked, a: Tracked) -> Tracked:
 def _matmul(like: Tracked, a: Tracked, b: Tracked) -> Tracked:
     a, b = _operand(like, a), _operand(like, b)
     n = a.value.shape[-1]
-    brought = np.abs(a.value) @ b.error + a.error @ np.abs(b.value) + a.error @ b.error
+    brought: Any = 0.0
+    brings_a, brings_b = a.error.any(), b.error.any()
+    if brings_b:
+        brought = brought + np.abs(a.value) @ b.error
+    if brings_a:
+        brought = brought + a.error @ np.abs(b.value)
+    if brings_a and brings_b:
+        brought = brought + a.error @ b.error
     size = (np.abs(a.value) + a.error) @ (np.abs(b.value) + b.error)
     own = gamma(n + TERMS, like.roundoff) * size + n * TINY[like.roundoff]
     return like._view(a.value @ b.value, brought + own)
@@ -351,7 +365,11 @@ def _tensordot(a: Any, b: Any, axes: Any) -> Tracked:
     like = a if isinstance(a, Tracked) else b
     a, b = _operand(like, like._lift(a)), _operand(like, like._lift(b))
     n = int(np.prod([a.value.shape[i] for i in axes[0]], dtype=np.int64))
-    brought = np.tensordot(np.abs(a.value), b.error, axes) + np.tensordot(a.error, np.abs(b.value) + b.error, axes)
+    brought: Any = 0.0
+    if b.error.any():
+        brought = brought + np.tensordot(np.abs(a.value), b.error, axes)
+    if a.error.any():
+        brought = brought + np.tensordot(a.error, np.abs(b.value) + b.error, axes)
     size = np.tensordot(np.abs(a.value) + a.error, np.abs(b.value) + b.error, axes)
     own = gamma(n + TERMS, like.roundoff) * size + n * TINY[like.roundoff]
     return like._view(np.tensordot(a.value, b.value, axes), brought + own)

@@ -54,6 +54,7 @@ ALTERNATIVES: dict[type[Config], dict[str, tuple[Any, ...]]] = {
         "momentum": (0.25, 0.75),
         "eps": (0.5, 2.0),
         "gamma_init": ("one", "threshold"),
+        "replicas": ("synchronized", "local"),
     },
     Loss: {
         "alpha": (0.25, 1.0),
@@ -66,6 +67,7 @@ ALTERNATIVES: dict[type[Config], dict[str, tuple[Any, ...]]] = {
         "detach_teacher": (True, False),
         "isolate_ann": (False, True),
         "per_step": (False, True),
+        "label_smoothing": (0.0, 0.25),
     },
     configs.Method: {"time_steps": (2, 3), "readout": ("sum", "mean"), "linear_init": ("uniform", "fan_out")},
     configs.SGD: {

@@ -65,6 +65,7 @@ _JOINT = tuple(
             "feature_reduction": ("sum", "batch_mean", "mean"),
             "detach_teacher": (True, False),
             "per_step": (False, True),
+            "label_smoothing": (0.0, 0.1),
         }
     )
 )
@@ -100,7 +101,7 @@ CASES = (
         operation="joint_loss",
         configs=_JOINT,
         buckets=({"N": 3, "B": 4, "K": 5, "F": 7, "S": 2}, {"N": 2, "B": 1, "K": 3, "F": 2, "S": 4}),
-        large=({"N": 5, "B": 3, "K": 11, "F": 3, "S": 7}, {"N": 2, "B": 2, "K": 131, "F": 515, "S": 2}),
+        large=({"N": 5, "B": 3, "K": 11, "F": 3, "S": 7}, {"N": 2, "B": 2, "K": 1003, "F": 515, "S": 2}),
         large_configs=(
             Loss(alpha=0.3, beta=0.1, temperature=3.1, per_step=True),
             Loss(alpha=0.0, beta=0.0, temperature=17.3),
@@ -111,6 +112,7 @@ CASES = (
                 form="kl",
                 pairs="snn_from_ann",
                 supervised="last",
+                label_smoothing=0.2,
                 feature_reduction="mean",
                 detach_teacher=False,
             ),

@@ -45,9 +45,9 @@ STEEP: tuple[Surrogate, ...] = (
 _VALUES = (
     Neuron(decay=0.3, threshold=0.7, surrogate=STEEP[0], v_reset=-0.3),
     Neuron(decay=1.0, threshold=0.1, surrogate=STEEP[1], reset="soft"),
-    Neuron(decay=0.0, threshold=3.3, surrogate=STEEP[2]),
+    Neuron(decay=0.0, threshold=0.007, surrogate=STEEP[2]),
     Neuron(decay=0.997, threshold=1.3, surrogate=STEEP[3], decay_input=True),
-    Neuron(decay=1e-3, threshold=0.7, surrogate=STEEP[4], reset="soft", detach_reset=True),
+    Neuron(decay=1e-3, threshold=3.3, surrogate=STEEP[4], reset="soft", detach_reset=True),
     Neuron(decay=0.9999, threshold=0.3, surrogate=STEEP[5], v_reset=-100.3),
 )
 """Constants of full significands, the ends of their ranges, and steep surrogates."""
@@ -89,7 +89,7 @@ def _fill(source: Source, neuron: Neuron, n: Sizes) -> tuple[Arrays, Arrays]:
     shape = (n["B"], n["C"], *((n["H"], n["W"]) if "H" in n else ()))
     inputs: Arrays = {"x": source.main(n["T"], *shape)}
     if not source.exact:
-        if source.rng.random() < 0.5:
+        if source.rng.random() < 0.5 or not n["given"]:  # without a state the first current is the first potential
             put(inputs["x"][0], source.beside(neuron.threshold))
     elif n["T"] > LONG:
         inputs["x"][_sure(source, inputs["x"].shape)] = SURE
@@ -103,7 +103,22 @@ def _fill(source: Source, neuron: Neuron, n: Sizes) -> tuple[Arrays, Arrays]:
             inputs[quantity] = source._round(inputs[quantity])
     if n["given"] and not source.exact:
         inputs["v"] = _near(source, neuron, inputs)
+    elif "threshold" in inputs and not source.exact:
+        _just_above(source, inputs)
     return inputs, {"s": source.coarse(n["T"], *shape), "v": source.coarse(*shape)}
+
+
+def _just_above(source: Source, inputs: Arrays) -> None:
+    """Every learned threshold the next number above a current of its channel's first sample, which must not fire.
+
+    A threshold is kept in the storage format, whose numbers lie closer than those of currents in bf16-mixed.
+    """
+    small = np.ldexp(1.0, source.rng.choice((0, -7), np.shape(inputs["threshold"])))
+    reached = source._round(inputs["threshold"] * small)
+    storage = np.float64 if source.form == "float64" else np.float32
+    inputs["threshold"] = np.nextafter(reached.astype(storage), storage(np.inf)).astype(np.float64)
+    first = inputs["x"][0, 0]
+    first.reshape(len(first), -1)[:, 0] = reached
 
 
 def _near(source: Source, neuron: Neuron, inputs: Arrays) -> np.ndarray[Any, Any]:

@@ -23,11 +23,11 @@ def _fill(source: Source, config: BatchNorm, n: Sizes) -> tuple[Arrays, Arrays]:
 
 
 _CONFIGS = (
-    BatchNorm(time="per_step", momentum=0.3, eps=1e-3),
+    BatchNorm(time="per_step", momentum=1.0, eps=1e-8),
     BatchNorm(time="folded", momentum=0.3, eps=1e-3),
     BatchNorm(time="per_step", momentum=0.1, eps=1e-5),
     BatchNorm(time="folded", momentum=0.9, eps=1e-2),
-    BatchNorm(time="per_step", momentum=1.0, eps=1e-8),
+    BatchNorm(time="per_step", momentum=0.3, eps=1e-3),
     BatchNorm(time="folded", momentum=0.37, eps=0.7),
 )
 

@@ -45,7 +45,7 @@ CASES = (
             Adam(beta1=0.0, beta2=0.99, eps=1e-9, weight_decay=0.01),
             AdamW(beta1=0.9, beta2=0.0, eps=1e-7, weight_decay=0.1),
         ),
-        buckets=({"m": 3, "n": 5, "step": 1}, {"m": 2, "n": 7, "step": 42}, {"m": 1, "n": 1, "step": 3}),
+        buckets=({"m": 3, "n": 5, "step": 1}, {"m": 2, "n": 7, "step": 42}, {"m": 1, "n": 1, "step": 2017}),
         large=tuple({"m": 1, "n": size["C"], "step": step} for size, step in zip(TILES, _STEPS, strict=True)),
         fill=_fill,
         families=("normal", "heavy", "sparse", "large_mean", "boundary"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import Any
+from typing import Any, Literal
 
 from twinspike.config import (
     SGD,
@@ -74,6 +74,7 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
     "per_step": (False, True),
     "nesterov": (False, True),
     "excluded": ("no_norm_bias", "all"),
+    "label_smoothing": (0.0, 0.1),
 }
 """Option -> values, those with most values first: the cover is smaller so.
 
@@ -93,6 +94,10 @@ _INERT: dict[tuple[str, Any], tuple[str, ...]] = {
     ("decayed", 0.0): ("excluded",),
 }
 """Option and value -> options that change nothing beside it."""
+
+
+_REPLICAS: dict[str, Literal["synchronized", "local"]] = {"per_step": "synchronized", "folded": "local"}
+"""What norms do over many devices, by `time`: on one device the option changes nothing, and needs no pairs of its own."""
 
 
 def _inert(option: str, value: Any) -> Collection[str]:
@@ -118,10 +123,10 @@ def _method(row: dict[str, Any]) -> Method:
         **named("time_steps", "readout", "linear_init"),
         neuron=Neuron(**neuron, v_reset=row["v_reset"] if row["reset"] == "hard" else 0.0),
         factorization=Factorization(**named("scope", "matricize", "rank"), orthogonality=_orthogonality(row)),
-        batch_norm=BatchNorm(**named("time", "momentum", "eps", "gamma_init")),
+        batch_norm=BatchNorm(**named("time", "momentum", "eps", "gamma_init"), replicas=_REPLICAS[row["time"]]),
         loss=Loss(
             **named("alpha", "beta", "temperature", "form", "pairs", "feature_reduction"),
-            **named("detach_teacher", "isolate_ann", "per_step", "supervised"),
+            **named("detach_teacher", "isolate_ann", "per_step", "supervised", "label_smoothing"),
         ),
     )
 
@@ -135,7 +140,27 @@ def _optimizer(row: dict[str, Any]) -> Optimizer:
     return AdamW(beta1=0.7, beta2=0.9, eps=1e-3, **decay)
 
 
-_ROWS = pairwise(OPTIONS, seed=7, inert=_inert)
+_LATER = ("label_smoothing",)
+"""Options of the loss that joined when there was a cover: they change no neuron's firing, so that its rows could stay."""
+
+
+def _join(rows: list[dict[str, Any]], option: str) -> list[dict[str, Any]]:
+    """The rows with a value of one more option in each: that which meets most values of other options for the first time."""
+    seen: set[tuple[str, str, Any]] = set()
+    joined = []
+    for row in rows:
+        idle = {name for other in row.items() for name in _inert(*other)}
+        means = [(name, repr(other)) for name, other in row.items() if name not in idle]
+        beside = {value: {(*other, value) for other in means} for value in OPTIONS[option]}
+        value = max(OPTIONS[option], key=lambda value: len(beside[value] - seen))
+        seen |= beside[value]
+        joined.append(row | {option: value})
+    return joined
+
+
+_ROWS = pairwise({name: values for name, values in OPTIONS.items() if name not in _LATER}, seed=7, inert=_inert)
+for _option in _LATER:
+    _ROWS = _join(_ROWS, _option)
 
 
 def config(number: int, **changes: Any) -> dict[str, Any]:

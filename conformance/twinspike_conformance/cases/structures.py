@@ -54,7 +54,8 @@ CELL = Network(
         Activation(name="stem.act", input="stem.norm"),
         Conv(name="side", input="stem.act", out_channels=4, kernel=1, part="branch"),
         Norm(name="side.norm", input="side"),
-        Activation(name="side.act", input="side.norm"),
+        Add(name="side.add", input="side.norm", other="stem.act"),
+        Activation(name="side.act", input="side.add"),
         GlobalPool(name="side.feature", input="side.act"),
         Linear(name="side.head", input="side.feature", out_features=3),
         GlobalPool(name="feature", input="stem.act"),
@@ -62,7 +63,7 @@ CELL = Network(
     ),
     exits=(Branch(feature="side.feature", head="side.head"), Branch(feature="feature", head="head")),
 )
-"""The least network in which each option has something to say: a stem and a branch, two layers of neurons, two exits."""
+"""The least network in which each option has something to say: a stem, a branch with a shortcut, two exits."""
 
 _OWN = {net.name: net for net in (BLOCK, CELL, msgspec.structs.replace(CELL, name="event_cell", event=True))}
 

@@ -33,6 +33,9 @@ class Bench(msgspec.Struct, frozen=True):
     opened: dict[bool, Session] = msgspec.field(default_factory=dict)
     """Sessions that differ in their mode alone, once a check has asked for them."""
 
+    replicas: int = 1
+    """Devices that the session's programs train over."""
+
     def in_mode(self, compiled: bool) -> Session:
         """The session, or one that differs in its mode alone; always the same one, whose compilations are kept."""
         if compiled == self.session.compiled:

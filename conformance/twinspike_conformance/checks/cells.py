@@ -17,11 +17,13 @@ from twinspike_conformance.cases.base import Example
 from twinspike_conformance.cases.networks import setting
 from twinspike_conformance.cases.options import CELLS, pairs_met
 from twinspike_conformance.checks.base import Bench, Check, Space
-from twinspike_conformance.checks.networks import RATE, evaluation_found, gradients_found, loss_found, penalty_of, update_found
-from twinspike_conformance.checks.programs import depths, ends_of, opened, path, predicted, taps_of, terms_of
+from twinspike_conformance.checks.networks import RATE, evaluation_found, gradients_found, loss_found, update_found
+from twinspike_conformance.checks.programs import opened, predicted, taps_of
 from twinspike_conformance.checks.steps import is_decided, tracked_state, whole
 from twinspike_conformance.judges import networks as taps
+from twinspike_conformance.judges.ends import depths, ends_of, path, penalty_of, terms_of
 from twinspike_conformance.judges.operations import roundoff_of
+from twinspike_conformance.judges.summands import Summands
 from twinspike_conformance.judges.variant import tracked
 
 SEEDS = 20
@@ -68,7 +70,7 @@ def _by_layers(bench: Bench, s: Setting, program: Program, state: Any) -> list[F
     found += gradients_found(s, trained, gradients)
     found += loss_found(bench, trained, metrics, s.labels[0])
     state, _ = program.train_step(state, *batch, RATE)
-    return found + update_found(bench, s, gradients, program.dump(state))
+    return found + update_found(bench, s, gradients, program.dump(state), Summands(lambda: trained))
 
 
 _MILD = tuple(c for c in CELLS if c["method"]["loss"]["temperature"] == 2.0 and c["method"]["loss"]["form"] == "ce")
@@ -98,7 +100,7 @@ def metrics_found(bench: Bench, s: Setting, program: Program, state: Any) -> lis
     want: dict[str, Any] = terms_of(t, ends, s.labels[0])
     want["penalty"] = penalty_of(t)
     want["loss"] = want["loss"] + want["penalty"]
-    clauses = ("DIS-1", "DIS-4", "DIS-5", "DIS-8", "DIS-9", "ORT-2")
+    clauses = ("DIS-1", "DIS-4", "DIS-5", "DIS-8", "DIS-9", "DIS-10", "ORT-2")
     found = [
         compare(name, bench.session.to_numpy(getattr(metrics, name)), right.value, right.error, rung="bound", clauses=clauses)
         for name, right in want.items()
@@ -128,7 +130,7 @@ CHECKS: tuple[Check, ...] = (
     Check(
         id="network[metrics]",
         sentence=str(_metrics.__doc__),
-        clauses=("DIS-1", "DIS-4", "DIS-5", "DIS-8", "DIS-9", "ORT-2", "OUT-3", "LIF-2"),
+        clauses=("DIS-1", "DIS-4", "DIS-5", "DIS-8", "DIS-9", "DIS-10", "ORT-2", "OUT-3", "LIF-2"),
         rung="bound",
         needs=frozenset({"networks"}),
         space=Space("network", _MILD[:4], ({"B": 3},), ("normal",), False),

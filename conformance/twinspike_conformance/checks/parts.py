@@ -45,13 +45,19 @@ def _shares(bench: Bench, example: Example) -> list[Finding]:
         values: Values = x["logits_ann"][end.number - 1] if end.twin == "ann" else x["logits_snn"][s, end.number - 1]
         return values
 
+    def entropies(logits: Values) -> list[tuple[float, float]]:
+        """The cross entropy of an exit; with smoothed labels a share of it, and of those of every class as the label."""
+        spread, classes, label = loss.label_smoothing, logits.shape[-1], x["labels"]
+        sharp = one("cross_entropy", Nothing(), logits=logits, labels=label)
+        if spread == 0:
+            return [sharp]
+        each = [one("cross_entropy", Nothing(), logits=logits, labels=np.full_like(label, k)) for k in range(classes)]
+        shares = [1.0 - spread, *([spread / classes] * classes)]
+        return [(share * value, share * bound) for share, (value, bound) in zip(shares, [sharp, *each], strict=True)]
+
     parts = {
-        "cross_entropy_ann": [
-            one("cross_entropy", Nothing(), logits=x["logits_ann"][i], labels=x["labels"]) for i in learning["ann"]
-        ],
-        "cross_entropy_snn": [
-            one("cross_entropy", Nothing(), logits=z[i], labels=x["labels"]) for z in x["logits_snn"] for i in learning["snn"]
-        ],
+        "cross_entropy_ann": [part for i in learning["ann"] for part in entropies(x["logits_ann"][i])],
+        "cross_entropy_snn": [part for z in x["logits_snn"] for i in learning["snn"] for part in entropies(z[i])],
         "distillation": [
             one("distillation", loss, student=logits(student, s), teacher=logits(teacher, s))
             for student, teacher in distillation_pairs(loss, exits)

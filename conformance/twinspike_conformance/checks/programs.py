@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from twinspike.backend import Program
 from twinspike.config import Twin
-from twinspike.network import INPUT, Network, inputs_of
 from twinspike.parameters import STEP
-from twinspike.precision import PRECISIONS, Precision
+from twinspike.precision import PRECISIONS
 from twinspike.setting import Setting
 from twinspike_conformance.bounds.finding import Finding, compare, holds
-from twinspike_conformance.bounds.tracked import Tracked, stack
+from twinspike_conformance.bounds.tracked import Tracked
 from twinspike_conformance.cases.base import Example
 from twinspike_conformance.cases.networks import setting
 from twinspike_conformance.checks.base import Bench
 from twinspike_conformance.judges import networks as taps
+from twinspike_conformance.judges.ends import Ends, hits
 from twinspike_conformance.judges.operations import roundoff_of
 from twinspike_conformance.judges.variant import tracked
 
@@ -44,33 +42,8 @@ def taps_of(bench: Bench, s: Setting, program: Program, state: Any, *, training:
     """
     precision = PRECISIONS[bench.session.precision]
     trace = program.trace(state, s.images[0], training=training, labels=s.labels[0] if labels else None)
-    return taps.Taps(s.network, s.method, precision, roundoff_of(precision), s.state, s.images[0], training, trace)
-
-
-class Ends(msgspec.Struct):
-    """What the loss sees, from the backend's own taps."""
-
-    logits_ann: Tracked
-    logits_snn: Tracked
-    features_ann: Tracked
-    features_snn: Tracked
-
-
-def ends_of(t: taps.Taps) -> Ends:
-    """What the loss sees, with the bounds of the readout's own roundings."""
-    readout = tracked()["layers"].readout
-
-    def gather(twin: Twin, end: str) -> list[Tracked]:
-        return [t.lift(t.output(twin, getattr(exit_, end))) for exit_ in t.network.exits]
-
-    reduced = [readout(z, t.method.readout) for z in gather("snn", "head")]
-    per_step = t.method.loss.per_step
-    steps = [stack([z[i] for z in gather("snn", "head")]) for i in range(t.method.time_steps)] if per_step else []
-    return Ends(
-        logits_ann=stack([a[0] for a in gather("ann", "head")]),
-        logits_snn=stack(steps) if per_step else stack(reduced)[None],
-        features_ann=stack([f[0] for f in gather("ann", "feature")]),
-        features_snn=stack([readout(h, t.method.readout) for h in gather("snn", "feature")]),
+    return taps.Taps(
+        s.network, s.method, precision, roundoff_of(precision), s.state, s.images[0], training, trace, bench.replicas
     )
 
 
@@ -90,47 +63,8 @@ def counts(bench: Bench, t: taps.Taps, metrics: Any, ends: Ends, labels: Values)
 
 
 def predicted(bench: Bench, metrics: Any, twin: Twin, logits: Tracked, labels: Values) -> Finding:
-    """OUT-3: hits counted from logits (B, K) with their bounds; where rounding can turn a prediction, either is right.
-
-    Logits that are all exactly 0 come from a head of zeros, whose sums no rounding touches: there the first of equals wins.
-    """
-    right = logits.value[np.arange(len(labels)), labels]
-    rivals = np.where(np.arange(logits.shape[-1]) == labels[:, None], -np.inf, logits.value).max(axis=-1)
-    slack = logits.error.max(axis=-1) * 2
-    zero = ~logits.value.any(axis=-1)
-    sure = np.where(zero, labels == 0, right > rivals + slack).sum()
-    unsure = (~zero & (np.abs(right - rivals) <= slack)).sum()
-    got = float(bench.session.to_numpy(getattr(metrics, f"correct_{twin}")))
-    return compare(f"correct_{twin}", got, sure + unsure / 2, unsure / 2, rung="certificate", clauses=("OUT-3",))
-
-
-def terms_of(t: taps.Taps, ends: Ends, labels: Values) -> dict[str, Tracked]:
-    """The loss without a penalty, and its terms, by their names in the metrics."""
-    arrays = (ends.logits_ann, ends.logits_snn, ends.features_ann, ends.features_snn)
-    terms: dict[str, Any] = tracked()["losses"].joint_loss(t.method.loss, *arrays, labels)._asdict()
-    return {name: term if isinstance(term, Tracked) else t.lift(term) for name, term in terms.items()}  # sums of nothing
-
-
-def path(n: int, precision: Precision, *, cast: bool = True) -> float:
-    """How far two right ways may lead apart over a path of n values, as a share of the array's largest element.
-
-    Along the longest path, over layers and over time, each value is rounded where it is handed on, and in sums of some dozens
-    of terms. n roundings of unit u that know nothing of one another add up to less than min(n, 6 sqrt(n)) u (Higham and Mary,
-    SIAM J. Sci. Comput. 41(5), 2019), here of the largest element: of an answer of zeros the error is once that element.
-
-    Without `cast`, what is handed on is known to have been rounded to the same values.
-    """
-    unit = roundoff_of(precision)
-    handed = precision.product_roundoff if cast and precision.product_roundoff > unit else 0.0  # an operand rounded elsewhere
-    return min(n, 6 * math.sqrt(n)) * max(64 * unit, handed)
-
-
-def depths(network: Network) -> dict[str, int]:
-    """Layers on the longest path from the network's input to each, itself included."""
-    deep = {INPUT: 0}
-    for layer in network.layers:
-        deep[layer.name] = 1 + max(deep[name] for name in inputs_of(layer))
-    return deep
+    """OUT-3 of what a program reports."""
+    return hits(float(bench.session.to_numpy(getattr(metrics, f"correct_{twin}"))), twin, logits, labels)
 
 
 def dumped_formats(bench: Bench, s: Setting, dumped: Mapping[str, Any]) -> Iterator[Finding]:

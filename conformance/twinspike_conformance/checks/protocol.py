@@ -20,7 +20,8 @@ from twinspike_conformance.cases.networks import setting
 from twinspike_conformance.cases.options import config
 from twinspike_conformance.checks.base import Bench, Check, Space, refusal
 from twinspike_conformance.checks.cells import decided, judged, metrics_found, settled
-from twinspike_conformance.checks.programs import depths, dumped_formats, path
+from twinspike_conformance.checks.programs import dumped_formats
+from twinspike_conformance.judges.ends import depths, path
 
 Values = NDArray[Any]
 Named = dict[str, Any]

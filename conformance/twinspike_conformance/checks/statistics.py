@@ -16,8 +16,9 @@ from twinspike_conformance.bounds.finding import Finding, compare
 from twinspike_conformance.bounds.tracked import Tracked
 from twinspike_conformance.cases.base import Example
 from twinspike_conformance.checks.base import Bench
-from twinspike_conformance.checks.programs import depths, ends_of, opened, path, taps_of, terms_of
+from twinspike_conformance.checks.programs import opened, taps_of
 from twinspike_conformance.judges import networks as taps
+from twinspike_conformance.judges.ends import depths, ends_of, path, terms_of
 from twinspike_conformance.judges.variant import tracked
 
 Values = NDArray[Any]
@@ -57,7 +58,7 @@ def statistics(bench: Bench, example: Example) -> list[Finding]:
             n = deep[layer.name] + (s.method.time_steps if twin == "snn" else 0)
             near = path(n, t.precision, cast=not traced)
             x = x._view(x.value, x.error + near * np.abs(x.value).max())
-            want = tracked()["norm"].batch_norm_train(s.method.batch_norm, x, *arrays)
+            want = tracked()["replicas"].batch_norm_train(s.method.batch_norm, x, *arrays, replicas=bench.replicas)
             turned = _turned(s.method.batch_norm, x.value, near, t.cast) if traced and t.cast else (0.0, 0.0)
             for name, right, more in ((names[2], want.mean, turned[0]), (names[3], want.var, turned[1])):
                 found.append(compare(name, after[name], right.value, right.error + more, rung="bound", clauses=CLAUSES))

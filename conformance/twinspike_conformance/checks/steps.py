@@ -25,7 +25,8 @@ from twinspike_conformance.cases.networks import BUCKETS, CONFIGS, FAMILIES, PIN
 from twinspike_conformance.cases.structures import NARROW
 from twinspike_conformance.checks.base import Bench, Check, Space
 from twinspike_conformance.checks.networks import RATE
-from twinspike_conformance.checks.programs import ends_of, opened, predicted, taps_of
+from twinspike_conformance.checks.programs import opened, predicted, taps_of
+from twinspike_conformance.judges.ends import ends_of
 from twinspike_conformance.judges.operations import roundoff_of
 from twinspike_conformance.judges.variant import tracked
 
@@ -87,7 +88,9 @@ def _evaluation(bench: Bench, s: Setting, values: dict[str, Any], images: Tracke
 
 
 def _training(bench: Bench, s: Setting, values: dict[str, Any], images: Tracked, after: Any, metrics: Any) -> list[Finding]:
-    gradients, statistics, reported = tracked()["step"].gradients(s.network, s.method, values, images, s.labels[0])
+    gradients, statistics, reported = tracked()["step"].gradients(
+        s.network, s.method, values, images, s.labels[0], bench.replicas
+    )
     terms = ("loss", "cross_entropy_ann", "cross_entropy_snn", "distillation", "feature", "penalty", "spike_rate")
     clauses = ("DIS-1", "DIS-4", "DIS-5", "DIS-8", "ORT-2")
     found = [_near(name, bench.session.to_numpy(getattr(metrics, name)), getattr(reported, name), clauses) for name in terms]

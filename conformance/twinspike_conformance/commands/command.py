@@ -172,13 +172,17 @@ def _on(given: argparse.Namespace, interrupts: Interrupts) -> int:
 def _second(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device-b", default="cpu", help="of the second backend")
     parser.add_argument("--compiled-b", action="store_true", help="the second backend compiled")
+    for option, of in (("--devices", "first"), ("--devices-b", "second")):
+        parser.add_argument(
+            option, type=int, default=1, help=f"that the {of} backend's programs train over; networks alone are compared"
+        )
 
 
 def _pair(given: argparse.Namespace, first: str, second: str) -> cross.Pair:
-    sides = ((first, given.device, given.compiled), (second, given.device_b, given.compiled_b))
+    sides = ((first, given.device, given.compiled, given.devices), (second, given.device_b, given.compiled_b, given.devices_b))
     a, b = (
-        opening.bench(opening.Options(backend=name, device=device, precision=given.precision, compiled=compiled))
-        for name, device, compiled in sides
+        opening.bench(opening.Options(backend=name, device=device, precision=given.precision, compiled=compiled, devices=devices))
+        for name, device, compiled, devices in sides
     )
     return cross.Pair(a, b)
 

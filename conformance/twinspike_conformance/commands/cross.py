@@ -10,6 +10,7 @@ found by holding each against the specification, which this is no substitute for
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, final
@@ -23,10 +24,12 @@ from twinspike.errors import refuse, require
 from twinspike.parameters import STEP, State
 from twinspike.precision import PRECISIONS
 from twinspike.setting import Setting
-from twinspike_conformance.bounds.finding import Compared, Finding, compare, holds
+from twinspike_conformance.bounds.finding import Compared, Finding, Rung, compare, holds
 from twinspike_conformance.cases import CASES, Example, materialize
 from twinspike_conformance.cases.networks import setting
 from twinspike_conformance.checks import CHECKS, Bench, Check
+from twinspike_conformance.checks.replicas import RATE as EXACT_RATE
+from twinspike_conformance.checks.replicas import exact_setting, exact_step, over
 from twinspike_conformance.judges import certificates
 from twinspike_conformance.judges.operations import roundoff_of
 from twinspike_conformance.report.record import Record
@@ -51,6 +54,9 @@ INDEPENDENCE = "cross[independence]"
 _KEPT = ("OPT-2", "OPT-3", "PRE-4")
 """Clauses of what a state keeps."""
 
+_RANKS = ("DEV-1", "DEV-2", "DEV-5")
+"""Clauses of a step over many devices."""
+
 FLOW = ("layers", "loss", "gradients", "statistics", "update", "step", "evaluation")
 """Checks of networks in the order in which the data flow through a training step; `step` compares whole steps, in
 float64 and where rounding decides no spike, with the bound of the reference from the images to the last parameter."""
@@ -63,14 +69,14 @@ class Pair:
     def __init__(self, a: Bench, b: Bench) -> None:
         same = a.session.precision == b.session.precision
         require(same, "precision", expected="the same of both", got=f"{a.session.precision} and {b.session.precision}")
-        modes = [(bench.session.device, bench.session.compiled) for bench in (a, b)]
+        modes = [(bench.session.device, bench.session.compiled, bench.replicas) for bench in (a, b)]
         if a.backend is b.backend and modes[0] == modes[1]:
             do = "name another backend, device or mode"
             raise refuse("cross", expected="two backends", got=f"{a.backend.name} twice, which agrees with itself", do=do)
         self.a, self.b = a, b
         self.names = (a.backend.name, b.backend.name)
         if self.names[0] == self.names[1]:
-            words = [f"{name} on {device}{', compiled' * c}" for name, (device, c) in zip(self.names, modes, strict=True)]
+            words = [f"{name} on {device}{', compiled' * c}" for name, (device, c, _) in zip(self.names, modes, strict=True)]
             self.names = (words[0], words[1]) if words[0] != words[1] else (f"{words[0]} (first)", f"{words[0]} (second)")
         self.name = " and ".join(self.names)
         self.arrays = self.unequal = 0
@@ -277,33 +283,54 @@ def _free(pair: Pair, bench: Bench, example: Example) -> list[Finding]:
     return found
 
 
+def _exact(pair: Pair, bench: Bench, example: Example) -> list[Finding]:
+    """In float64, a step whose every partial result is one of few bits is the same to the last bit, over however many devices."""
+    if PRECISIONS[bench.session.precision].storage != "float64":
+        return []  # shorter formats don't hold these results
+    s = exact_setting(math.lcm(pair.a.replicas, pair.b.replicas), example.seed)
+    want = exact_step(s)
+    if want is None:
+        return []
+    found = []
+    for name, side in pair.sides:
+        program = side.session.program(s.network, s.method, s.optimizer)
+        after, _ = program.train_step(program.load(s.state), s.images[0], s.labels[0], EXACT_RATE)
+        got = program.dump(after)
+        found += [compare(f"{key} of {name}", got[key], want[key], 0.0, rung="exact", clauses=_RANKS) for key in want]
+    return found
+
+
 # --- the checks --------------------------------------------------------------------------------------
 
 _Run = Callable[[Pair, Bench, Example], list[Finding]]
-_NETWORKS: tuple[tuple[str, _Run, float], ...] = (("steps", _steps, 0.15), ("free", _free, 0.1))
+_NETWORKS: tuple[tuple[str, _Run, float, Rung, tuple[str, ...]], ...] = (
+    ("steps", _steps, 0.15, "bound", tuple(dict.fromkeys(c for name in FLOW for c in CHECKS[f"network[{name}]"].clauses))),
+    ("free", _free, 0.1, "property", _KEPT),
+    ("exact", _exact, 0.1, "exact", _RANKS),
+)
 
 
 def checks(pair: Pair) -> tuple[Check, ...]:
     """The checks of a pair: one per operation and lane, steps of networks from common states, and a free run."""
     found = []
+    many = math.lcm(pair.a.replicas, pair.b.replicas)
     for name, check in CHECKS.items():
-        if name.startswith("operation["):
+        if name.startswith("operation[") and many == 1:
             sentence = f"{name[10:-1]}: both backends agree, in outputs and gradients."
             run = partial(_operation, pair, check)
             found.append(msgspec.structs.replace(check, id=f"cross[{name[10:-1]}]", sentence=sentence, run=run))
-    flow = [CHECKS[f"network[{name}]"] for name in FLOW]
-    clauses = tuple(dict.fromkeys(clause for check in flow for clause in check.clauses))
     network = CHECKS["network[step]"]
-    for name, judge, weight in _NETWORKS:
+    for name, judge, weight, rung, clauses in _NETWORKS:
         found.append(
             msgspec.structs.replace(
                 network,
                 id=f"cross[network-{name}]",
                 sentence=str(judge.__doc__),
-                clauses=clauses if judge is _steps else _KEPT,
-                rung="bound" if judge is _steps else "property",
+                clauses=clauses,
+                rung=rung,
                 run=partial(judge, pair),
                 weight=weight,
+                space=over(network.space, many),
             )
         )
     return tuple(found)
@@ -350,7 +377,7 @@ def independence(pair: Pair, only: str = "") -> Record:
     )
     if only not in INDEPENDENCE:
         return msgspec.structs.replace(base, status="not run", reason="left out by --only", comparisons=0)
-    if pair.a.backend is pair.b.backend:
+    if pair.a.backend is pair.b.backend or (pair.a.given and pair.a.given == pair.b.given):
         return msgspec.structs.replace(base, status="not run", reason="one backend in two sessions, as was asked for")
     if pair.unequal:
         return base

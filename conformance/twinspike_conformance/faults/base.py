@@ -24,6 +24,8 @@ class Fault(msgspec.Struct, frozen=True):
     """The real software that does or did this, or empty."""
     equivalent: str = ""
     """Proof that it computes what the clauses ask for, where it does; nothing may kill it then."""
+    storage: str = ""
+    """The only storage format in which it is one, if there is but one: what it rounds to is no loss in the others."""
 
 
 def edits_of(module: str) -> Callable[[str, str], Edit]:

@@ -7,10 +7,10 @@ from twinspike_conformance.faults.base import Fault, edits_of
 _losses = edits_of("losses")
 
 _TOTAL = "total = (1.0 - loss.alpha) * (ce_ann + ce_snn) + loss.alpha * kd + loss.beta * feature"
-_CE_ANN = 'ce_ann = sum((cross_entropy(logits_ann[i], labels) for i in learning["ann"]), zero)'
-_CE_SNN = 'ce_snn = sum((cross_entropy(z[i], labels) for z in logits_snn for i in learning["snn"]), zero) / slices'
-_D_ANN = "d_a[i] = (1.0 - loss.alpha) * cross_entropy_adjoint(logits_ann[i], labels)"
-_D_SNN = "d_z[s, i] = (1.0 - loss.alpha) * cross_entropy_adjoint(logits_snn[s, i], labels) / slices"
+_CE_ANN = 'ce_ann = sum((supervision(loss, logits_ann[i], labels) for i in learning["ann"]), zero)'
+_CE_SNN = 'ce_snn = sum((supervision(loss, z[i], labels) for z in logits_snn for i in learning["snn"]), zero) / slices'
+_D_ANN = "d_a[i] = (1.0 - loss.alpha) * supervision_adjoint(loss, logits_ann[i], labels)"
+_D_SNN = "d_z[s, i] = (1.0 - loss.alpha) * supervision_adjoint(loss, logits_snn[s, i], labels) / slices"
 _WEIGHT = "weight = loss.alpha * loss.temperature**2 / slices"
 _SQUARE = "kd = loss.temperature**2 * kd"
 _SHIFTED = "shifted = logits - logits.max(axis=-1, keepdims=True)"
@@ -81,7 +81,7 @@ TOTAL = (
         "DIS-1",
         "of the artificial twin only the main exit learns from labels",
         (
-            _losses(_CE_ANN, "ce_ann = cross_entropy(logits_ann[-1], labels)"),
+            _losses(_CE_ANN, "ce_ann = supervision(loss, logits_ann[-1], labels)"),
             _losses(_D_ANN, f"{_D_ANN} * (i == exits - 1)"),
         ),
     ),
@@ -353,7 +353,11 @@ PER_STEP = (
         "dis-per-step-of-mean",
         "DIS-8",
         "the loss is taken of the mean logits",
-        (_losses(_CE_SNN, "ce_snn = sum((cross_entropy(logits_snn.mean(axis=0)[i], labels) for i in learning['snn']), zero)"),),
+        (
+            _losses(
+                _CE_SNN, "ce_snn = sum((supervision(loss, logits_snn.mean(axis=0)[i], labels) for i in learning['snn']), zero)"
+            ),
+        ),
     ),
     Fault(
         "dis-per-step-last",

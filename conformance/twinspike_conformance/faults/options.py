@@ -46,6 +46,7 @@ _CLAUSES: dict[str, str] = {
     "BatchNorm.momentum": "BN-4",
     "BatchNorm.eps": "BN-1",
     "BatchNorm.gamma_init": "BN-7",
+    "BatchNorm.replicas": "DEV-4",
     "Loss.alpha": "DIS-1",
     "Loss.beta": "DIS-1",
     "Loss.temperature": "DIS-3",
@@ -56,6 +57,7 @@ _CLAUSES: dict[str, str] = {
     "Loss.detach_teacher": "DIS-6",
     "Loss.isolate_ann": "DIS-7",
     "Loss.per_step": "DIS-8",
+    "Loss.label_smoothing": "DIS-10",
     "Method.time_steps": "INP-1",
     "Method.readout": "OUT-2",
     "Method.linear_init": "INI-6",
@@ -80,6 +82,7 @@ _CLAUSES: dict[str, str] = {
 """Option -> the clause that says what it does. Every option with a default is here."""
 
 _EQUIVALENT = {
+    "BatchNorm.replicas": "one device computes the same either way; of many the faults of ranks have it (dev-local-*)",
     "BatchNorm.gamma_init": "gammas start where the specification's initial values start them; no backend reads the option",
     "Method.linear_init": "weights start where the specification's initial values start them; no backend reads the option",
 }

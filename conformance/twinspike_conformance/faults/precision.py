@@ -134,6 +134,7 @@ FAULTS: tuple[Fault, ...] = (
             ),
         ),
         origin="snnTorch cast spikes to float32 under float64",
+        storage="float64",
     ),
     Fault(
         "pre-relu-in-place",

@@ -39,6 +39,8 @@ class Taps(msgspec.Struct):
     images: Values
     training: bool
     trace: dict[str, dict[str, Values]]
+    replicas: int = 1
+    """Ranks that the batch was split among (DEV-4)."""
 
     def output(self, twin: Twin, name: str) -> Values:
         """A layer's output, (T, B, ...), float64; T is 1 for the artificial twin."""
@@ -136,16 +138,21 @@ def forward(taps: Taps) -> Iterator[Finding]:
     """Every layer's output from the backend's own inputs to the layer, in the order of the data."""
     for layer in taps.network.layers:
         for twin in TWINS:
-            if isinstance(layer, Activation) and twin == "snn":
-                yield from _spiking(taps, layer)
-            else:
-                want = _forward(taps, layer, twin)
-                got = taps.output(twin, layer.name)
-                bound = want.error + 2 * taps.cast * np.abs(want.value)
-                yield compare(
-                    f"{layer.name} ({twin})", got, want.value.reshape(got.shape), bound.reshape(got.shape), rung="bound",
-                    clauses=taps.clauses(layer, twin),
-                )  # fmt: skip
+            yield from output_of(taps, layer, twin)
+
+
+def output_of(taps: Taps, layer: Layer, twin: Twin) -> Iterator[Finding]:
+    """One layer's output from the backend's own inputs to it."""
+    if isinstance(layer, Activation) and twin == "snn":
+        yield from _spiking(taps, layer)
+        return
+    want = _forward(taps, layer, twin)
+    got = taps.output(twin, layer.name)
+    bound = want.error + 2 * taps.cast * np.abs(want.value)
+    yield compare(
+        f"{layer.name} ({twin})", got, want.value.reshape(got.shape), bound.reshape(got.shape), rung="bound",
+        clauses=taps.clauses(layer, twin),
+    )  # fmt: skip
 
 
 def _forward(taps: Taps, layer: Layer, twin: Twin) -> Tracked:
@@ -165,7 +172,7 @@ def _forward(taps: Taps, layer: Layer, twin: Twin) -> Tracked:
                 for q in ("gamma", "beta", "mean", "var")
             ]
             if taps.training:
-                return modules["norm"].batch_norm_train(taps.method.batch_norm, x, *arrays).y  # type: ignore[no-any-return]
+                return modules["replicas"].batch_norm_train(taps.method.batch_norm, x, *arrays, replicas=taps.replicas).y  # type: ignore[no-any-return]
             return modules["norm"].batch_norm_eval(taps.method.batch_norm, x, *arrays)  # type: ignore[no-any-return]
         case Add(other=other):
             return x + taps.operand(twin, other)  # type: ignore[no-any-return]
@@ -204,32 +211,46 @@ def backward(taps: Taps, seeds: Mapping[tuple[Twin, str], Tracked]) -> Iterator[
         taps: of a batch traced in training, with labels.
         seeds: what the loss sends into each exit's feature and head, (T, B, ...).
     """
-    readers: dict[str, list[Layer]] = {layer.name: [] for layer in taps.network.layers}
-    for layer in taps.network.layers:
-        for name in dict.fromkeys(inputs_of(layer)):
-            if name != INPUT:
-                readers[name].append(layer)
+    readers = readers_of(taps.network)
     towards: dict[str, list[Tracked]] = {}
     for layer in reversed(taps.network.layers):
         for twin in TWINS:
-            parts = [_adjoint(taps, reader, twin, layer.name, towards) for reader in readers[layer.name]]
-            clauses = [clause for reader in readers[layer.name] for clause in taps.clauses(reader, twin, backward=True)]
+            parts = [adjoint_of(taps, reader, twin, layer.name, towards) for reader in readers[layer.name]]
             if (twin, layer.name) in seeds:
                 parts.append(seeds[twin, layer.name])
-                clauses += _OF_THE_LOSS if twin == "ann" else (*_OF_THE_LOSS, *_OF_THE_READOUT)
-            yield _sum_of(taps, layer, twin, parts, tuple(dict.fromkeys(clauses)))
+            yield gradient_towards(
+                taps, layer, twin, parts, sent_by(taps, readers[layer.name], twin, (twin, layer.name) in seeds)
+            )
     for layer in taps.network.layers:
         for twin in TWINS:
-            _parameters(taps, layer, twin, towards)
+            note_parameters(taps, layer, twin, towards)
     yield from _totals(taps, towards)
 
 
-_OF_THE_LOSS = ("DIS-1", "DIS-2", "DIS-3", "DIS-4", "DIS-5", "DIS-6", "DIS-8", "DIS-9")
+def readers_of(network: Network) -> dict[str, list[Layer]]:
+    """By layer, those that take its output."""
+    readers: dict[str, list[Layer]] = {layer.name: [] for layer in network.layers}
+    for layer in network.layers:
+        for name in dict.fromkeys(inputs_of(layer)):
+            if name != INPUT:
+                readers[name].append(layer)
+    return readers
+
+
+def sent_by(taps: Taps, readers: list[Layer], twin: Twin, ends: bool) -> tuple[str, ...]:
+    """Clauses of what readers send back, and the loss where it takes the output too."""
+    clauses = [clause for reader in readers for clause in taps.clauses(reader, twin, backward=True)]
+    if ends:
+        clauses += _OF_THE_LOSS if twin == "ann" else (*_OF_THE_LOSS, *_OF_THE_READOUT)
+    return tuple(dict.fromkeys(clauses))
+
+
+_OF_THE_LOSS = ("DIS-1", "DIS-2", "DIS-3", "DIS-4", "DIS-5", "DIS-6", "DIS-8", "DIS-9", "DIS-10")
 """What the loss sends into a feature or a head."""
 _OF_THE_READOUT = ("OUT-1", "OUT-2")
 
 
-def _sum_of(taps: Taps, layer: Layer, twin: Twin, parts: list[Tracked], clauses: tuple[str, ...]) -> Finding:
+def gradient_towards(taps: Taps, layer: Layer, twin: Twin, parts: list[Tracked], clauses: tuple[str, ...]) -> Finding:
     """A gradient against the sum of what the layer's readers send back: it is their matter, not the layer's."""
     got = taps.gradient(twin, layer.name)
     whole, size, terms = [], np.zeros_like(got), 1
@@ -251,7 +272,7 @@ def _step_input(taps: Taps, twin: Twin, name: str, g: Values) -> Tracked:
     return x[:1] if len(g) == 1 else x
 
 
-def _adjoint(taps: Taps, reader: Layer, twin: Twin, name: str, towards: dict[str, list[Tracked]]) -> Tracked:
+def adjoint_of(taps: Taps, reader: Layer, twin: Twin, name: str, towards: dict[str, list[Tracked]]) -> Tracked:
     """What one reader sends back to the layer `name`."""
     modules = tracked()
     g = taps.gradient(twin, reader.name)
@@ -262,7 +283,7 @@ def _adjoint(taps: Taps, reader: Layer, twin: Twin, name: str, towards: dict[str
             operand = folded(taps.operand_of(g))
             d_x, _ = modules["layers"].conv2d_adjoint(folded(x), taps.kernel(reader, twin), operand, stride, padding)
             if (factors := taps.apart(reader, twin)) is not None:
-                d_x = factored.either(d_x, factored.adjoint(folded(x), factors, folded(lifted), stride, padding).x)
+                d_x = factored.either(d_x, factored.maps_adjoint(folded(x), factors, folded(lifted), stride, padding))
         case Linear():
             d_x, _, _ = modules["layers"].linear_adjoint(folded(x), taps.kernel(reader, twin), folded(lifted))
         case Norm():
@@ -276,16 +297,16 @@ def _adjoint(taps: Taps, reader: Layer, twin: Twin, name: str, towards: dict[str
         case Activation() if twin == "ann":
             d_x = modules["layers"].relu_adjoint(x, lifted)
         case Activation():
-            return _neurons_adjoint(taps, reader, g, towards)
+            return neurons_adjoint(taps, reader, g, towards)
     return d_x.reshape(len(g), -1, *taps.output(twin, name).shape[2:])  # type: ignore[no-any-return]
 
 
 def _norm_adjoint(taps: Taps, layer: Norm, twin: Twin, x: Tracked, g: Tracked) -> tuple[Tracked, Tracked, Tracked]:
     gamma = taps.lift(np.asarray(taps.state[f"{layer.name}.gamma_{twin}"], np.float64))
-    return tracked()["norm"].batch_norm_train_adjoint(taps.method.batch_norm, x, gamma, g)  # type: ignore[no-any-return]
+    return tracked()["replicas"].batch_norm_train_adjoint(taps.method.batch_norm, x, gamma, g, replicas=taps.replicas)  # type: ignore[no-any-return]
 
 
-def _neurons_adjoint(taps: Taps, layer: Activation, g: Values, towards: dict[str, list[Tracked]]) -> Tracked:
+def neurons_adjoint(taps: Taps, layer: Activation, g: Values, towards: dict[str, list[Tracked]]) -> Tracked:
     """The adjoint of the sequence from the backend's own potentials and spikes; notes learned quantities' gradients."""
     neuron, inputs = taps.method.neuron, neuron_inputs(taps, layer)
     u, s = (np.asarray(taps.trace[layer.name][k], np.float64) for k in ("u", "snn"))
@@ -298,7 +319,7 @@ def _neurons_adjoint(taps: Taps, layer: Activation, g: Values, towards: dict[str
     return d * (1.0 - quantities[0]) if neuron.decay_input else d
 
 
-def _parameters(taps: Taps, layer: Layer, twin: Twin, towards: dict[str, list[Tracked]]) -> None:
+def note_parameters(taps: Taps, layer: Layer, twin: Twin, towards: dict[str, list[Tracked]]) -> None:
     """Note what one twin's use of a layer sends to its parameters."""
     if not isinstance(layer, Conv | Linear | Norm):
         return
@@ -331,13 +352,13 @@ def _parameters(taps: Taps, layer: Layer, twin: Twin, towards: dict[str, list[Tr
     assert d_kernel.shape == kernel_shape(layer, taps.output(twin, layer.input).shape[2:])
     parts = modules["factorization"].compose_adjoint(taps.method.factorization, *taps.factors(layer, twin), d_kernel)
     if isinstance(layer, Conv) and (apart := taps.apart(layer, twin)) is not None:
-        others = factored.adjoint(folded(x), apart, folded(taps.lift(g)), layer.stride, layer.padding)[1:]
+        others = factored.factors_adjoint(folded(x), apart, folded(taps.lift(g)), layer.stride, layer.padding)
         parts = [factored.either(part, other) for part, other in zip(parts, others, strict=True)]
     for suffix, part in zip(names, parts, strict=True):
         note(suffix, part)
 
 
-_OF_PARAMETERS: dict[str, tuple[str, ...]] = {
+OF_PARAMETERS: dict[str, tuple[str, ...]] = {
     "U": ("FAC-7", "DIS-7"),
     "V": ("FAC-7", "DIS-7"),
     "bias": ("LAY-3", "DIS-7"),
@@ -361,4 +382,4 @@ def _totals(taps: Taps, towards: dict[str, list[Tracked]]) -> Iterator[Finding]:
             total: Any = towards[name][0]
             for part in towards[name][1:]:
                 total = total + part
-            yield compare(f"gradient of {name}", got, total.value, total.error, rung="bound", clauses=_OF_PARAMETERS[suffix])
+            yield compare(f"gradient of {name}", got, total.value, total.error, rung="bound", clauses=OF_PARAMETERS[suffix])

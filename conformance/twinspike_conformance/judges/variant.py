@@ -21,7 +21,7 @@ import numpy as np
 from twinspike.errors import refuse
 from twinspike_conformance.bounds.tracked import Tracked
 
-MODULES = ("surrogate", "neuron", "factorization", "layers", "norm", "losses", "optimizer", "rows", "network", "step")
+MODULES = ("surrogate", "neuron", "factorization", "layers", "norm", "replicas", "losses", "optimizer", "rows", "network", "step")
 """Modules of the reference in the order in which they import one another."""
 
 _number = count()

@@ -24,6 +24,7 @@ from twinspike_conformance.report import expectations, publish, store, terminal
 from twinspike_conformance.report.expectations import Expectation
 from twinspike_conformance.report.record import Header, Record, Report, Side
 from twinspike_conformance.run.profiles import profile
+from twinspike_conformance.run.replicas import Replicated
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +34,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     device: str = "cpu"
     precision: str = "f32-ieee"
     compiled: bool = False
+    devices: int = 1
+    """Devices that programs train over."""
     profile: str = "ci"
     seed: int = 0
     expectations: str | None = None
@@ -64,7 +67,10 @@ def bench(options: Options) -> Bench:
     """Open the session that a run is about; SpecError if anything of it is not there."""
     profile(options.profile)
     backend = load(options.backend)
-    return Bench(backend, backend.session(options.device, options.precision, options.compiled), options.backend)
+    if options.devices != 1:
+        backend = Replicated(backend, options.backend, options.devices)
+    session = backend.session(options.device, options.precision, options.compiled)
+    return Bench(backend, session, options.backend, replicas=options.devices)
 
 
 def known(options: Options, folder: str | None) -> tuple[Expectation, ...]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from twinspike.errors import refuse, require
+from twinspike.precision import PRECISIONS
 from twinspike_conformance.checks import CHECKS
 from twinspike_conformance.faults import FAULTS
 from twinspike_conformance.faults.backend import fits
@@ -53,6 +54,9 @@ def main(words: list[str]) -> int:
     for fault in chosen:
         if not fits(fault, base):
             print(f"{fault.id}: needs a base whose arrays are NumPy's", flush=True)
+            continue
+        if fault.storage not in ("", PRECISIONS[precision].storage):
+            print(f"{fault.id}: a fault in {fault.storage} alone", flush=True)
             continue
         rows.append(kill(fault, base, precision=precision, wider=given.wider))
         print(line(rows[-1]), flush=True)

@@ -32,7 +32,7 @@ VARIANTS: dict[str, Rules | None] = {
 }
 """Name -> how it rounds; None is NumPy's own float32. Orders are seeds, and every example has another."""
 
-_SCATTER = (
+SCATTER = (
     variant.Edit("layers", "for i in range(windows.shape[4]):", "for i in reversed(range(windows.shape[4])):"),
     variant.Edit("layers", "for j in range(windows.shape[5]):", "for j in reversed(range(windows.shape[5])):"),
 )
@@ -41,7 +41,7 @@ _SCATTER = (
 
 @cache
 def _modules(ordered: bool, plain: bool) -> dict[str, ModuleType]:
-    return variant.load(_SCATTER if ordered else (), np if plain else InnocentNumpy())
+    return variant.load(SCATTER if ordered else (), np if plain else InnocentNumpy())
 
 
 @final

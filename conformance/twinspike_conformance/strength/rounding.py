@@ -64,7 +64,8 @@ class Innocent(np.ndarray[Any, Any]):
         if out is None:
             return found
         _plain(out[0])[...] = found
-        out[0].exact = None
+        if isinstance(out[0], Innocent):
+            out[0].exact = None
         return out[0]
 
     def __array_function__(self, function: Callable[..., Any], types: Any, args: Any, kwargs: Any) -> Any:

@@ -56,6 +56,21 @@ def cross_entropy_adjoint(logits: Array, labels: Labels) -> Array:
     return np.asarray(g / len(labels))
 
 
+def supervision(loss: Loss, logits: Array, labels: Labels) -> Array:
+    """The cross entropy that joins the loss: of labels smoothed by e, (1 - e) CE - e mean log softmax (clause DIS-10)."""
+    ce, e = cross_entropy(logits, labels), loss.label_smoothing
+    return np.asarray((1.0 - e) * ce - e * log_softmax(logits).mean()) if e else ce
+
+
+def supervision_adjoint(loss: Loss, logits: Array, labels: Labels) -> Array:
+    """(softmax(logits) - smoothed labels)/B: (1 - e) of the sharp labels' gradient, and e of that of labels 1/K."""
+    g, e = cross_entropy_adjoint(logits, labels), loss.label_smoothing
+    if not e:
+        return g
+    batch, classes = logits.shape
+    return np.asarray((1.0 - e) * g + e * (np.exp(log_softmax(logits)) - 1.0 / classes) / batch)
+
+
 def distillation(loss: Loss, student: Array, teacher: Array) -> Array:
     """KD(student <- teacher) at the temperature tau, without the factor tau^2 (clause DIS-3)."""
     log_p = log_softmax(teacher / loss.temperature)
@@ -99,7 +114,7 @@ def _feature_count(loss: Loss, features: Array) -> int:
 def joint_loss(
     loss: Loss, logits_ann: Array, logits_snn: Array, features_ann: Array, features_snn: Array, labels: Labels
 ) -> Terms:
-    """The total over all exits, without the orthogonality penalty (clauses DIS-1, DIS-4, DIS-8, DIS-9).
+    """The total over all exits, without the orthogonality penalty (clauses DIS-1, DIS-4, DIS-8 to DIS-10).
 
     Args:
         loss: weights, pairs and options.
@@ -111,8 +126,8 @@ def joint_loss(
     """
     slices, exits = logits_snn.shape[:2]
     learning, zero = supervised(loss, exits), np.zeros((), dtype=logits_ann.dtype)
-    ce_ann = sum((cross_entropy(logits_ann[i], labels) for i in learning["ann"]), zero)
-    ce_snn = sum((cross_entropy(z[i], labels) for z in logits_snn for i in learning["snn"]), zero) / slices
+    ce_ann = sum((supervision(loss, logits_ann[i], labels) for i in learning["ann"]), zero)
+    ce_snn = sum((supervision(loss, z[i], labels) for z in logits_snn for i in learning["snn"]), zero) / slices
     kd = zero
     for student, teacher in distillation_pairs(loss, exits):
         for s in range(slices):
@@ -127,15 +142,15 @@ def joint_loss(
 def joint_loss_adjoint(
     loss: Loss, logits_ann: Array, logits_snn: Array, features_ann: Array, features_snn: Array, labels: Labels
 ) -> Gradients:
-    """Gradients of the total (clauses DIS-1, DIS-6, DIS-8, DIS-9)."""
+    """Gradients of the total (clauses DIS-1, DIS-6, DIS-8 to DIS-10)."""
     slices, exits = logits_snn.shape[:2]
     learning = supervised(loss, exits)
     d_a, d_z = np.zeros_like(logits_ann), np.zeros_like(logits_snn)
     for i in learning["ann"]:
-        d_a[i] = (1.0 - loss.alpha) * cross_entropy_adjoint(logits_ann[i], labels)
+        d_a[i] = (1.0 - loss.alpha) * supervision_adjoint(loss, logits_ann[i], labels)
     for s in range(slices):
         for i in learning["snn"]:
-            d_z[s, i] = (1.0 - loss.alpha) * cross_entropy_adjoint(logits_snn[s, i], labels) / slices
+            d_z[s, i] = (1.0 - loss.alpha) * supervision_adjoint(loss, logits_snn[s, i], labels) / slices
     weight = loss.alpha * loss.temperature**2 / slices
     for student, teacher in distillation_pairs(loss, exits):
         for s in range(slices):

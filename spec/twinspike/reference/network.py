@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from twinspike.config import Method, Penalty, Twin
+from twinspike.config import TWINS, Method, Penalty, Twin
 from twinspike.network import INPUT, Activation, Add, AvgPool, Conv, GlobalPool, Layer, Linear, Network, Norm
 from twinspike.parameters import is_factored, kernel_shape, layer_and_part
 from twinspike.reference import Array, factorization, layers, losses
 from twinspike.reference.losses import Labels, Terms
 from twinspike.reference.neuron import Trace, lif, lif_adjoint
-from twinspike.reference.norm import batch_norm_eval, batch_norm_eval_adjoint, batch_norm_train, batch_norm_train_adjoint
+from twinspike.reference.norm import batch_norm_eval, batch_norm_eval_adjoint
+from twinspike.reference.replicas import batch_norm_train, batch_norm_train_adjoint
 
 Values = Mapping[str, NDArray[Any]]
 """A state: names as in `parameters.layout`."""
@@ -49,6 +50,8 @@ class Tape(NamedTuple):
     ann: TwinTape
     snn: TwinTape
     training: bool
+    replicas: int = 1
+    """Ranks that the batch is split among."""
 
 
 class Exits(NamedTuple):
@@ -71,7 +74,9 @@ def frames(network: Network, method: Method, twin: Twin, images: Array) -> Array
     return images if network.event else np.stack([images] * method.time_steps)
 
 
-def forward(network: Network, method: Method, state: Values, images: Array, *, training: bool, smooth: bool = False) -> Tape:
+def forward(
+    network: Network, method: Method, state: Values, images: Array, *, training: bool, smooth: bool = False, replicas: int = 1
+) -> Tape:
     """Run both twins.
 
     Args:
@@ -81,17 +86,35 @@ def forward(network: Network, method: Method, state: Values, images: Array, *, t
         images: (B, C, H, W), or (T, B, C, H, W) for event networks.
         training: whether norms use the batch's statistics and move the running ones.
         smooth: replace spikes by the surrogate's primitive, which makes the network differentiable.
+        replicas: N, ranks that the batch is split among, of which local batch norm alone knows (clause DEV-4).
     """
     images = images.astype(_format(state))
     ann, snn = (
-        forward_twin(network, method, twin, state, frames(network, method, twin, images), training=training, smooth=smooth)
-        for twin in ("ann", "snn")
+        forward_twin(
+            network,
+            method,
+            twin,
+            state,
+            frames(network, method, twin, images),
+            training=training,
+            smooth=smooth,
+            replicas=replicas,
+        )
+        for twin in TWINS
     )
-    return Tape(ann, snn, training)
+    return Tape(ann, snn, training, replicas)
 
 
 def forward_twin(
-    network: Network, method: Method, twin: Twin, state: Values, x: Array, *, training: bool, smooth: bool = False
+    network: Network,
+    method: Method,
+    twin: Twin,
+    state: Values,
+    x: Array,
+    *,
+    training: bool,
+    smooth: bool = False,
+    replicas: int = 1,
 ) -> TwinTape:
     """Run one twin on its frames x, (T, B, C, H, W); other arguments as in `forward`."""
     tape = TwinTape({INPUT: x}, {}, {})
@@ -107,7 +130,7 @@ def forward_twin(
             case Norm():
                 arrays = [state[f"{name}.{quantity}_{twin}"] for quantity in ("gamma", "beta", "mean", "var")]
                 if training:
-                    y, mean, var = batch_norm_train(method.batch_norm, x, *arrays)
+                    y, mean, var = batch_norm_train(method.batch_norm, x, *arrays, replicas=replicas)
                     tape.statistics.update({f"{name}.mean_{twin}": mean, f"{name}.var_{twin}": var})
                 else:
                     y = batch_norm_eval(method.batch_norm, x, *arrays)
@@ -127,7 +150,15 @@ def forward_twin(
 
 
 def backward_twin(
-    network: Network, method: Method, twin: Twin, state: Values, tape: TwinTape, seeds: Mapping[str, Array], *, training: bool
+    network: Network,
+    method: Method,
+    twin: Twin,
+    state: Values,
+    tape: TwinTape,
+    seeds: Mapping[str, Array],
+    *,
+    training: bool,
+    replicas: int = 1,
 ) -> tuple[Gradients, Gradients]:
     """Gradients of one twin's parameters, by name, and of every layer's output (T, B, ...), by layer.
 
@@ -138,7 +169,8 @@ def backward_twin(
         state: as given to `forward_twin`.
         tape: what it returned.
         seeds: layer -> gradient (T, B, ...) of the loss with respect to its output.
-        training: as given to `forward_twin`.
+        training: as given to `forward_twin`, like `replicas`.
+        replicas: likewise.
     """
     towards = dict(seeds)
     gradients: Gradients = {}
@@ -159,7 +191,7 @@ def backward_twin(
             case Norm():
                 gamma, mean, var = (state[f"{name}.{quantity}_{twin}"] for quantity in ("gamma", "mean", "var"))
                 if training:
-                    d_x, d_gamma, d_beta = batch_norm_train_adjoint(method.batch_norm, x, gamma, g)
+                    d_x, d_gamma, d_beta = batch_norm_train_adjoint(method.batch_norm, x, gamma, g, replicas=replicas)
                 else:
                     d_x, d_gamma, d_beta = batch_norm_eval_adjoint(method.batch_norm, x, gamma, mean, var, g)
                 gradients |= {f"{name}.gamma_{twin}": d_gamma, f"{name}.beta_{twin}": d_beta}
@@ -228,8 +260,9 @@ def backward(
         _add(seeds_ann, exit_.feature, d_f[i][None])
         _add(seeds_snn, exit_.head, d_z_steps)
         _add(seeds_snn, exit_.feature, layers.readout_adjoint(h, d_h[i], method.readout))
-    gradients, taps_ann = backward_twin(network, method, "ann", state, tape.ann, seeds_ann, training=tape.training)
-    from_snn, taps_snn = backward_twin(network, method, "snn", state, tape.snn, seeds_snn, training=tape.training)
+    training, replicas = tape.training, tape.replicas
+    gradients, taps_ann = backward_twin(network, method, "ann", state, tape.ann, seeds_ann, training=training, replicas=replicas)
+    from_snn, taps_snn = backward_twin(network, method, "snn", state, tape.snn, seeds_snn, training=training, replicas=replicas)
     for name, g in from_snn.items():
         isolated = method.loss.isolate_ann and layer_and_part(name)[1] in SHARED  # clause DIS-7
         _add(gradients, name, np.zeros_like(g) if isolated else g)

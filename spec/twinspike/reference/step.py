@@ -18,7 +18,7 @@ from twinspike.reference.optimizer import optimizer_step, projected
 
 
 def gradients(
-    network: Network, method: Method, state: Values, images: Array, labels: Labels
+    network: Network, method: Method, state: Values, images: Array, labels: Labels, replicas: int = 1
 ) -> tuple[Gradients, dict[str, Array], Metrics]:
     """Gradients of a batch in training mode, running statistics after it, and what is reported.
 
@@ -28,12 +28,13 @@ def gradients(
         state: every parameter and running statistic, by name.
         images: (B, C, H, W), or (T, B, C, H, W) for event networks.
         labels: (B,), in [0, K).
+        replicas: N, ranks that the batch is split among (clause DEV-4).
 
     Returns:
         Gradient of every trained entry of `parameters.layout`, by name; the new running statistics, by
         name; the metrics.
     """
-    tape = forward(network, method, state, images, training=True)
+    tape = forward(network, method, state, images, training=True, replicas=replicas)
     terms, penalty = loss(network, method, state, tape, labels)
     by_name, _ = backward(network, method, state, tape, labels)
     statistics = tape.ann.statistics | tape.snn.statistics
@@ -41,7 +42,14 @@ def gradients(
 
 
 def train_step(
-    network: Network, method: Method, optimizer: Optimizer, state: Values, images: Array, labels: Labels, learning_rate: float
+    network: Network,
+    method: Method,
+    optimizer: Optimizer,
+    state: Values,
+    images: Array,
+    labels: Labels,
+    learning_rate: float,
+    replicas: int = 1,
 ) -> tuple[State, Metrics]:
     """The state after one optimizer step, and a retraction where due (clauses OPT-1 to OPT-8, ORT-3).
 
@@ -53,8 +61,9 @@ def train_step(
         images: as in `gradients`.
         labels: likewise.
         learning_rate: of this step, >= 0.
+        replicas: as in `gradients`.
     """
-    by_name, statistics, metrics = gradients(network, method, state, images, labels)
+    by_name, statistics, metrics = gradients(network, method, state, images, labels, replicas)
     step = int(state[STEP]) + 1
     after: State = {name: value.copy() for name, value in state.items()}
     after |= statistics
