@@ -323,6 +323,13 @@ def test_a_signal_that_was_ignored_stays_so() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
+def test_a_pipe_where_the_lock_is_to_be_is_one_line(tmp_path: Path) -> None:
+    folder = create(tiny(tmp_path))
+    os.mkfifo(folder.path / LOCK)
+    with pytest.raises(ts.SpecError, match=r"\.lock: expected a plain file, or none, got something else; remove it$"):
+        loop.resume(folder, None, quiet())
+
+
 def test_two_processes_are_not_at_work_on_one_run(tmp_path: Path) -> None:
     folder = create(tiny(tmp_path))
     program = "import sys; from pathlib import Path; from twinspike_training.lock import alone\n"

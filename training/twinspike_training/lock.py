@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from twinspike.errors import refuse
+from twinspike.errors import refuse, require
 
 if sys.platform != "win32":
     import fcntl
@@ -23,7 +24,7 @@ def alone(folder: Path) -> Iterator[None]:
     """Hold a run's folder. The lock ends with the process, however that ends; where the system has no locks there is none.
 
     Raises:
-        SpecError: another process holds it.
+        SpecError: another process holds it, or no plain file lies where the lock is to be.
         OSError: nothing can be written there.
     """
     file = _locked(folder)
@@ -41,6 +42,8 @@ def _locked(folder: Path) -> int:
         # In a folder from elsewhere a link may lie there, to be written through, or a pipe, to be waited for.
         file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
         try:
+            plain = stat.S_ISREG(os.fstat(file).st_mode)
+            require(plain, str(path), expected="a plain file, or none", got="something else", do="remove it")
             if not _take(file):
                 who = os.read(file, 100).decode(errors="replace") or "another process"
                 do = "wait for it, or end it"
