@@ -57,6 +57,7 @@ class JaxBackend:
     """JAX on the CPU and on CUDA devices that it sees."""
 
     name = "jax"
+    launcher: tuple[str, ...] = ()
 
     def capabilities(self) -> Capabilities:
         """All operations and networks; tf32 only where there is a CUDA device."""
@@ -108,6 +109,10 @@ class JaxBackend:
         if compiled:
             keep_compiled()
         return JaxSession(device, precision, compiled, there[int(index or 0)])
+
+    def join(self, device: str, devices: int, at: Rendezvous | None) -> None:
+        """Meet the others and see to the host's devices, before JAX looks for any."""
+        joined(device, devices, at)
 
     def replicated(
         self,

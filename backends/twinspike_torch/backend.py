@@ -25,6 +25,8 @@ from twinspike_torch.session import OPERATIONS_HERE, TorchSession
 class TorchBackend:
     """PyTorch, eager or compiled, on the CPU and on CUDA devices; neurons by the kernel asked for."""
 
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "{devices}")
+
     def __init__(self, kernel: Kernel = "auto") -> None:
         self.name = "torch" if kernel == "auto" else f"torch-{kernel}"
         self._kernel = kernel
@@ -58,6 +60,9 @@ class TorchBackend:
         """
         check_claim(self.name, self.capabilities(), device, precision, compiled)
         return TorchSession(device, precision, compiled, self._kernel)
+
+    def join(self, device: str, devices: int, at: Rendezvous | None) -> None:
+        """Nothing: processes meet where a session is opened."""
 
     def replicated(
         self,

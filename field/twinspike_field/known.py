@@ -80,7 +80,7 @@ def misplaced(place: Place, folder: Path) -> str:
 def output_of(deviation: Deviation) -> str:
     """What its code prints in a process of its own; of what it raises, the last line."""
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", deviation.code], capture_output=True, text=True, timeout=SECONDS, check=False
+        [sys.executable, "-P", "-W", "ignore", "-c", deviation.code], capture_output=True, text=True, timeout=SECONDS, check=False
     )
     raised = done.stderr.strip().splitlines()[-1:] if done.returncode else []
     return "\n".join([*done.stdout.strip().splitlines(), *raised])

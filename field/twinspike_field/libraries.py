@@ -56,6 +56,14 @@ LIBRARIES: dict[str, Library] = {
     for library in (
         Library(name="snntorch", title="snnTorch", distribution="snntorch", package="snntorch", version="1.0.0"),
         Library(name="spikingjelly", title="SpikingJelly", distribution="spikingjelly", package="spikingjelly", version="2.0.0"),
+        Library(name="norse", title="Norse", distribution="norse", package="norse", version="1.1.0"),
+        Library(name="sinabs", title="Sinabs", distribution="sinabs", package="sinabs", version="3.1.3"),
+        Library(name="rockpool", title="Rockpool", distribution="rockpool", package="rockpool", version="3.1.0"),
+        Library(name="btorch", title="btorch", distribution="btorch", package="btorch", version="0.1.0"),
+        Library(name="spyx", title="spyx", distribution="spyx", package="spyx", version="1.0.0"),
+        Library(name="jaxpike", title="jaxpike", distribution="jaxpike", package="jaxpike", version="0.1.4"),
+        Library(name="slax", title="Slax", distribution="slax", package="slax", version="0.0.1"),
+        Library(name="brainpy", title="BrainPy", distribution="brainpy", package="brainpy_state", version="2.8.2"),
     )
 }
 """Name -> library; `pyproject.toml` has an extra for each, which a test holds to the version here."""

@@ -21,7 +21,7 @@ number where its formula has one; else it is a *choice*.
 Each library has one adapter, which maps options to the arguments that the library documents for them and corrects nothing.
 Every clause is asked alone: each step is judged from the library's own values before it, and gradients of the neuron with a
 surrogate that agrees. `✓` agrees in all examples that can be expressed, `n/a` can't be expressed. Every deviation below is run,
-and its line of source held against its digest, by `tox run -e field`, on a CPU.
+and its line of source held against its digest, by `tox run -e field`, on a CPU. snnax 0.0.1 is not here: its import fails.
 """
 
 
@@ -33,7 +33,8 @@ def page(field: Field) -> str:
         lines += [f"## {precision}\n", *_table(field, precision), ""]
     lines += ["## What can't be expressed\n", *_refusals(field), ""]
     lines += ["## Differences by choice\n", *_told(field, "choice")]
-    lines += ["## Faults\n", "None of these has been filed by this project; each is a text that its authors can be given.\n"]
+    faults = sum(deviation.kind == "fault" for one in field.libraries for deviation in one.deviations)
+    lines += ["## Faults\n", f"{faults}, each a text that its authors can be given; none has been filed by this project.\n"]
     lines += [*_told(field, "fault")]
     return "\n".join(lines).rstrip() + "\n"
 

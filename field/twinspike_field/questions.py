@@ -14,7 +14,8 @@ from twinspike_conformance.cases import CASES, Example
 from twinspike_conformance.cases import neuron as suite
 
 RESETS = (("hard", 0.0), ("hard", -0.25), ("soft", 0.0))
-SCOPES = (("constant", "constant"), ("layer", "constant"), ("constant", "layer"), ("channel", "channel"))
+SCOPES = (*(("constant", "constant"),) * 3, ("layer", "constant"), ("constant", "layer"), ("channel", "channel"))
+"""Of decay and threshold; three times constants, which are all that some libraries have."""
 SHAPES = (0, 1, 2, 3)
 """Buckets of the suite's cases that are small."""
 SURROGATES: tuple[Surrogate, ...] = (*suite.SURROGATES, *suite.STEEP)

@@ -67,6 +67,14 @@ class ReplicatedBackend(Protocol):
     """A backend whose capabilities say that it offers replicas."""
 
     name: str
+    launcher: tuple[str, ...]
+    """Words after the interpreter's by which the framework's own launcher starts `{devices}` processes on this machine.
+
+    None where one process drives them all.
+    """
+
+    def join(self, device: str, devices: int, at: Rendezvous | None) -> None:
+        """What a process must do before anything else is asked of the framework; arguments as of `replicated`."""
 
     def replicated(
         self,

@@ -8,26 +8,30 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, ParamSpec
 
 import typer
 
-from twinspike import ZOO, boundary, network, survey
+from twinspike import ZOO, boundary, load, network, survey
 from twinspike.config import Method, encode
 from twinspike.cost import cost
 from twinspike.errors import refuse, require
 from twinspike.network import Network
+from twinspike.replicas import Rendezvous
 from twinspike_training import agreement, checkpoint, tables
 from twinspike_training import compare as comparison
 from twinspike_training.certify import UncertifiedError
-from twinspike_training.config import Change, embedded, load_config, read_network
+from twinspike_training.config import Change, RunConfig, embedded, load_config, read_network
 from twinspike_training.evaluation import evaluate as evaluate_run
 from twinspike_training.files import expand
 from twinspike_training.legs import NEVER, run_leg
 from twinspike_training.loop import resume as resume_run
 from twinspike_training.loop import start
 from twinspike_training.progress import Progress
+from twinspike_training.ranks import launched, rendezvous
 from twinspike_training.report import as_markdown
 from twinspike_training.report import report as report_of
 from twinspike_training.run import open_run, prepare, read_config, same_config, same_data, stored_config
@@ -89,6 +93,7 @@ def train(
     config: ConfigName = None,
     backend: BackendName = None,
     device: Device = None,
+    devices: Annotated[int | None, typer.Option(help="Devices of this machine that train together.")] = None,
     precision: PrecisionOption = None,
     compiled: Compiled = None,
     seed: Annotated[int | None, typer.Option(help="Of initial values, order and augmentation.")] = None,
@@ -99,16 +104,22 @@ def train(
     set_: Set = None,
 ) -> int:
     """Train both twins, or go on with a run."""
-    changes = _changes(set_, backend=backend, device=device, precision=precision, compile=compiled, seed=seed, out=out, name=name)
-    progress = Progress(console())
+    given = {"backend": backend, "device": device, "devices": devices, "precision": precision}
+    changes = _changes(set_, **given, compile=compiled, seed=seed, out=out, name=name)
+    at = rendezvous(os.environ)
+    progress = Progress(console(quiet=at is not None and at.rank > 0))
     try:
         require(resume is not None or from_ == "last", "--from", expected="--resume with it", got=from_)
         if resume is not None:
             require(config is None, "CONFIG", expected="none with --resume, which keeps the run's own", got=config)
             folder = open_run(resume)
-            outcome = resume_run(folder, read_config(folder, changes), progress, from_)
+            made = read_config(folder, changes)
+            _launch(made, at)
+            outcome = resume_run(folder, made, progress, from_)
         else:
-            outcome = start(load_config(config, changes), progress)
+            made = load_config(config, changes)
+            _launch(made, at)
+            outcome = start(made, progress)
     except UncertifiedError as error:
         progress.end()
         typer.echo(f"error: {boundary.legible(str(error))}", err=True)
@@ -126,6 +137,12 @@ def train(
             f"(ann {best.accuracy_ann:.2%}) after epoch {best.epoch}{why}"
         )
     return 0
+
+
+def _launch(config: RunConfig, at: Rendezvous | None) -> None:
+    """Become the framework's own launcher, where the run's devices want a process each."""
+    if config.devices > 1 and (words := launched(load(config.backend), config.devices, at, sys.argv[1:])):
+        os.execv(words[0], words)
 
 
 @_command

@@ -85,6 +85,8 @@ class RunConfig(Config, frozen=True, kw_only=True):
     backend: str = "torch"
     """A registered backend or `module:object`; when a run is gone on with or looked at, its folder may name the former alone."""
     device: str = "cpu"
+    devices: int = 1
+    """Devices that train together, those of all processes; 1 under a launcher (torchrun, srun, mpirun) is one of each process."""
     precision: PrecisionName = "f32-ieee"
     compile: bool | None = None
     """Whether the backend compiles the training step; if not given, as the backend prefers: jax does, torch and numpy don't."""
@@ -113,6 +115,7 @@ class RunConfig(Config, frozen=True, kw_only=True):
 
     def _check(self) -> None:
         require(0 <= self.seed < 2**63, "seed", expected="a whole number in [0, 2^63)", got=self.seed)
+        require(self.devices >= 1, "devices", expected="a whole number >= 1", got=self.devices)
         require(self.width >= 0, "width", expected="a whole number >= 1, or 0 for the usual one", got=self.width)
         rate = self.learning_rate
         require(math.isfinite(rate) and rate > 0, "learning_rate", expected="a finite number > 0", got=rate)

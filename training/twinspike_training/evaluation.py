@@ -16,6 +16,8 @@ from twinspike.errors import require
 from twinspike.network import infer_shapes
 from twinspike.parameters import layer_and_part
 from twinspike.reference.factorization import deviation
+from twinspike.replicas import portion
+from twinspike_training.ranks import Group
 from twinspike_training.run import Ready
 
 
@@ -62,6 +64,16 @@ class _Totals:
             self.cross_entropy[twin] -= float(log_p[np.arange(size), labels].sum())
         self.spikes += rates.astype(np.float64) * size
 
+    def share(self, group: Group) -> None:
+        """Add up what all processes have counted (clause DEV-7)."""
+        if group.world_size == 1:
+            return
+        self.samples = int(group.total(np.array([self.samples]))[0])
+        self.correct = {twin: group.total(correct) for twin, correct in self.correct.items()}
+        entropies = group.total(np.array(list(self.cross_entropy.values())))
+        self.cross_entropy = {twin: float(value) for twin, value in zip(self.cross_entropy, entropies, strict=True)}
+        self.spikes = group.total(self.spikes)
+
 
 def evaluate(ready: Ready, state: Any, part: Literal["test", "validation"] = "test") -> Result:
     """Run both twins over the samples of a part.
@@ -82,7 +94,10 @@ def evaluate(ready: Ready, state: Any, part: Literal["test", "validation"] = "te
         totals.add(logits, labels, session.to_numpy(evaluation.spike_rates))
 
     waiting: tuple[Evaluation, NDArray[np.int64]] | None = None
-    for images, labels in dataset.test_batches(even(size, ready.config.training.batch_size), part):
+    group = ready.group
+    own = len(range(size)[portion(size, group.world_size, group.rank)])
+    most = even(max(1, own), ready.config.training.batch_size)
+    for images, labels in dataset.test_batches(most, part, process=group.rank, processes=group.world_size):
         # The device gets the next batch before the host waits for the last one.
         current = (ready.program.evaluate(state, images), labels)
         if waiting is not None:
@@ -90,6 +105,7 @@ def evaluate(ready: Ready, state: Any, part: Literal["test", "validation"] = "te
         waiting = current
     if waiting is not None:
         take(*waiting)
+    totals.share(group)
     for twin, value in totals.cross_entropy.items():
         require(
             math.isfinite(value), f"logits of the {twin} twin", expected=f"finite {part} logits", got=f"cross entropy {value}"

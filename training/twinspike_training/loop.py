@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Generator
-from contextlib import closing
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
@@ -30,6 +31,7 @@ from twinspike_training.hardware import hardware
 from twinspike_training.lock import alone
 from twinspike_training.metrics import MetricsLog, NotFiniteError, Pending
 from twinspike_training.progress import Progress
+from twinspike_training.ranks import Group, rendezvous
 from twinspike_training.record import require_plain, rewind, tells_of_steps
 from twinspike_training.run import (
     Ready,
@@ -74,10 +76,21 @@ def start(config: RunConfig, progress: Progress, until: float = math.inf) -> Out
     Raises:
         SpecError: something is not to be had, or the loss is not finite.
     """
-    ready = prepare(config)  # before the folder is made: a refused run leaves nothing behind
-    folder = create(config)
-    with alone(folder.path):
-        return _Loop(folder, ready, None, progress, until).run()
+    ready = prepare(config, together=True)  # before the folder is made: a refused run leaves nothing behind
+    folder = RunFolder(Path(ready.group.told(lambda: str(create(config).path))))
+    with _kept_by(ready.group, folder) as own:
+        return _Loop(own, ready, None, progress, until).run()
+
+
+@contextmanager
+def _kept_by(group: Group, folder: RunFolder) -> Iterator[RunFolder]:
+    """The run's folder, held, in the process that keeps it; one that is thrown away in the others."""
+    if group.first:
+        with alone(folder.path):
+            yield folder
+    else:
+        with TemporaryDirectory(prefix="twinspike-") as path:
+            yield RunFolder(Path(path))
 
 
 def resume(
@@ -99,7 +112,8 @@ def resume(
         SpecError: no run, one that another process is at work on, a broken or a lost checkpoint, a forbidden change, other
             data, or a loss that is not finite.
     """
-    with alone(folder.path):
+    at = rendezvous(os.environ)
+    with alone(folder.path) if at is None or at.rank == 0 else nullcontext():
         return _resume(folder, wanted, progress, which, until)
 
 
@@ -110,11 +124,14 @@ def _resume(folder: RunFolder, wanted: RunConfig | None, progress: Progress, whi
     found = _checkpoint(folder, which)
     if found is not None:
         reconcile(found.header.config, config)
-    ready = prepare(config, found.header.network if found else None)
+    ready = prepare(config, found.header.network if found else None, together=True)
     header, path = found.header if found else None, folder.checkpoint(which)
     if header is not None:
         same_data(header, ready.dataset, str(path))
         same_epochs(header, ready.steps_per_epoch, str(path))
+    if not ready.group.first:
+        with _kept_by(ready.group, folder) as own:
+            return _Loop(own, ready, found, progress, until).run()
     if config != stored:
         folder.write_config(config)
     if header is None:
@@ -158,6 +175,7 @@ class _Loop:
         config = ready.config
         self.until = until
         self.folder, self.ready, self.config, self.progress = folder, ready, config, progress
+        self.group = ready.group
         self.epoch = self.step = self.steps = 0
         self.compiled = not ready.session.compiled
         self.best: Best | None = None
@@ -168,7 +186,7 @@ class _Loop:
             header = found.header
             values = found.state
             self.epoch, self.step, self.steps, self.best = header.epoch, header.step, header.steps, header.best
-            if self.best is not None:
+            if self.best is not None and self.group.first:
                 self._keep_best(folder.checkpoint("best"))
         self.certifier = Certifier(ready)
         self.state = ready.program.load(values)
@@ -217,6 +235,7 @@ class _Loop:
         line |= {
             "precision": config.precision,
             "compile": self.ready.session.compiled,
+            "devices": self.group.replicas,
             "versions": self.ready.capabilities.versions,
             "hardware": hardware(),
         }
@@ -235,15 +254,24 @@ class _Loop:
                 self.state, metrics = self._step(images, labels, rate)
                 self.step += 1
                 self.steps += 1
-                self.log.add(Pending(step=self.steps, epoch=self.epoch, learning_rate=rate, samples=len(labels), metrics=metrics))
+                self.log.add(
+                    Pending(
+                        step=self.steps,
+                        epoch=self.epoch,
+                        learning_rate=rate,
+                        samples=len(labels) * self.group.world_size,
+                        metrics=metrics,
+                    )
+                )
                 if watched is not None or self.step % training.log_every == 0 or self.step == length:
                     self._flush()
                 if watched is not None:
                     self._certify(watched, metrics)
                 if not self._goes_on():
                     break
-                stopped = stop.requested  # once: time may be over between two looks
-                if self._due() or stopped:
+                # once, since time may be over between two looks, and by all processes alike
+                stopped, due = self.group.any(stop.requested, self.group.first and self._due())
+                if due or stopped:
                     self._save(self._dump())
                 if stopped:
                     return False
@@ -254,7 +282,13 @@ class _Loop:
         """The batches of the rest of this epoch; where one can't be had, what was learned until then is kept."""
         batch_size = self.config.training.batch_size
         batches = self.ready.dataset.train_batches(
-            self.config.seed, self.epoch, batch_size, start=self.step, drop_last=self.config.training.drop_last
+            self.config.seed,
+            self.epoch,
+            batch_size,
+            start=self.step,
+            drop_last=self.config.training.drop_last,
+            process=self.group.rank,
+            processes=self.group.world_size,
         )
         with closing(batches):  # type: ignore[type-var]  # an iterator to be read to its end or closed
             try:
@@ -325,7 +359,7 @@ class _Loop:
             # Before `last`: if killed between the two, the resumed epoch writes the same best again.
             self._save(values, "best")
         self._save(values)
-        return not (stop.requested and self._goes_on())
+        return not (self.group.any(stop.requested)[0] and self._goes_on())
 
     def _flush(self) -> None:
         try:
@@ -352,6 +386,8 @@ class _Loop:
         return self.ready.program.dump(self.state)
 
     def _save(self, values: Any, which: str = "last") -> None:
+        if not self.group.first:
+            return
         header = Header(
             backend=self.config.backend,
             epoch=self.epoch,

@@ -6,6 +6,7 @@ so that a run killed at any moment can be resumed from it.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from twinspike.errors import SpecError, refuse, require
 from twinspike.judge import load_judge
 from twinspike.network import Network
 from twinspike.precision import PRECISIONS
+from twinspike.replicas import share
 from twinspike_training import checkpoint
 from twinspike_training.board import tensorboard_modules
 from twinspike_training.config import Change, RunConfig, build, build_network, load_config, override, to_json
@@ -29,8 +31,9 @@ from twinspike_training.data import Dataset, open_dataset
 from twinspike_training.files import FILE, expand, found, is_part, write_atomic
 from twinspike_training.lock import LOCK, alone
 from twinspike_training.memory import require_memory, training_parts
+from twinspike_training.ranks import Group, Place, place, rendezvous
 
-MAY_CHANGE = ("backend", "device", "precision", "compile", "recompute", "training", "data.path", "data.workers")
+MAY_CHANGE = ("backend", "device", "devices", "precision", "compile", "recompute", "training", "data.path", "data.workers")
 """Keys, or tables, that a resumed run may be given anew: they decide where and how long it computes, not what.
 
 That data from another place are the same data is checked by their fingerprint.
@@ -159,6 +162,8 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
     session: Session
     program: Program
     capabilities: Capabilities
+    group: Group = Group()
+    """The processes of the run."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -167,17 +172,19 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
         return self.dataset.steps_per_epoch(training.batch_size, drop_last=training.drop_last)
 
 
-def prepare(config: RunConfig, network: Network | None = None) -> Ready:
+def prepare(config: RunConfig, network: Network | None = None, *, together: bool = False) -> Ready:
     """Load the backend, open the data and build the program.
 
     Args:
         config: of the run.
         network: from a checkpoint; None builds the one that the config names.
+        together: with the other processes that a launcher started, and over all devices that the config asks for.
 
     Raises:
         SpecError: the backend, device, precision, data, network, memory, TensorBoard or judge is not to be had.
     """
     backend = load_backend(config.backend)
+    where = place(backend, config.device, config.devices, rendezvous(os.environ)) if together else Place(backend, 1, None)
     capabilities = backend.capabilities()
     require(capabilities.networks, f"backend {config.backend!r}", expected="one that trains networks", got="operations alone")
     dataset = open_dataset(config.data, time_steps=config.method.time_steps)
@@ -191,9 +198,23 @@ def prepare(config: RunConfig, network: Network | None = None) -> Ready:
     if config.training.certify_every:
         load_judge()
     compiled = capabilities.prefers_compiled if config.compile is None else config.compile
-    session = backend.session(config.device, config.precision, compiled)
+    session, group = where.session(config.device, config.precision, compiled)
+    _shares(config, dataset, group)
     program = session.program(network, config.method, config.optimizer, recompute=config.recompute)
-    return Ready(config=config, dataset=dataset, network=network, session=session, program=program, capabilities=capabilities)
+    return Ready(
+        config=config, dataset=dataset, network=network, session=session, program=program, capabilities=capabilities, group=group
+    )
+
+
+def _shares(config: RunConfig, dataset: Dataset, group: Group) -> None:
+    """Refuse what devices can't share (clause DEV-1), or what is judged on one device alone."""
+    many, training = group.replicas, config.training
+    if many == 1:
+        return
+    share(training.batch_size, many, 0, "training.batch_size")
+    if not training.drop_last:
+        share(dataset.train_size % training.batch_size, many, 0, "the last batch of an epoch, with training.drop_last = false")
+    require(training.certify_every == 0, "training.certify_every", expected=f"0 over {many} devices", got=training.certify_every)
 
 
 _NUMBER = {"float64": 8, "float32": 4, "bfloat16": 2}

@@ -14,13 +14,13 @@ class _Console(Console):
         raise  # noqa: PLE0704 - rich calls this where it handles the exception
 
 
-def console() -> Console:
+def console(quiet: bool = False) -> Console:
     """A console for what is standard output now, which a test or a pipe may have changed; names are no markup and no emoji.
 
     What is piped is not broken at the 80 columns that rich assumes there.
     """
-    made = _Console(markup=False, emoji=False, highlight=False)
-    return made if made.is_terminal else _Console(markup=False, emoji=False, highlight=False, width=160)
+    made = _Console(markup=False, emoji=False, highlight=False, quiet=quiet)
+    return made if made.is_terminal else _Console(markup=False, emoji=False, highlight=False, quiet=quiet, width=160)
 
 
 def say(console: Console, text: str) -> None:

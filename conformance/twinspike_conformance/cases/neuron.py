@@ -113,7 +113,8 @@ def _just_above(source: Source, inputs: Arrays) -> None:
 
     A threshold is kept in the storage format, whose numbers lie closer than those of currents in bf16-mixed.
     """
-    reached = source._round(inputs["threshold"])
+    small = np.ldexp(1.0, source.rng.choice((0, -7), np.shape(inputs["threshold"])))
+    reached = source._round(inputs["threshold"] * small)
     storage = np.float64 if source.form == "float64" else np.float32
     inputs["threshold"] = np.nextafter(reached.astype(storage), storage(np.inf)).astype(np.float64)
     first = inputs["x"][0, 0]

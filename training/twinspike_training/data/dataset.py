@@ -15,6 +15,7 @@ from typing import Literal, Self, final
 
 from twinspike.errors import require
 from twinspike.random import Stream
+from twinspike.replicas import portion, share
 from twinspike_training.data.batch import Batch, Make, Maker, Task, open_maker
 from twinspike_training.data.config import DataConfig
 from twinspike_training.data.ordered import in_order
@@ -112,7 +113,17 @@ class Dataset:
         )
         return full + (rest > 0 and not drop_last)
 
-    def train_batches(self, seed: int, epoch: int, batch_size: int, *, start: int = 0, drop_last: bool = True) -> Iterator[Batch]:
+    def train_batches(
+        self,
+        seed: int,
+        epoch: int,
+        batch_size: int,
+        *,
+        start: int = 0,
+        drop_last: bool = True,
+        process: int = 0,
+        processes: int = 1,
+    ) -> Iterator[Batch]:
         """The training batches of one epoch: shuffled, augmented, normalized.
 
         The order is `Stream(seed, "order", epoch).permutation(train_size)` of the samples in use, ascending; sample i
@@ -124,6 +135,8 @@ class Dataset:
             batch_size: B, 1 to `train_size`.
             start: batches to skip, 0 to `steps_per_epoch`; they are not computed.
             drop_last: leave an incomplete last batch out.
+            process: of which the part of every batch is wanted (clause DEV-1).
+            processes: that share them.
 
         Returns:
             A generator, to be read to its end or closed; see `Batch` for the shapes.
@@ -136,7 +149,8 @@ class Dataset:
         require(0 <= epoch < 2**64, "epoch", expected="0 or more", got=epoch)
         require(0 <= start <= steps, "start", expected=f"0 to {steps}, the batches of an epoch", got=start)
         order = self._used.train[Stream(seed, "order", epoch).permutation(self.train_size)]
-        chosen = (order[step * batch_size : (step + 1) * batch_size] for step in range(start, steps))
+        whole = (order[step * batch_size : (step + 1) * batch_size] for step in range(start, steps))
+        chosen = (batch[share(len(batch), processes, process)] for batch in whole)
         return in_order(self._make(), (Task(c, "train", True, seed, epoch) for c in chosen), self._config.workers)
 
     def batch(self, seed: int, epoch: int, place: int, batch_size: int) -> Batch:
@@ -151,12 +165,16 @@ class Dataset:
         order = Stream(seed, "order", epoch).permutation(self.train_size)[place * batch_size : (place + 1) * batch_size]
         return self._maker(Task(self._used.train[order], "train", True, seed, epoch))
 
-    def test_batches(self, batch_size: int, part: Literal["test", "validation"] = "test") -> Iterator[Batch]:
+    def test_batches(
+        self, batch_size: int, part: Literal["test", "validation"] = "test", *, process: int = 0, processes: int = 1
+    ) -> Iterator[Batch]:
         """All samples of a part in their stored order, normalized; the last batch may be short.
 
         Args:
             batch_size: B, >= 1.
             part: the test samples in use, or the training samples held out.
+            process: of which the portion is wanted (clause DEV-7).
+            processes: that share them.
 
         Returns:
             A generator, to be read to its end or closed.
@@ -166,6 +184,7 @@ class Dataset:
         """
         require(batch_size >= 1, "batch_size", expected="1 or more", got=batch_size)
         every = self._used.test if part == "test" else self._used.validation
+        every = every[portion(len(every), processes, process)]
         split: Literal["train", "test"] = "test" if part == "test" else "train"
         chosen = (every[first : first + batch_size] for first in range(0, len(every), batch_size))
         return in_order(self._make(), (Task(c, split) for c in chosen), self._config.workers)
