@@ -89,7 +89,8 @@ def test_float32_by_factors_is_within_the_bound_and_both_orders_have_one_value(s
     lifted = _tracked(x, u, sigma, v, g)
     factors = factored.Factors(*lifted[1:4])
     found = [factored.forward(lifted[0], factors, stride, padding)]
-    found += factored.adjoint(lifted[0], factors, lifted[4], stride, padding)
+    found.append(factored.maps_adjoint(lifted[0], factors, lifted[4], stride, padding))
+    found += factored.factors_adjoint(lifted[0], factors, lifted[4], stride, padding)
     want, others = _composed(*lifted, stride, padding)
     for got, bounded, other in zip((y, *gradients), found, (want, *others), strict=True):
         assert got.shape == bounded.shape == other.shape

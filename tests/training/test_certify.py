@@ -22,7 +22,7 @@ from twinspike import judge as judges
 from twinspike import setting
 from twinspike.backend import Program
 from twinspike.config import encode
-from twinspike_training import checkpoint, loop
+from twinspike_training import checkpoint, compare, loop
 from twinspike_training.certify import EVIDENCE, UncertifiedError
 from twinspike_training.commands import app
 from twinspike_training.run import Ready
@@ -41,6 +41,9 @@ def test_a_right_run_is_certified_and_is_the_run_that_it_was(tmp_path: Path) -> 
     assert all(line["at"] and line["seconds"] > 0 for line in found)
     plain = loop.start(small(tmp_path, "training.certify_every=0"), quiet()).folder
     assert [line for line in lines(certified) if line["kind"] != "certificate"] == lines(plain)
+    rows = compare.compare(compare.read_runs([str(certified.path), str(plain.path)]))
+    assert [row.certified for row in rows] == [max(line["worst"] for line in found), None]
+    assert rows[1].first_difference is None
     one, other = (checkpoint.load(folder.checkpoint("last")).state for folder in (certified, plain))
     assert all(np.array_equal(one[name], other[name]) for name in other)
 
@@ -63,8 +66,8 @@ class Faulty:
 def spoiled(monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Ready, Any], Any], first: int = 1) -> None:
     right = loop.prepare
 
-    def prepare(*given: Any) -> Ready:
-        ready = right(*given)
+    def prepare(*given: Any, **named: Any) -> Ready:
+        ready = right(*given, **named)
         return msgspec.structs.replace(ready, program=Faulty(ready.program, lambda state: spoil(ready, state), first))
 
     monkeypatch.setattr(loop, "prepare", prepare)
@@ -110,8 +113,8 @@ def test_a_state_that_does_not_come_back_as_it_was_loaded_is_refused(tmp_path: P
         def load(self, values: Any) -> Any:
             return self._program.load({k: 0 * v if "momentum" in k else v for k, v in values.items()})
 
-    def prepare(*given: Any) -> Ready:
-        ready = right(*given)
+    def prepare(*given: Any, **named: Any) -> Ready:
+        ready = right(*given, **named)
         return msgspec.structs.replace(ready, program=Forgetful(ready.program, lambda state: state, 1))
 
     outcome = loop.start(small(tmp_path, "training.max_steps=4"), quiet())

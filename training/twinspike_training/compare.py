@@ -41,6 +41,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     best_snn: float | None
     images_per_second: float | None
     """Median over steps."""
+    certified: float | None
+    """Largest error/bound of its judged steps; None where none was judged."""
     first_difference: int | None
     """First step at which a loss part differs from the first run's, bit for bit; None: none of the common steps."""
     relative: float
@@ -88,6 +90,7 @@ def _row(run: Curves, base: Curves) -> Row:
         accuracy_ann=tests[-1]["accuracy_ann"] if tests else None,
         best_snn=best_of(tests)["accuracy_snn"] if tests else None,
         images_per_second=rates[len(rates) // 2],
+        certified=max((line["worst"] for line in run.of_kind("certificate")), default=None),
         first_difference=min(different, default=None),
         relative=max((abs(a["loss"] - b["loss"]) / max(abs(a["loss"]), abs(b["loss"]), 1e-300) for a, b in common), default=0.0),
     )

@@ -202,11 +202,19 @@ class _Epoch(msgspec.Struct):
     validation: _Validation | None = None
 
 
+class _Certificate(msgspec.Struct):
+    """What a `certificate` line has at the least."""
+
+    worst: float
+    comparisons: int
+    open: int
+
+
 def read_whole(path: Path) -> list[dict[str, Any]]:
     """As `read`, for who computes with the lines; SpecError also where a number is missing or not finite."""
     lines = read(path)
     for line in lines:
-        kind = {"step": _Step, "epoch": _Epoch}.get(line["kind"])
+        kind = {"step": _Step, "epoch": _Epoch, "certificate": _Certificate}.get(line["kind"])
         where = f"{path}, the line of step {line['step']}"
         try:
             known = msgspec.to_builtins(msgspec.convert(line, kind)) if kind else {}

@@ -100,14 +100,25 @@ def show_evaluation(console: Console, result: Result, header: Header, config: Ru
 
 def show_comparison(console: Console, rows: Sequence[ComparisonRow]) -> None:
     """Runs against the first of them."""
-    columns = ("steps", "last loss", "snn last", "snn best", "ann last", "images/s", "first difference", "max rel. loss diff.")
+    columns = (
+        "steps",
+        "last loss",
+        "snn last",
+        "snn best",
+        "ann last",
+        "images/s",
+        "error/bound",
+        "first difference",
+        "max rel. loss diff.",
+    )
     table = _table("run", *columns, right=columns)
     for row in rows:
         shares = [f"{value:.2%}" if value is not None else "-" for value in (row.accuracy_snn, row.best_snn, row.accuracy_ann)]
         first = f"step {row.first_difference:,}" if row.first_difference is not None else "none"
         speed = f"{row.images_per_second:,.0f}" if row.images_per_second is not None else "-"
         loss = f"{row.loss:.4f}" if row.loss is not None else "-"
-        table.add_row(legible(row.label), f"{row.steps:,}", loss, *shares, speed, first, f"{row.relative:.2g}")
+        worst = f"{row.certified:.2g}" if row.certified is not None else "-"
+        table.add_row(legible(row.label), f"{row.steps:,}", loss, *shares, speed, worst, first, f"{row.relative:.2g}")
     console.print(table, markup=False)
 
 

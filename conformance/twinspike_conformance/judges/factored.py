@@ -31,15 +31,6 @@ class Factors(NamedTuple):
     """(kh, kw, r, I)."""
 
 
-class Gradients(NamedTuple):
-    """Of `forward`."""
-
-    x: Tracked
-    U: Tracked
-    sigma: Tracked
-    V: Tracked
-
-
 def forward(x: Tracked, factors: Factors, stride: int, padding: int) -> Tracked:
     """y (N, O, H', W') of maps x (N, I, H, W): per tap z = V x, then U (sigma z), then the sum over taps in any order."""
     padded = _padded(x, padding)
@@ -50,23 +41,29 @@ def forward(x: Tracked, factors: Factors, stride: int, padding: int) -> Tracked:
     return stack(parts).sum(axis=0)
 
 
-def adjoint(x: Tracked, factors: Factors, g: Tracked, stride: int, padding: int) -> Gradients:
-    """Gradients for the gradient g (N, O, H', W') of y: with h = U'g per tap, dU = g (sigma z)', dsigma = sum h z,
-    dV = (sigma h) x', and V' (sigma h) at the pixels that the tap met."""
+def maps_adjoint(x: Tracked, factors: Factors, g: Tracked, stride: int, padding: int) -> Tracked:
+    """Gradient of x for the gradient g (N, O, H', W') of y: with h = U'g per tap, V' (sigma h) at the pixels that the tap met."""
+    padded, parts = _padded(x, padding), []
+    for (i, j), span in _taps(padded, factors, stride):
+        h = _product(g, factors.U[i, j], ((1,), (0,)))
+        part = _zeros(padded)
+        part[span] = _product(h * factors.sigma[i, j], factors.V[i, j], ((3,), (0,))).transpose(0, 3, 1, 2)
+        parts.append(part)
+    inner = slice(padding, padding + x.shape[2]), slice(padding, padding + x.shape[3])
+    return stack(parts).sum(axis=0)[:, :, *inner]
+
+
+def factors_adjoint(x: Tracked, factors: Factors, g: Tracked, stride: int, padding: int) -> Factors:
+    """Gradients of the factors, likewise: per tap dU = g (sigma z)' for z = V x, dsigma = sum h z, dV = (sigma h) x'."""
     padded = _padded(x, padding)
     d_u, d_sigma, d_v = (_zeros(factor) for factor in factors)
-    parts = []
     for (i, j), span in _taps(padded, factors, stride):
         u, sigma, v, maps = factors.U[i, j], factors.sigma[i, j], factors.V[i, j], padded[span]
         z, h = _product(maps, v, ((1,), (1,))), _product(g, u, ((1,), (0,)))
         d_u[i, j] = _product(g, z * sigma, ((0, 2, 3), (0, 1, 2)))
         d_sigma[i, j] = (h * z).sum(axis=(0, 1, 2))
         d_v[i, j] = _product(h * sigma, maps, ((0, 1, 2), (0, 2, 3)))
-        part = _zeros(padded)
-        part[span] = _product(h * sigma, v, ((3,), (0,))).transpose(0, 3, 1, 2)
-        parts.append(part)
-    inner = slice(padding, padding + x.shape[2]), slice(padding, padding + x.shape[3])
-    return Gradients(stack(parts).sum(axis=0)[:, :, *inner], d_u, d_sigma, d_v)
+    return Factors(d_u, d_sigma, d_v)
 
 
 def either(composed: Tracked, other: Tracked) -> Tracked:

@@ -283,7 +283,7 @@ def adjoint_of(taps: Taps, reader: Layer, twin: Twin, name: str, towards: dict[s
             operand = folded(taps.operand_of(g))
             d_x, _ = modules["layers"].conv2d_adjoint(folded(x), taps.kernel(reader, twin), operand, stride, padding)
             if (factors := taps.apart(reader, twin)) is not None:
-                d_x = factored.either(d_x, factored.adjoint(folded(x), factors, folded(lifted), stride, padding).x)
+                d_x = factored.either(d_x, factored.maps_adjoint(folded(x), factors, folded(lifted), stride, padding))
         case Linear():
             d_x, _, _ = modules["layers"].linear_adjoint(folded(x), taps.kernel(reader, twin), folded(lifted))
         case Norm():
@@ -352,7 +352,7 @@ def note_parameters(taps: Taps, layer: Layer, twin: Twin, towards: dict[str, lis
     assert d_kernel.shape == kernel_shape(layer, taps.output(twin, layer.input).shape[2:])
     parts = modules["factorization"].compose_adjoint(taps.method.factorization, *taps.factors(layer, twin), d_kernel)
     if isinstance(layer, Conv) and (apart := taps.apart(layer, twin)) is not None:
-        others = factored.adjoint(folded(x), apart, folded(taps.lift(g)), layer.stride, layer.padding)[1:]
+        others = factored.factors_adjoint(folded(x), apart, folded(taps.lift(g)), layer.stride, layer.padding)
         parts = [factored.either(part, other) for part, other in zip(parts, others, strict=True)]
     for suffix, part in zip(names, parts, strict=True):
         note(suffix, part)
