@@ -67,7 +67,7 @@ def test_a_gradient_whose_terms_cancel_is_judged_by_its_terms(monkeypatch: pytes
     check, at = CHECKS["network[gradients]"], 3
     example = list(examples(check, 5, at + 1))[at]
     assert example.config["network"] == "vgg16"
-    assert try_example(check, bench("passes", at), example) == []
+    assert try_example(check, bench("passes", 1), example) == []
     monkeypatch.setattr(Summands, "__call__", lambda self, name: 0.0)
-    wrong = try_example(check, bench("passes", at), example)
+    wrong = try_example(check, bench("passes", 1), example)
     assert [finding.quantity for finding in wrong] == ["gradient of stage1.2.norm.gamma_ann, reported"]

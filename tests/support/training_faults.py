@@ -94,8 +94,8 @@ class Fault(msgspec.Struct, frozen=True):
         """Put it into the runs that are started from here on; from step `first`, counted from 1, where it is one of steps."""
         right = loop.prepare
 
-        def prepare(*given: Any) -> Ready:
-            ready = right(*given)
+        def prepare(*given: Any, **named: Any) -> Ready:
+            ready = right(*given, **named)
             if self.data is not None:
                 return msgspec.structs.replace(ready, dataset=_Shelf(ready.dataset, self.data, first))  # type: ignore[arg-type]
             return msgspec.structs.replace(ready, program=self._program(ready, first))
@@ -146,7 +146,7 @@ class _Shelf:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._right, name)
 
-    def train_batches(self, seed: int, epoch: int, size: int, *, start: int = 0, drop_last: bool = True) -> Any:
+    def train_batches(self, seed: int, epoch: int, size: int, *, start: int = 0, drop_last: bool = True, **alone: int) -> Any:
         length = self._right.steps_per_epoch(size, drop_last=drop_last)
         right = self._right.train_batches(seed, epoch, size, start=start, drop_last=drop_last)
         wrong = self._wrong(self._right, seed, epoch, size, start)

@@ -131,8 +131,8 @@ def _test_among_training(patch: pytest.MonkeyPatch) -> None:
 def _last_batch_twice(patch: pytest.MonkeyPatch) -> None:
     right = Dataset.test_batches
 
-    def batches(self: Any, *given: Any) -> Iterator[Any]:
-        for batch in right(self, *given):
+    def batches(self: Any, *given: Any, **named: Any) -> Iterator[Any]:
+        for batch in right(self, *given, **named):
             yield batch
         yield batch
 

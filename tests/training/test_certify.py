@@ -66,8 +66,8 @@ class Faulty:
 def spoiled(monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Ready, Any], Any], first: int = 1) -> None:
     right = loop.prepare
 
-    def prepare(*given: Any) -> Ready:
-        ready = right(*given)
+    def prepare(*given: Any, **named: Any) -> Ready:
+        ready = right(*given, **named)
         return msgspec.structs.replace(ready, program=Faulty(ready.program, lambda state: spoil(ready, state), first))
 
     monkeypatch.setattr(loop, "prepare", prepare)
@@ -113,8 +113,8 @@ def test_a_state_that_does_not_come_back_as_it_was_loaded_is_refused(tmp_path: P
         def load(self, values: Any) -> Any:
             return self._program.load({k: 0 * v if "momentum" in k else v for k, v in values.items()})
 
-    def prepare(*given: Any) -> Ready:
-        ready = right(*given)
+    def prepare(*given: Any, **named: Any) -> Ready:
+        ready = right(*given, **named)
         return msgspec.structs.replace(ready, program=Forgetful(ready.program, lambda state: state, 1))
 
     outcome = loop.start(small(tmp_path, "training.max_steps=4"), quiet())

@@ -17,11 +17,11 @@ from twinspike_conformance.cases.base import Example
 from twinspike_conformance.cases.networks import setting
 from twinspike_conformance.cases.options import CELLS, pairs_met
 from twinspike_conformance.checks.base import Bench, Check, Space
-from twinspike_conformance.checks.networks import RATE, evaluation_found, gradients_found, loss_found, update_found
+from twinspike_conformance.checks.networks import RATE, evaluation_found, gradients_found, loss_found, terms_found, update_found
 from twinspike_conformance.checks.programs import opened, predicted, taps_of
 from twinspike_conformance.checks.steps import is_decided, tracked_state, whole
 from twinspike_conformance.judges import networks as taps
-from twinspike_conformance.judges.ends import depths, ends_of, path, penalty_of, terms_of
+from twinspike_conformance.judges.ends import ends_of_another_pass, of_another_pass
 from twinspike_conformance.judges.operations import roundoff_of
 from twinspike_conformance.judges.summands import Summands
 from twinspike_conformance.judges.variant import tracked
@@ -90,22 +90,9 @@ def metrics_found(bench: Bench, s: Setting, program: Program, state: Any) -> lis
     t = taps_of(bench, s, program, state, training=True, labels=True)
     program.train_step(program.load(s.state), s.images[1], s.labels[1], RATE)
     _, metrics = program.train_step(program.load(s.state), s.images[0], s.labels[0], RATE)
-    near = path(max(depths(s.network).values()) + s.method.time_steps, t.precision)
-
-    def widened(x: Tracked) -> Tracked:
-        return x._view(x.value, x.error + near * np.abs(x.value).max(initial=0.0))
-
-    traced = ends_of(t)
-    ends = msgspec.structs.replace(traced, **{name: widened(getattr(traced, name)) for name in traced.__struct_fields__})
-    want: dict[str, Any] = terms_of(t, ends, s.labels[0])
-    want["penalty"] = penalty_of(t)
-    want["loss"] = want["loss"] + want["penalty"]
-    clauses = ("DIS-1", "DIS-4", "DIS-5", "DIS-8", "DIS-9", "DIS-10", "ORT-2")
-    found = [
-        compare(name, bench.session.to_numpy(getattr(metrics, name)), right.value, right.error, rung="bound", clauses=clauses)
-        for name, right in want.items()
-    ]
-    reduced = widened(tracked()["layers"].readout(t.lift(t.output("snn", s.network.exits[-1].head)), s.method.readout))
+    ends = ends_of_another_pass(t)
+    found = terms_found(bench, t, metrics, ends, s.labels[0])
+    reduced = of_another_pass(t, tracked()["layers"].readout(t.lift(t.output("snn", s.network.exits[-1].head)), s.method.readout))
     found.append(predicted(bench, metrics, "ann", ends.logits_ann[-1], s.labels[0]))
     found.append(predicted(bench, metrics, "snn", reduced, s.labels[0]))
     spikes = np.concatenate([np.asarray(t.trace[name]["snn"], np.float64).ravel() for name in s.network.activations])

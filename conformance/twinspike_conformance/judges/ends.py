@@ -49,6 +49,18 @@ def ends_of(t: Taps) -> Ends:
     )
 
 
+def of_another_pass(t: Taps, x: Tracked) -> Tracked:
+    """What another right pass may have in the place of a trace's values at the end of a network."""
+    near = path(max(depths(t.network).values()) + t.method.time_steps, t.precision)
+    return x._view(x.value, x.error + near * np.abs(x.value).max(initial=0.0))
+
+
+def ends_of_another_pass(t: Taps) -> Ends:
+    """What the loss sees in another right pass."""
+    traced = ends_of(t)
+    return Ends(**{name: of_another_pass(t, getattr(traced, name)) for name in traced.__struct_fields__})
+
+
 def terms_of(t: Taps, ends: Ends, labels: Values) -> dict[str, Tracked]:
     """The loss without a penalty, and its terms, by their names in the metrics."""
     arrays = (ends.logits_ann, ends.logits_snn, ends.features_ann, ends.features_snn)

@@ -68,15 +68,10 @@ class InnocentBackend:
         return InnocentSession(self.rules)
 
 
-@final
-class InnocentSession:
-    """Operations of the reference's text on arrays that round by the rules."""
+class Float32Arrays:
+    """What sessions over plain arrays on the CPU, floats in float32, have alike."""
 
-    device, precision, compiled = "cpu", PRECISION, False
-
-    def __init__(self, rules: Rules | None) -> None:
-        self.rules = rules
-        self._rows = _modules(rules is not None and rules.order is not None, rules is None)["rows"]
+    device, compiled = "cpu", False
 
     def flags(self) -> dict[str, str]:
         """None."""
@@ -89,6 +84,17 @@ class InnocentSession:
     def to_numpy(self, tensor: Values) -> Values:
         """A copy."""
         return np.array(tensor)
+
+
+@final
+class InnocentSession(Float32Arrays):
+    """Operations of the reference's text on arrays that round by the rules."""
+
+    precision = PRECISION
+
+    def __init__(self, rules: Rules | None) -> None:
+        self.rules = rules
+        self._rows = _modules(rules is not None and rules.order is not None, rules is None)["rows"]
 
     def forward(self, operation: str, config: Any, inputs: Mapping[str, Values]) -> Tensors:
         """Outputs by name; SpecError for what does not fit."""

@@ -25,7 +25,7 @@ from twinspike.precision import PRECISIONS
 from twinspike_conformance.cases.families import rounded
 from twinspike_conformance.faults.backend import MutantProgram
 from twinspike_conformance.judges import variant
-from twinspike_conformance.strength.innocent import SCATTER
+from twinspike_conformance.strength.innocent import SCATTER, Float32Arrays
 from twinspike_conformance.strength.rounding import InnocentNumpy, Rules, innocent
 
 Values = NDArray[Any]
@@ -143,25 +143,11 @@ class InnocentNetworks:
 
 
 @final
-class InnocentNetworkSession:
+class InnocentNetworkSession(Float32Arrays):
     """Programs whose state is a dict of float32 arrays."""
-
-    device, compiled = "cpu", False
 
     def __init__(self, mixed: Mixed) -> None:
         self.mixed, self.precision = mixed, mixed.precision
-
-    def flags(self) -> dict[str, str]:
-        """None."""
-        return {}
-
-    def from_numpy(self, values: Values) -> Values:
-        """A copy in float32 or int64."""
-        return np.array(values, np.float32 if values.dtype.kind == "f" else np.int64)
-
-    def to_numpy(self, tensor: Values) -> Values:
-        """A copy."""
-        return np.array(tensor)
 
     def forward(self, operation: str, config: Any, inputs: Any) -> Any:
         """SpecError: networks only."""

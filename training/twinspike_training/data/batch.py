@@ -16,6 +16,7 @@ from twinspike_training.data.digits import open_digits
 from twinspike_training.data.draws import augment_uniforms
 from twinspike_training.data.events import open_events
 from twinspike_training.data.folder import open_folder
+from twinspike_training.data.recordings import open_recordings
 from twinspike_training.data.source import Raw, Source
 from twinspike_training.files import expand
 
@@ -124,3 +125,5 @@ def _open(config: DataConfig, time_steps: int) -> Source:
             return open_folder(path, config.size)
         case "events":
             return open_events(path, time_steps)
+        case "recordings":
+            return open_recordings(path, time_steps, config.sensor, config.size, config.test_share)

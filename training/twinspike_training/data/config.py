@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from twinspike.config import Config
 from twinspike.errors import require
 
-DatasetName = Literal["digits", "cifar10", "cifar100", "folder", "events"]
+DatasetName = Literal["digits", "cifar10", "cifar100", "folder", "events", "recordings"]
 
 Policy = Literal["crop", "flip", "autoaugment", "cutout"]
 """One augmentation; `twinspike_training.data.augment` says what each does."""
@@ -29,6 +29,7 @@ _DEFAULTS: dict[DatasetName, tuple[Policy, ...]] = {
     "cifar100": POLICIES,
     "folder": ("crop", "flip"),
     "events": (),
+    "recordings": (),
 }
 
 _RGB = ("cifar10", "cifar100", "folder")
@@ -43,15 +44,22 @@ class DataConfig(Config, frozen=True, kw_only=True):
     """Folder (or, for packed events, file) of the data set; must stay empty for digits. A folder of images is read by the
     rule of torchvision's ImageFolder, PNG and JPEG alone; what is left out is counted and said."""
     augment: Literal["auto", "none"] | tuple[Policy, ...] = "auto"
-    """auto: all four for CIFAR, crop and flip for folders, none for digits and events. Training samples only."""
+    """auto: all four for CIFAR, crop and flip for folders, none for digits and events, whose frames are cut and mirrored
+    all alike. Training samples only."""
     quirks: tuple[Quirk, ...] = ()
     """In what samples are varied as the authors' script does and not as the papers of the augmentations say."""
     mean: tuple[float, ...] = ()
-    """Subtracted from every sample, per channel, white being 1; empty: the data set's own. Not for events."""
+    """Subtracted from every sample, per channel, white being 1; empty: the data set's own. Not for events and recordings."""
     std: tuple[float, ...] = ()
     """What every sample is then divided by, > 0, likewise."""
     size: int = 0
-    """Side in pixels to which a folder's images are resized, 8 to 1024; 0 keeps the data set's own."""
+    """Side in pixels to which a folder's images are resized, or to whose cells a sensor's pixels are joined (recordings),
+    8 to 1024; 0 keeps the data set's own."""
+    sensor: tuple[int, ...] = ()
+    """Height and width in pixels, 1 to 4096, of the sensor of recordings in the 40-bit form, [180, 240] for N-Caltech101; AEDAT
+    recordings are those of a DVS128."""
+    test_share: float = 0.1
+    """Share of each class, the last recordings by number, that tests where recordings have no split of their own, in (0, 1)."""
     workers: int = 2
     """Workers that prepare batches in the background, 0 to 64; 0 prepares each batch when it is asked for."""
     worker: Literal["auto", "thread", "process"] = "auto"
@@ -75,11 +83,17 @@ class DataConfig(Config, frozen=True, kw_only=True):
         else:
             require(bool(self.path), "data.path", expected=f"where {self.name} lies", got="nothing")
         require(
-            self.size == 0 or (self.name == "folder" and 8 <= self.size <= 1024),
+            self.size == 0 or (self.name in ("folder", "recordings") and 8 <= self.size <= 1024),
             "data.size",
-            expected="0, or 8 to 1024 with data.name = 'folder'",
+            expected="0, or 8 to 1024 with data.name = 'folder' or 'recordings'",
             got=self.size,
         )
+        right = not self.sensor or (
+            self.name == "recordings" and len(self.sensor) == 2 and all(1 <= n <= 4096 for n in self.sensor)
+        )
+        expected = "nothing, or height and width, 1 to 4096, with data.name = 'recordings'"
+        require(right, "data.sensor", expected=expected, got=self.sensor)
+        require(0 < self.test_share < 1, "data.test_share", expected="a fraction in (0, 1)", got=self.test_share)
         require(0 <= self.workers <= 64, "data.workers", expected="0 to 64", got=self.workers)
         require(self.worker in ("auto", "thread", "process"), "data.worker", expected="auto, thread or process", got=self.worker)
         require(self.limit >= 0, "data.limit", expected="0 or more", got=self.limit)
@@ -101,7 +115,8 @@ class DataConfig(Config, frozen=True, kw_only=True):
             value = getattr(self, name)
             what = "finite numbers" if name == "mean" else "finite numbers > 0"
             require(right, f"data.{name}", expected=what, got=value)
-            require(not value or self.name != "events", f"data.{name}", expected="nothing with data.name = 'events'", got=value)
+            counts = self.name in ("events", "recordings")
+            require(not value or not counts, f"data.{name}", expected=f"nothing with data.name = {self.name!r}", got=value)
         if isinstance(self.augment, str):
             require(self.augment in ("auto", "none"), "data.augment", expected="auto, none or a list", got=self.augment)
             return
@@ -122,5 +137,5 @@ class DataConfig(Config, frozen=True, kw_only=True):
 
     def worker_processes(self) -> bool:
         """Whether workers are processes, with `auto` resolved."""
-        dear = self.name in ("folder", "events") or "autoaugment" in self.policies()
+        dear = self.name in ("folder", "events", "recordings") or "autoaugment" in self.policies()
         return self.workers > 0 and (self.worker == "process" or (self.worker == "auto" and dear))

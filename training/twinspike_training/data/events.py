@@ -42,6 +42,18 @@ _OVERFLOW_ROW, _OVERFLOW_TIME = 240, 1 << 13
 _LAST_TRAIN_ID = 60_000
 
 
+class Grid(NamedTuple):
+    """A sensor's pixels, and the cells of a frame to which they are joined: row y of the sensor falls into y rows // height."""
+
+    height: int
+    width: int
+    rows: int
+    columns: int
+
+
+NMNIST = Grid(SIDE, SIDE, SIDE, SIDE)
+
+
 class Recording(NamedTuple):
     """The events of one recording, in order: integer arrays of one length."""
 
@@ -53,34 +65,37 @@ class Recording(NamedTuple):
     """0 OFF, 1 ON."""
 
 
-def bin_events(recording: Recording, time_steps: int, what: str) -> NDArray[np.float32]:
-    """Count the events of a recording per window, polarity and pixel.
+def bin_events(recording: Recording, time_steps: int, what: str, grid: Grid = NMNIST) -> NDArray[np.float32]:
+    """Count the events of a recording per window, polarity and cell.
 
     Args:
-        recording: at least one event, within 34 x 34 pixels.
+        recording: at least one event, within the sensor.
         time_steps: T, >= 1.
         what: the recording, as errors name it.
+        grid: sensor and frame.
 
     Returns:
-        (T, 2, 34, 34).
+        (T, 2, rows, columns).
 
     Raises:
         SpecError: no events, an event outside the sensor, or time that runs backwards.
     """
     time, x, y, polarity = recording
     require(len(time) > 0, what, expected="at least one event", got="none")
-    outside = np.flatnonzero((x >= SIDE) | (y >= SIDE))
+    outside = np.flatnonzero((x >= grid.width) | (y >= grid.height))
     if len(outside):
-        first = outside[0]
-        raise refuse(f"{what}, event {first}", expected=f"x and y 0 to {SIDE - 1}", got=f"x = {x[first]}, y = {y[first]}")
+        first, square = outside[0], grid.width == grid.height
+        inside = f"x and y 0 to {grid.width - 1}" if square else f"x 0 to {grid.width - 1} and y 0 to {grid.height - 1}"
+        raise refuse(f"{what}, event {first}", expected=inside, got=f"x = {x[first]}, y = {y[first]}")
     back = np.flatnonzero(np.diff(time) < 0)
     if len(back):
         got = f"{time[back[0] + 1]} us after {time[back[0]]} us"
         raise refuse(f"{what}, event {back[0] + 1}", expected="times that do not decrease", got=got)
     frame = (time - time[0]) * time_steps // (time[-1] - time[0] + 1)
-    cell = ((frame * _POLARITIES + polarity) * SIDE + y) * SIDE + x
-    counts = np.bincount(cell, minlength=time_steps * _POLARITIES * SIDE * SIDE)
-    return counts.astype(np.float32).reshape(time_steps, _POLARITIES, SIDE, SIDE)
+    row, column = y * grid.rows // grid.height, x * grid.columns // grid.width
+    cell = ((frame * _POLARITIES + polarity) * grid.rows + row) * grid.columns + column
+    counts = np.bincount(cell, minlength=time_steps * _POLARITIES * grid.rows * grid.columns)
+    return counts.astype(np.float32).reshape(time_steps, _POLARITIES, grid.rows, grid.columns)
 
 
 def decode_events(data: bytes, what: str) -> Recording:
@@ -115,6 +130,7 @@ class EventSplit:
         labels: NDArray[np.int64],
         time_steps: int,
         identify: Callable[[Update], None],
+        grid: Grid = NMNIST,
     ) -> None:
         """Say how recordings are read.
 
@@ -123,7 +139,9 @@ class EventSplit:
             labels: (N,).
             time_steps: T.
             identify: feeds the recordings' identity to a hash.
+            grid: sensor and frame.
         """
+        self._grid = grid
         self._read, self._labels, self._time_steps, self._identify = read, labels, time_steps, identify
 
     @property
@@ -132,16 +150,17 @@ class EventSplit:
         return self._labels
 
     def images(self, indices: NDArray[np.int64]) -> Raw:
-        """(n, T * 2, 34, 34) float32 counts.
+        """(n, T * 2, rows, columns) float32 counts.
 
         Raises:
             SpecError: a recording can't be read or binned; the line names it.
         """
-        out = np.empty((len(indices), self._time_steps, _POLARITIES, SIDE, SIDE), dtype=np.float32)
+        rows, columns = self._grid.rows, self._grid.columns
+        out = np.empty((len(indices), self._time_steps, _POLARITIES, rows, columns), dtype=np.float32)
         for i, index in enumerate(indices.tolist()):
             recording, what = self._read(index)
-            out[i] = bin_events(recording, self._time_steps, what)
-        return out.reshape(len(indices), -1, SIDE, SIDE)
+            out[i] = bin_events(recording, self._time_steps, what, self._grid)
+        return out.reshape(len(indices), -1, rows, columns)
 
     def identify(self, update: Update) -> None:
         """Labels, T and the recordings' identity."""
@@ -160,8 +179,7 @@ def open_events(path: str, time_steps: int) -> Source:
     Raises:
         SpecError: neither form is there, a part of it is missing or damaged, or not one recording's frames fit in memory.
     """
-    frames = {"the frames of one recording": time_steps * _POLARITIES * SIDE * SIDE * _COUNT}
-    require_memory(f"time_steps = {time_steps}", frames, "use fewer")
+    _frames_fit(time_steps, NMNIST)
     root = Path(path)
     if root.is_dir() and not (root / "Train").is_dir():
         packs = sorted(root.glob("*.npz"))
@@ -174,10 +192,21 @@ def open_events(path: str, time_steps: int) -> Source:
     else:
         got = "a folder without them" if root.is_dir() else "nothing there"
         raise refuse(f"data.path {root}", expected="N-MNIST: a folder with Train and Test, or a .npz pack", got=got)
+    return event_source(train, test, classes, NMNIST, time_steps)
+
+
+def _frames_fit(time_steps: int, grid: Grid) -> None:
+    frames = {"the frames of one recording": time_steps * _POLARITIES * grid.rows * grid.columns * _COUNT}
+    require_memory(f"time_steps = {time_steps}", frames, "use fewer")
+
+
+def event_source(train: EventSplit, test: EventSplit, classes: tuple[str, ...], grid: Grid, time_steps: int) -> Source:
+    """What frames of counts are to who makes batches; SpecError where not one recording's frames fit in memory."""
+    _frames_fit(time_steps, grid)
     return Source(
         train=train,
         test=test,
-        input_shape=(_POLARITIES, SIDE, SIDE),
+        input_shape=(_POLARITIES, grid.rows, grid.columns),
         event=True,
         classes=classes,
         levels=1.0,
