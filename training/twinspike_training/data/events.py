@@ -192,7 +192,7 @@ def open_events(path: str, time_steps: int) -> Source:
     else:
         got = "a folder without them" if root.is_dir() else "nothing there"
         raise refuse(f"data.path {root}", expected="N-MNIST: a folder with Train and Test, or a .npz pack", got=got)
-    return event_source(train, test, classes, NMNIST, time_steps)
+    return event_source(train, test, classes, NMNIST, time_steps, notes)
 
 
 def _frames_fit(time_steps: int, grid: Grid) -> None:
@@ -200,7 +200,9 @@ def _frames_fit(time_steps: int, grid: Grid) -> None:
     require_memory(f"time_steps = {time_steps}", frames, "use fewer")
 
 
-def event_source(train: EventSplit, test: EventSplit, classes: tuple[str, ...], grid: Grid, time_steps: int) -> Source:
+def event_source(
+    train: EventSplit, test: EventSplit, classes: tuple[str, ...], grid: Grid, time_steps: int, notes: tuple[str, ...] = ()
+) -> Source:
     """What frames of counts are to who makes batches; SpecError where not one recording's frames fit in memory."""
     _frames_fit(time_steps, grid)
     return Source(
