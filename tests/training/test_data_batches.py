@@ -154,7 +154,7 @@ def test_wrong_test_batch_and_time_steps() -> None:
         ({"name": "mnist"}, "Invalid enum value 'mnist'"),
         ({"path": "here"}, "data.path: expected nothing with data.name = 'digits', got here"),
         ({"name": "cifar10"}, "data.path: expected where cifar10 lies, got nothing"),
-        ({"size": 32}, "data.size: expected 0, or 8 to 1024 with data.name = 'folder', got 32"),
+        ({"size": 32}, "data.size: expected 0, or 8 to 1024 with data.name = 'folder' or 'recordings', got 32"),
         ({"name": "folder", "path": "x", "size": 7}, "data.size"),
         ({"workers": 65}, "data.workers: expected 0 to 64, got 65"),
         ({"limit": -1}, "data.limit: expected 0 or more, got -1"),
