@@ -31,6 +31,9 @@ _MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|RES
 _CUT = re.compile(r"(\S+\.so): (file too short|invalid ELF header)")
 """What the loader says of a library over which a compiler was killed; torch keeps it, under an error of its own."""
 
+_NO_COMPILER = re.compile(r"No working C\+\+ compiler found|^Compiler: .* is not found", re.MULTILINE)
+"""What torch's compiler says where there is none to translate its C++."""
+
 _WAYS = {
     errno.ENOSPC: "free some room, or files where their number is limited (df, df -i), or give another folder",
     errno.EDQUOT: "your quota is used up: free some room or give another folder",
@@ -83,6 +86,8 @@ def line(error: BaseException) -> str | None:
         case MemoryError() | RuntimeError() if isinstance(error, MemoryError) or _MEMORY.search(str(error)):
             said = str(error).strip().partition("\n")[0][:200] or "no more"
             told = f"memory: expected enough for these sizes, got too little ({said}); make batches or sizes smaller"
+        case RuntimeError() if _NO_COMPILER.search(str(error)):
+            told = "C++ compiler: expected one that works, got none; install g++ or clang++, see CXX, or do without compile"
         case Exception() if cut := _CUT.search(str(error)):
             told = f"{cut[1]}: expected a compiled library, got a part of one ({cut[2]}); remove it"
         case _:

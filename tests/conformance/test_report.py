@@ -440,3 +440,12 @@ def test_a_file_of_expectations_is_read_strictly(text: str, words: str, tmp_path
 def test_a_missing_file_of_expectations_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="No such file"):
         expectations.load(tmp_path / "none.toml")
+
+
+def test_a_report_replaces_no_pipe(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    os.mkfifo(path)
+    with pytest.raises(SpecError, match=r"report\.json: expected a file, or a name that is free, got no plain file"):
+        store.write_bytes(path, b"{}")
+    assert path.is_fifo()
+    assert [p.name for p in tmp_path.iterdir()] == ["report.json"]

@@ -37,6 +37,10 @@ OUTSIDE = {
     ),
     "long name": (of_system(errno.ENAMETOOLONG, "/x"), "/x: File name too long; give a shorter name"),
     "two names": (of_system(errno.EIO, "/x", "/y"), "/x or /y: Input/output error"),
+    "no compiler": (
+        RuntimeError("No working C++ compiler found in torch._inductor.config.cpp.cxx: (None, '/nonexistent')"),
+        "C++ compiler: expected one that works, got none; install g++ or clang++, see CXX, or do without compile",
+    ),
     "no name": (of_system(errno.EIO), "a file, or standard output: Input/output error"),
     "no text": (OSError(), "a file, or standard output: OSError"),
     "no UTF-8": (of_system(errno.ENOENT, "caf\udce9"), "caf\\xe9: No such file or directory"),

@@ -297,3 +297,14 @@ def test_a_failure_while_writing_leaves_the_old_file(tmp_path: Path, monkeypatch
     write_atomic(path, lambda part: part.write_text("new"))
     assert path.read_text() == "new"
     assert [p.name for p in tmp_path.iterdir()] == ["a"]  # what failed writes left was used up
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a folder"])
+def test_what_is_no_file_is_not_replaced(tmp_path: Path, kind: str) -> None:
+    """As root a device would be gone."""
+    path = tmp_path / "a"
+    path.mkdir() if kind == "a folder" else os.mkfifo(path)
+    with pytest.raises(ts.SpecError, match=f"a: expected a file, or a name that is free, got {kind}; give another name"):
+        write_atomic(path, lambda part: part.write_text("new"))
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+    assert not path.is_file()

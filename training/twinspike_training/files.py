@@ -49,8 +49,12 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
         write: writes the new content to the path that it is given, of an empty file in the same folder.
 
     Raises:
+        SpecError: what lies there is a folder, a pipe or a device, and no file to be replaced.
         OSError: it can't be written; what was there is still there, and nothing else.
     """
+    there = found(path, follow=False)
+    if there not in (FILE, MISSING, "a link"):
+        raise refuse(str(path), expected="a file, or a name that is free", got=there, do="give another name")
     # One name per target, not a random one: what a killed process leaves is overwritten by the next write.
     temporary = path.with_name(f".{path.name}.part")
     # In a folder from elsewhere a link or a pipe may lie there, to be written through or waited for.

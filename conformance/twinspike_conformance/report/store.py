@@ -20,7 +20,7 @@ import msgspec
 import twinspike
 from twinspike import plain
 from twinspike.clauses import BY_ID
-from twinspike.errors import SpecError, refuse
+from twinspike.errors import SpecError, refuse, require
 from twinspike_conformance.report.record import RATIO_BINS, SCHEMA, VACUOUS, Record, Report, Status, says_little
 from twinspike_conformance.report.summary import of_tests, ran
 
@@ -64,7 +64,9 @@ def writable(folder: Path) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Put a file in place whole or not at all; folders are made."""
+    """Put a file in place whole or not at all; folders are made. SpecError: a folder, a pipe or a device lies there."""
+    free = path.is_file() or path.is_symlink() or not path.exists()
+    require(free, str(path), expected="a file, or a name that is free", got="no plain file", do="give another name")
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
