@@ -68,7 +68,7 @@ def _by_layers(bench: Bench, s: Setting, program: Program, state: Any) -> list[F
     found += evaluation_found(bench, s, evaluated, program.evaluate(state, s.images[0]), program.dump(state))
     gradients, metrics = program.gradients(state, *batch)
     found += gradients_found(s, trained, gradients)
-    found += loss_found(bench, trained, metrics, s.labels[0])
+    found += loss_found(bench, trained, gradients, metrics, s.labels[0])
     state, _ = program.train_step(state, *batch, RATE)
     return found + update_found(bench, s, gradients, program.dump(state), Summands(lambda: trained))
 

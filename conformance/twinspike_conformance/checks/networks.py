@@ -105,16 +105,27 @@ def _loss(bench: Bench, example: Example) -> list[Finding]:
     """Loss, its parts, correct predictions and spike rate follow from the backend's own logits, features and spikes."""
     s, program, state = opened(bench, example)
     t = taps_of(bench, s, program, state, training=True, labels=True)
-    _, metrics = program.gradients(state, s.images[0], s.labels[0])
-    return loss_found(bench, t, metrics, s.labels[0])
+    return loss_found(bench, t, *program.gradients(state, s.images[0], s.labels[0]), s.labels[0])
 
 
-def loss_found(bench: Bench, t: taps.Taps, metrics: Any, labels: Values) -> list[Finding]:
-    """What metrics say beside the trace's logits, features and spikes, of the same pass or of another."""
-    found = terms_found(bench, t, metrics, ends_of(t), labels)
-    if not all(finding.ok for finding in found):
+def loss_found(bench: Bench, t: taps.Taps, gradients: dict[str, Values], metrics: Any, labels: Values) -> list[Finding]:
+    """What metrics say beside the trace's logits, features and spikes.
+
+    Where gradients that came with them differ from the trace's in any bit, they are another pass'.
+    """
+    ends = ends_of(t)
+    found = terms_found(bench, t, metrics, ends, labels)
+    if not all(finding.ok for finding in found) and not _same_pass(t, gradients):
         found = terms_found(bench, t, metrics, ends_of_another_pass(t), labels)
-    return found + counts(bench, t, metrics, ends_of(t), labels)
+    return found + counts(bench, t, metrics, ends, labels)
+
+
+def _same_pass(t: taps.Taps, gradients: dict[str, Values]) -> bool:
+    """Whether gradients are the trace's to the bit, but those of factors, to which a penalty may have been added."""
+    parts = {name: layer_and_part(name) for name in gradients}
+    return all(
+        np.array_equal(gradients[name], t.trace[layer][f"d_{part}"]) for name, (layer, part) in parts.items() if part not in "UV"
+    )
 
 
 def terms_found(bench: Bench, t: taps.Taps, metrics: Any, ends: Ends, labels: Values) -> list[Finding]:
