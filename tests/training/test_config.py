@@ -184,7 +184,5 @@ def test_a_network_comes_from_the_zoo_or_a_file_and_must_fit(tmp_path: Path) -> 
         build_network(RunConfig(network=str(path), width=3), (1, 8, 8), 10, False)
     with pytest.raises(ts.SpecError, match="got vgg6; did you mean 'vgg16'"):
         build_network(RunConfig(network="vgg6"), (1, 8, 8), 10, False)
-    with pytest.raises(
-        ts.SpecError, match=r"network: expected a readable \.json file, got No such file or directory: none\.json"
-    ):
+    with pytest.raises(ts.SpecError, match=r"network: expected a readable \.json file, got no such file: none\.json"):
         build_network(RunConfig(network="none.json"), (1, 8, 8), 10, False)
