@@ -15,6 +15,9 @@ FILE = "a file"
 MISSING = "no such file"
 """What it says where nothing is."""
 
+DEVICE = "no plain file"
+"""What it says of a device or a socket."""
+
 
 def found(path: Path, *, follow: bool = True) -> str:
     """What lies at a path: `FILE`, or in a few words what else, or why that can't be told.
@@ -30,7 +33,7 @@ def found(path: Path, *, follow: bool = True) -> str:
     except (OSError, ValueError) as error:  # no permission on the way to it, a name too long or with a NUL, a device that fails
         return getattr(error, "strerror", None) or str(error)
     kinds = {stat.S_IFREG: FILE, stat.S_IFDIR: "a folder", stat.S_IFLNK: "a link", stat.S_IFIFO: "a pipe"}
-    return kinds.get(stat.S_IFMT(mode), "no plain file")
+    return kinds.get(stat.S_IFMT(mode), DEVICE)
 
 
 def expand(path: str | Path) -> Path:
@@ -49,12 +52,11 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
         write: writes the new content to the path that it is given, of an empty file in the same folder.
 
     Raises:
-        SpecError: what lies there is a folder, a pipe or a device, and no file to be replaced.
+        SpecError: a device lies there, which root would lose.
         OSError: it can't be written; what was there is still there, and nothing else.
     """
-    there = found(path, follow=False)
-    if there not in (FILE, MISSING, "a link"):
-        raise refuse(str(path), expected="a file, or a name that is free", got=there, do="give another name")
+    if found(path, follow=False) == DEVICE:
+        raise refuse(str(path), expected="a file, or a name that is free", got=DEVICE, do="give another name")
     # One name per target, not a random one: what a killed process leaves is overwritten by the next write.
     temporary = path.with_name(f".{path.name}.part")
     # In a folder from elsewhere a link or a pipe may lie there, to be written through or waited for.
