@@ -73,8 +73,8 @@ def _wide(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
 
 
 def _tiny(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    """Values of some millionths, whose variance is below what is added to it by habit."""
-    return np.ldexp(rng.standard_normal(shape), -18)
+    """Values below a millionth, whose variance is below what is added to it by habit."""
+    return np.ldexp(rng.standard_normal(shape), -21)
 
 
 EXACT: dict[str, Fill] = {"dyadic": _dyadic, "boundary": _boundary, "sparse": _sparse, "ties": _ties}
