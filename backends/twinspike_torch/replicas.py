@@ -8,7 +8,7 @@ bit and is computed from several ranks' numbers is gathered and combined by each
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import final
@@ -47,11 +47,7 @@ class Ranks:
 
     def sum_(self, tensors: Sequence[Tensor]) -> None:
         """Replace tensors of one format by their sums over the ranks."""
-        flat = torch.cat([t.reshape(-1) for t in tensors])
-        with self._met():
-            dist.all_reduce(flat)
-        for t, part in zip(tensors, torch.split(flat, [t.numel() for t in tensors]), strict=True):
-            t.copy_(part.view(t.shape))
+        self._flat(tensors, dist.all_reduce)
 
     def gathered(self, tensor: Tensor) -> Tensor:
         """Every rank's tensor, along a new first axis."""
@@ -62,9 +58,13 @@ class Ranks:
 
     def first_(self, tensors: Sequence[Tensor]) -> None:
         """Replace tensors of one format by those of rank 0."""
+        self._flat(tensors, lambda flat: dist.broadcast(flat, 0))
+
+    def _flat(self, tensors: Sequence[Tensor], collective: Callable[[Tensor], object]) -> None:
+        """Replace tensors by what one collective makes of all of them."""
         flat = torch.cat([t.reshape(-1) for t in tensors])
         with self._met():
-            dist.broadcast(flat, 0)
+            collective(flat)
         for t, part in zip(tensors, torch.split(flat, [t.numel() for t in tensors]), strict=True):
             t.copy_(part.view(t.shape))
 

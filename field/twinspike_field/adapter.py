@@ -167,3 +167,10 @@ def constant(neuron: Neuron, inputs: Mapping[str, Tensor], *names: str) -> None:
     """Refuse learned quantities that the library has none of."""
     for name in names:
         require(name not in inputs, f"neuron.{name}_scope", expected="constant", got="a tensor")
+
+
+def only(neuron: Neuron, **wanted: object) -> None:
+    """Refuse a neuron with other options than the library has: each named one must be what is given."""
+    for name, value in wanted.items():
+        got = getattr(neuron, name)
+        require(got == value, f"neuron.{name}", expected=str(value).lower(), got=got)

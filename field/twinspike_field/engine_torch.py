@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
+from twinspike.config import Arctan, FastSigmoid, Rectangle, Sigmoid, Surrogate, Tanh, Triangle
 from twinspike_field.adapter import Function, Tensors
 
 FORMATS = {"f32-ieee": torch.float32, "f64": torch.float64}
@@ -65,3 +67,20 @@ def tanh_derivative(slope: float, z: torch.Tensor) -> torch.Tensor:
     """Clause SUR-7 without the cancellation in 1 - tanh^2, for libraries that take any function."""
     q = torch.exp(-2 * slope * z.abs())
     return 2 * slope * q / (1 + q) ** 2
+
+
+def derivative(form: Surrogate, z: torch.Tensor) -> torch.Tensor:
+    """What the clauses say of every surrogate (SUR-2 to SUR-7), for libraries that take any function."""
+    match form:
+        case Rectangle(width=w):
+            return (z.abs() < w / 2).to(z.dtype) / w
+        case Triangle(width=w):
+            return torch.relu(1 - z.abs() / w) / w
+        case Sigmoid(slope=k):
+            return tanh_derivative(k / 2, z)
+        case Tanh(slope=k):
+            return tanh_derivative(k, z)
+        case Arctan(slope=k):
+            return k / 2 / (1 + (math.pi * k / 2 * z) ** 2)
+        case FastSigmoid(slope=k):
+            return k / 2 / (1 + k * z.abs()) ** 2

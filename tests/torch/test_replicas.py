@@ -12,7 +12,7 @@ from twinspike.replicas import Rendezvous
 from twinspike_conformance.cases.networks import CONFIGS
 from twinspike_conformance.cases.options import CELLS
 from twinspike_conformance.checks import Bench
-from twinspike_conformance.run.replicas import DifferError
+from twinspike_conformance.judges.alike import DifferError
 
 
 @pytest.fixture(scope="module")

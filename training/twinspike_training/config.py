@@ -78,6 +78,10 @@ class Training(Config, frozen=True, kw_only=True):
             math.isfinite(seconds) and seconds >= 0, "training.checkpoint_every_seconds", expected="seconds >= 0", got=seconds
         )
 
+    def ended(self, epochs: int, steps: int) -> bool:
+        """Whether a run that has completed so many epochs and taken so many steps has none left."""
+        return epochs >= self.epochs or 0 < self.max_steps <= steps
+
 
 class RunConfig(Config, frozen=True, kw_only=True):
     """Everything that decides a run."""

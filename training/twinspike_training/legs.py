@@ -98,7 +98,7 @@ def finished(config: RunConfig, folder: Path) -> bool:
     if found(run.checkpoint("last")) == MISSING:
         return False
     header, training = checkpoint.load_header(run.checkpoint("last")), config.training
-    ended = header.epoch >= training.epochs or 0 < training.max_steps <= header.steps
+    ended = training.ended(header.epoch, header.steps)
     return ended and not header.due
 
 

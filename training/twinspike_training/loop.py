@@ -226,8 +226,7 @@ class _Loop:
 
     def _goes_on(self) -> bool:
         """Whether epochs are left, and steps before `training.max_steps`."""
-        training = self.config.training
-        return self.epoch < training.epochs and not 0 < training.max_steps <= self.steps
+        return not self.config.training.ended(self.epoch, self.steps)
 
     def _open_session(self) -> None:
         config = self.config

@@ -124,7 +124,7 @@ def _read(path: str | Path) -> _Run | str:
     header = checkpoint.load_header(folder.checkpoint("last"))
     training = config.training
     tests = [line for line in lines if line["kind"] == "epoch"]
-    ended = header.epoch >= training.epochs or 0 < training.max_steps <= header.steps
+    ended = training.ended(header.epoch, header.steps)
     if not ended or header.due or not tests:
         return f"{path}: {header.epoch} of {training.epochs} epochs"
     last, best = tests[-1], best_of(tests)

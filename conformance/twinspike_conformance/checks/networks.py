@@ -28,9 +28,8 @@ from twinspike_conformance.judges.ends import (
     ends_of_another_pass,
     path,
     penalty_gradient,
-    penalty_of,
+    reported_terms,
     seeds,
-    terms_of,
 )
 from twinspike_conformance.judges.operations import roundoff_of
 from twinspike_conformance.judges.summands import Summands
@@ -130,13 +129,10 @@ def _same_pass(t: taps.Taps, gradients: dict[str, Values]) -> bool:
 
 def terms_found(bench: Bench, t: taps.Taps, metrics: Any, ends: Ends, labels: Values) -> list[Finding]:
     """The terms of the loss that metrics say beside those of what the loss sees."""
-    want: dict[str, Any] = terms_of(t, ends, labels)
-    want["penalty"] = penalty_of(t)
-    want["loss"] = want["loss"] + want["penalty"]
     clauses = ("DIS-1", "DIS-4", "DIS-5", "DIS-8", "DIS-9", "DIS-10", "ORT-2")
     return [
         compare(name, bench.session.to_numpy(getattr(metrics, name)), right.value, right.error, rung="bound", clauses=clauses)
-        for name, right in want.items()
+        for name, right in reported_terms(t, ends, labels).items()
     ]
 
 

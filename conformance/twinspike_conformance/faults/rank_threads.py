@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, final
 
 import msgspec
@@ -18,6 +18,7 @@ from twinspike.replicas import portion, share
 from twinspike_conformance.faults.ranks import RIGHT, Dealt, RankFault
 from twinspike_conformance.faults.within import Within
 from twinspike_conformance.judges import variant
+from twinspike_conformance.judges.alike import joined, same
 
 Values = NDArray[Any]
 
@@ -104,10 +105,6 @@ class RankSession(Within):
         return RankProgram(modules["step"], ranks, self._fault, network, method, optimizer)
 
 
-class DifferError(Exception):
-    """Ranks disagree about what must be the same on all."""
-
-
 @final
 class RankProgram:
     """A program whose state is each rank's copy."""
@@ -124,7 +121,7 @@ class RankProgram:
 
     def dump(self, state: list[State]) -> State:
         """That of rank 0, if it is every other's."""
-        return dict(_same("state", state))
+        return dict(same("state", state))
 
     def train_step(self, state: list[State], images: Values, labels: Values, learning_rate: float) -> tuple[list[State], Metrics]:
         """A step of the global batch."""
@@ -136,7 +133,7 @@ class RankProgram:
         """Gradients of the global batch."""
         parts = self._parts(images, labels)
         found = self._ranks.run(lambda r: self._step.gradients(self._network, self._method, state[r], *parts[r]))
-        return _same("gradients", [by_name for by_name, _, _ in found]), self._metrics([metrics for _, _, metrics in found])
+        return same("gradients", [by_name for by_name, _, _ in found]), self._metrics([metrics for _, _, metrics in found])
 
     def evaluate(self, state: list[State], images: Values) -> Evaluation:
         """Each rank's portion, put together."""
@@ -164,15 +161,7 @@ class RankProgram:
         parts = self._parts(images, labels)
         form = self._network, self._method
         found = self._ranks.run(lambda r: self._step.trace(*form, state[r], parts[r][0], training=training, labels=parts[r][1]))
-        return {
-            layer: {
-                key: _same(f"{layer} {key}", [t[layer][key] for t in found])
-                if key.startswith("d_")
-                else np.concatenate([t[layer][key] for t in found], axis=0 if key in ("ann", "g_ann") else 1)
-                for key in tap
-            }
-            for layer, tap in found[0].items()
-        }
+        return joined(found)
 
     def _parts(self, images: Values, labels: Values | None) -> list[tuple[Values, Any]]:
         axis = int(self._network.event)
@@ -182,7 +171,7 @@ class RankProgram:
         return [(images.take(index, axis=axis), None if labels is None else labels[index]) for index in own]
 
     def _metrics(self, found: list[Metrics]) -> Metrics:
-        return Metrics(**_same("metrics", [msgspec.structs.asdict(metrics) for metrics in found]))
+        return Metrics(**same("metrics", [msgspec.structs.asdict(metrics) for metrics in found]))
 
 
 def _dealt(how: Dealt, samples: int, size: int, rank: int) -> Values:
@@ -199,12 +188,3 @@ def _dealt(how: Dealt, samples: int, size: int, rank: int) -> Values:
             return index[share(samples, size, rank)] - min(1, rank)
         case "reversed":
             return index[share(samples, size, size - 1 - rank)]
-
-
-def _same(what: str, found: Sequence[Any]) -> Any:
-    """What every rank has, if it is the same to the bit."""
-    for rank, other in enumerate(found[1:], 1):
-        pairs = ((found[0][n], other[n]) for n in other) if isinstance(other, Mapping) else ((found[0], other),)
-        if any(np.asarray(a).tobytes() != np.asarray(b).tobytes() for a, b in pairs):
-            raise DifferError(f"{what} is not the same on rank {rank} as on rank 0")
-    return found[0]

@@ -18,7 +18,7 @@ from twinspike.network import Activation, Conv, Layer, Linear, Norm
 from twinspike.parameters import is_factored, kernel_shape
 from twinspike.reference import factorization, surrogate
 from twinspike_conformance.judges.ends import depths, path
-from twinspike_conformance.judges.networks import Taps
+from twinspike_conformance.judges.networks import Taps, step_input
 
 Values = NDArray[Any]
 
@@ -57,12 +57,6 @@ def _of_layer(t: Taps, layer: Layer, twin: Twin) -> dict[str, Values]:
     return {}
 
 
-def _met(t: Taps, name: str, twin: Twin, g: Values) -> Values:
-    """The input that belongs to a gradient: of one step where the gradient is a sum over equal steps."""
-    x = t.output(twin, name)
-    return x[:1] if len(g) == 1 else x
-
-
 def _by_channel(x: Values) -> Values:
     """Sum of |x|, (T, B, C, *d), for each channel."""
     return np.asarray(np.abs(x).sum(axis=(0, 1, *range(3, x.ndim))))
@@ -70,7 +64,7 @@ def _by_channel(x: Values) -> Values:
 
 def _of_kernel(t: Taps, layer: Conv | Linear, twin: Twin) -> dict[str, Values]:
     g = t.gradient(twin, layer.name)
-    x = _met(t, layer.input, twin, g)
+    x = step_input(t, twin, layer.input, g).value
     kernel = np.zeros(kernel_shape(layer, t.output(twin, layer.input).shape[2:]))
     wide = (-1, *(1,) * (kernel.ndim - 1))
     features = x.reshape(*x.shape[:2], kernel.shape[1], -1)  # of a linear layer behind maps, its inputs are their elements
@@ -88,7 +82,7 @@ def _of_kernel(t: Taps, layer: Conv | Linear, twin: Twin) -> dict[str, Values]:
 def _of_norm(t: Taps, layer: Norm, twin: Twin) -> dict[str, Values]:
     """A norm's input may be off by a share of its largest element, and its normalized value by that over the deviation."""
     g = t.gradient(twin, layer.name)
-    x = _met(t, layer.input, twin, g)
+    x = step_input(t, twin, layer.input, g).value
     axes = (0, 1, *range(3, x.ndim)) if t.method.batch_norm.time == "folded" else (1, *range(3, x.ndim))
     root = np.sqrt(x.var(axis=axes, keepdims=True) + t.method.batch_norm.eps)
     z = (x - x.mean(axis=axes, keepdims=True)) / root

@@ -68,6 +68,13 @@ def terms_of(t: Taps, ends: Ends, labels: Values) -> dict[str, Tracked]:
     return {name: term if isinstance(term, Tracked) else t.lift(term) for name, term in terms.items()}  # sums of nothing
 
 
+def reported_terms(t: Taps, ends: Ends, labels: Values) -> dict[str, Tracked]:
+    """The loss with the penalty, its terms, and the penalty, by their names in the metrics."""
+    penalty: Any = penalty_of(t)
+    terms: dict[str, Any] = terms_of(t, ends, labels)
+    return terms | {"loss": terms["loss"] + penalty, "penalty": penalty}
+
+
 def path(n: int, precision: Precision, *, cast: bool = True) -> float:
     """How far two right ways may lead apart over a path of n values, as a share of the array's largest element.
 

@@ -21,7 +21,7 @@ from twinspike.parameters import is_factored
 from twinspike_conformance.bounds.finding import Finding, compare
 from twinspike_conformance.bounds.roundings import TERMS
 from twinspike_conformance.bounds.tracked import Tracked, gamma
-from twinspike_conformance.judges.networks import OF_PARAMETERS, Taps
+from twinspike_conformance.judges.networks import OF_PARAMETERS, Taps, added, step_input
 from twinspike_conformance.judges.operations import product_of
 
 Values = NDArray[Any]
@@ -57,7 +57,7 @@ def kernel_gradients(t: Taps, layer: Conv, choose: Choose) -> Iterator[Finding]:
         for part, found in _factored(t, layer, twin, rows, columns, chosen, place, met).items():
             if t.method.loss.isolate_ann and twin == "snn" and part in ("U", "V"):
                 continue
-            totals[part] = found if part not in totals else _plus(totals[part], found)
+            totals[part] = found if part not in totals else added([totals[part], found])
     across = columns if alone else np.concatenate([columns * taps + k for k in met])
     seen = {
         "U": tap["d_U"][place][rows], "V": tap["d_V"][place][:, across],
@@ -68,17 +68,10 @@ def kernel_gradients(t: Taps, layer: Conv, choose: Choose) -> Iterator[Finding]:
         yield compare(quantity, seen[part], total.value, total.error, rung="bound", clauses=OF_PARAMETERS[part])
 
 
-def _plus(a: Tracked, b: Tracked) -> Tracked:
-    total: Any = a + b
-    found: Tracked = total
-    return found
-
-
 def _maps(t: Taps, layer: Conv, twin: Twin, tap: int) -> tuple[Tracked, Tracked]:
     """The input's pixels that a tap meets, (N, I, P), and the gradient, (N, O, P), as a convolution gets them."""
     g = t.gradient(twin, layer.name)
-    x = t.operand(twin, layer.input)
-    x = x[:1] if len(g) == 1 else x
+    x = step_input(t, twin, layer.input, g)
     pad, (i, j) = ((0, 0),) * 3 + ((layer.padding, layer.padding),) * 2, divmod(tap, layer.kernel)
     h, w = g.shape[3:]
     span = (..., slice(i, i + layer.stride * (h - 1) + 1, layer.stride), slice(j, j + layer.stride * (w - 1) + 1, layer.stride))

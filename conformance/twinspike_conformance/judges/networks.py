@@ -6,7 +6,7 @@ So a ResNet is judged as sharply as one layer, and the first layer that diverges
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -259,14 +259,20 @@ def gradient_towards(taps: Taps, layer: Layer, twin: Twin, parts: list[Tracked],
         whole.append(part.sum(axis=0, keepdims=True) if reduced else part)
         size = size + (np.abs(part.value).sum(axis=0, keepdims=True) if reduced else np.abs(part.value))
         terms += len(part.value) if reduced else 1
-    total: Any = whole[0]
-    for part in whole[1:]:
-        total = total + part
+    total = added(whole)
     bound = total.error + terms * taps.cast * size
     return compare(f"gradient towards {layer.name} ({twin})", got, total.value, bound, rung="bound", clauses=clauses)
 
 
-def _step_input(taps: Taps, twin: Twin, name: str, g: Values) -> Tracked:
+def added(parts: Sequence[Tracked]) -> Tracked:
+    """The sum of parts, one after another."""
+    total: Any = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total  # type: ignore[no-any-return]  # a ufunc's answer
+
+
+def step_input(taps: Taps, twin: Twin, name: str, g: Values) -> Tracked:
     """The input that belongs to a gradient: that of one step where the gradient is a sum over equal steps."""
     x = taps.operand(twin, name)
     return x[:1] if len(g) == 1 else x
@@ -277,7 +283,7 @@ def adjoint_of(taps: Taps, reader: Layer, twin: Twin, name: str, towards: dict[s
     modules = tracked()
     g = taps.gradient(twin, reader.name)
     lifted = taps.lift(g)
-    x = _step_input(taps, twin, reader.input, g)
+    x = step_input(taps, twin, reader.input, g)
     match reader:
         case Conv(stride=stride, padding=padding):
             operand = folded(taps.operand_of(g))
@@ -325,7 +331,7 @@ def note_parameters(taps: Taps, layer: Layer, twin: Twin, towards: dict[str, lis
         return
     modules = tracked()
     g = taps.gradient(twin, layer.name)
-    x = _step_input(taps, twin, layer.input, g)
+    x = step_input(taps, twin, layer.input, g)
 
     def note(suffix: str, part: Tracked) -> None:
         isolated = taps.method.loss.isolate_ann and twin == "snn" and suffix in ("U", "V", "bias")
@@ -379,7 +385,5 @@ def _totals(taps: Taps, towards: dict[str, list[Tracked]]) -> Iterator[Finding]:
             if name not in towards:
                 yield compare(f"gradient of {name}", got, np.zeros_like(got), 0.0, rung="exact", clauses=("DIS-7",))
                 continue
-            total: Any = towards[name][0]
-            for part in towards[name][1:]:
-                total = total + part
+            total = added(towards[name])
             yield compare(f"gradient of {name}", got, total.value, total.error, rung="bound", clauses=OF_PARAMETERS[suffix])

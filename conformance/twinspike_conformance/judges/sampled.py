@@ -132,8 +132,6 @@ def _of_parameters(t: Taps, layer: Layer, draw: Draw) -> Iterator[Finding]:
             networks.note_parameters(own, layer, twin, towards)
     for key in parts:
         name = f"{layer.name}.{key[2:]}"
-        total: Any = towards[name][0]
-        for part in towards[name][1:]:
-            total = total + part
+        total = networks.added(towards[name])
         got = own.trace[layer.name][key]
         yield compare(f"gradient of {name}", got, total.value, total.error, rung="bound", clauses=OF_PARAMETERS[key[2:]])

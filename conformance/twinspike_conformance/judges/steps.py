@@ -23,7 +23,16 @@ from twinspike.precision import PRECISIONS
 from twinspike_conformance.bounds.finding import Finding, compare, holds
 from twinspike_conformance.bounds.tracked import Tracked
 from twinspike_conformance.judges import again, networks, sampled
-from twinspike_conformance.judges.ends import Ends, depths, ends_of, hits, path, penalty_gradient, penalty_of, seeds, terms_of
+from twinspike_conformance.judges.ends import (
+    depths,
+    ends_of_another_pass,
+    hits,
+    of_another_pass,
+    path,
+    penalty_gradient,
+    reported_terms,
+    seeds,
+)
 from twinspike_conformance.judges.operations import roundoff_of
 from twinspike_conformance.judges.updates import update
 from twinspike_conformance.judges.variant import tracked
@@ -122,27 +131,17 @@ def _spikes(step: Step, t: networks.Taps) -> Generator[Finding, None, bool]:
     return turned
 
 
-def _moved(x: Tracked, near: float) -> Tracked:
-    """Values of another pass."""
-    return x._view(x.value, x.error + near * np.abs(x.value).max(initial=0.0))
-
-
 def _reported(step: Step, t: networks.Taps, turned: bool) -> Iterator[Finding | None]:
     """Loss, its terms and the hits that the step reported."""
-    near = path(max(depths(t.network).values()) + t.method.time_steps, t.precision)
-    seen = ends_of(t)
-    ends = Ends(*(_moved(getattr(seen, name), near) for name in seen.__struct_fields__))
-    want: dict[str, Any] = terms_of(t, ends, step.labels)
-    want["penalty"] = penalty_of(t)
-    want["loss"] = want["loss"] + want["penalty"]
-    for name, right in want.items():
+    ends = ends_of_another_pass(t)
+    for name, right in reported_terms(t, ends, step.labels).items():
         if turned and name not in ("cross_entropy_ann", "penalty"):
             yield None
             continue
         clauses = ("DIS-1", "DIS-4", "DIS-8", "ORT-2")
         yield compare(f"{name} of the step", step.metrics[name], right.value, right.error, rung="bound", clauses=clauses)
     reduced = tracked()["layers"].readout(t.lift(t.output("snn", t.network.exits[-1].head)), t.method.readout)
-    main = {"ann": ends.logits_ann[-1], "snn": _moved(reduced, near)}
+    main = {"ann": ends.logits_ann[-1], "snn": of_another_pass(t, reduced)}
     for twin in TWINS:
         if turned and twin == "snn":
             yield None

@@ -7,10 +7,8 @@ output, and none of these may cost what other checks found. A process that has e
 from __future__ import annotations
 
 import base64
-import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -26,6 +24,7 @@ from twinspike_conformance.cases.base import from_digest
 from twinspike_conformance.checks import Check
 from twinspike_conformance.report.record import Failure, Record, Side
 from twinspike_conformance.report.summary import duration
+from twinspike_conformance.run.child import started
 from twinspike_conformance.run.opening import Options
 from twinspike_conformance.run.runner import broken, not_twice
 
@@ -114,14 +113,8 @@ class Process:
         with self._lock:
             if self._popen is not None or self._stopped:
                 return
-            paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
             self._side, self._lines = None, SimpleQueue()
-            self._popen = subprocess.Popen(
-                [sys.executable, "-P", "-m", "twinspike_conformance.run.worker"],  # nothing is imported from where it is run
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                env=os.environ | {"PYTHONPATH": paths},
-            )
+            self._popen = started("twinspike_conformance.run.worker")
             Thread(target=_listen, args=(self._popen, self._lines), daemon=True).start()
         self._tell(msgspec.json.encode(self._options))
 

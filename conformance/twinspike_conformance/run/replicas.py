@@ -7,11 +7,8 @@ device. The processes meet at an address of this machine.
 
 from __future__ import annotations
 
-import os
 import pickle
 import socket
-import subprocess
-import sys
 import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -27,12 +24,10 @@ from twinspike.errors import SpecError, require
 from twinspike.network import Network
 from twinspike.parameters import State
 from twinspike.replicas import Rendezvous, portion, share
+from twinspike_conformance.judges.alike import DifferError, joined, same
+from twinspike_conformance.run.child import started
 
 Values = NDArray[Any]
-
-
-class DifferError(Exception):
-    """Ranks disagree about what must be the same on all; the text says about what."""
 
 
 class Opening(msgspec.Struct, frozen=True):
@@ -103,13 +98,7 @@ class _Worker:
     """One process, asked by pickles: both ends are the suite's own."""
 
     def __init__(self, opening: Opening) -> None:
-        paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
-        self._popen = subprocess.Popen(
-            [sys.executable, "-P", "-m", "twinspike_conformance.run.replica"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": paths},
-        )
+        self._popen = started("twinspike_conformance.run.replica")
         self.tell(opening)
 
     def tell(self, what: object) -> None:
@@ -209,24 +198,24 @@ class ReplicatedProgram:
 
     def load(self, values: Mapping[str, Values]) -> _State:
         """The same on every rank."""
-        return _State(self._team, _same("handle", self._ask("load", dict(values))))
+        return _State(self._team, same("handle", self._ask("load", dict(values))))
 
     def dump(self, state: _State) -> State:
         """Every rank's, which must be the same."""
-        found: State = _same("state", self._ask("dump", state.handle))
+        found: State = same("state", self._ask("dump", state.handle))
         return found
 
     def train_step(self, state: _State, images: Values, labels: Values, learning_rate: float) -> tuple[_State, Metrics]:
         """A step of the global batch; the ranks report the same, and come to the same state."""
         parts = self._parts(images, labels)
         found = self._team.ask("train_step", self._number, [(state.handle, *part, learning_rate) for part in parts])
-        handle = _same("handle", [after for after, _ in found])
+        handle = same("handle", [after for after, _ in found])
         return _State(self._team, handle), self._metrics([metrics for _, metrics in found])
 
     def gradients(self, state: _State, images: Values, labels: Values) -> tuple[dict[str, Values], Metrics]:
         """Gradients of the global batch."""
         found = self._team.ask("gradients", self._number, [(state.handle, *part) for part in self._parts(images, labels)])
-        return _same("gradients", [gradients for gradients, _ in found]), self._metrics([metrics for _, metrics in found])
+        return same("gradients", [gradients for gradients, _ in found]), self._metrics([metrics for _, metrics in found])
 
     def evaluate(self, state: _State, images: Values) -> Evaluation:
         """Each process's portion, put together; one without samples is not asked for anything."""
@@ -248,10 +237,7 @@ class ReplicatedProgram:
         """The ranks' outputs and the gradients towards them one after another, and the gradients of parameters."""
         parts = self._parts(images, labels)
         found = self._team.ask("trace", self._number, [(state.handle, x, training, y) for x, y in parts])
-        return {
-            layer: {key: _joined(f"{layer}: {key}", [t[layer][key] for t in found]) for key in found[0][layer]}
-            for layer in found[0]
-        }
+        return joined(found)
 
     def _ask(self, what: str, argument: Any) -> list[Any]:
         return self._team.ask(what, self._number, [(argument,)] * len(self._team))
@@ -264,35 +250,8 @@ class ReplicatedProgram:
         return [(_along(images, piece, axis), None if labels is None else labels[piece]) for piece in pieces]
 
     def _metrics(self, found: list[dict[str, Values]]) -> Metrics:
-        return Metrics(**{name: self._one.from_numpy(value) for name, value in _same("metrics", found).items()})
+        return Metrics(**{name: self._one.from_numpy(value) for name, value in same("metrics", found).items()})
 
 
 def _along(values: Values, piece: slice, axis: int) -> Values:
     return values[:, piece] if axis else values[piece]
-
-
-def _joined(what: str, parts: list[Values]) -> Values:
-    key = what.rpartition(" ")[2]
-    if key.startswith("d_"):
-        found: Values = _same(what, parts)
-        return found
-    return np.concatenate(parts, axis=0 if key in ("ann", "g_ann") else 1)
-
-
-def _same(what: str, found: Sequence[Any]) -> Any:
-    """What every rank gives, if it is the same to the bit (clauses DEV-2, DEV-5)."""
-    for rank, other in enumerate(found[1:], 1):
-        wrong = _apart(found[0], other)
-        if wrong is not None:
-            raise DifferError(f"{what}{wrong} is not the same on rank {rank} as on rank 0")
-    return found[0]
-
-
-def _apart(one: Any, other: Any) -> str | None:
-    if isinstance(one, dict):
-        if one.keys() != other.keys():
-            return ", names,"
-        wrong = (name for name in one if _apart(one[name], other[name]) is not None)
-        return next((f" {name}" for name in wrong), None)
-    a, b = np.asarray(one), np.asarray(other)
-    return None if a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes() else ""

@@ -24,6 +24,7 @@ from twinspike.network import Network
 from twinspike.precision import PRECISIONS
 from twinspike_conformance.cases.families import rounded
 from twinspike_conformance.faults.backend import MutantProgram
+from twinspike_conformance.faults.base import edits_of
 from twinspike_conformance.judges import variant
 from twinspike_conformance.strength.innocent import SCATTER, Float32Arrays
 from twinspike_conformance.strength.rounding import InnocentNumpy, Rules, innocent
@@ -62,9 +63,7 @@ class _Bfloat16Numpy(InnocentNumpy):
         return innocent(rounded(np.asarray(x).view(np.ndarray), "bfloat16").astype(np.float32), x.rules)
 
 
-def _network(old: str, new: str) -> variant.Edit:
-    return variant.Edit("network", old, new)
-
+_network = edits_of("network")
 
 _CASTS = (
     _network("TwinTape({INPUT: x}, {}, {})", "TwinTape({INPUT: np.bfloat16(x)}, {}, {})"),

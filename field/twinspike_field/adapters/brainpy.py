@@ -16,7 +16,7 @@ from braintools import surrogate
 
 from twinspike.config import Arctan, FastSigmoid, Neuron, Rectangle, Sigmoid, Surrogate, Tanh, Triangle
 from twinspike.errors import require
-from twinspike_field.adapter import FieldBackend, Tensors, constant
+from twinspike_field.adapter import FieldBackend, Tensors, constant, only
 from twinspike_field.engine_jax import Engine
 
 
@@ -49,9 +49,7 @@ class Adapter:
     def lif(self, neuron: Neuron, inputs: Tensors) -> Tensors:
         """A constant decay as tau = -dt/log(decay); reset by subtraction, or hard to 0."""
         constant(neuron, inputs, "decay", "threshold")
-        require(neuron.decay_input, "neuron.decay_input", expected="true", got=False)
-        require(not neuron.detach_reset, "neuron.detach_reset", expected="false", got=True)
-        require(neuron.v_reset == 0, "neuron.v_reset", expected="0", got=neuron.v_reset)
+        only(neuron, decay_input=True, detach_reset=False, v_reset=0)
         require(0 < neuron.decay < 1, "neuron.decay", expected="a number in (0, 1), as exp(-dt/tau)", got=neuron.decay)
         x = inputs["x"]
         cell = brainpy.state.LIF(

@@ -17,7 +17,7 @@ from jaxpike.neurons import LIFState
 
 from twinspike.config import Arctan, FastSigmoid, Neuron, Rectangle, Sigmoid, Surrogate, Tanh, Triangle
 from twinspike.errors import require
-from twinspike_field.adapter import FieldBackend, Tensors, constant
+from twinspike_field.adapter import FieldBackend, Tensors, constant, only
 from twinspike_field.engine_jax import Engine
 
 
@@ -72,9 +72,7 @@ class Adapter:
     def lif(self, neuron: Neuron, inputs: Tensors) -> Tensors:
         """A constant decay of at least exp(-1), short of 1; reset by subtraction or to 0."""
         constant(neuron, inputs, "decay", "threshold")
-        require(neuron.decay_input, "neuron.decay_input", expected="true", got=False)
-        require(not neuron.detach_reset, "neuron.detach_reset", expected="false", got=True)
-        require(neuron.v_reset == 0, "neuron.v_reset", expected="0", got=neuron.v_reset)
+        only(neuron, decay_input=True, detach_reset=False, v_reset=0)
         above = math.exp(-1) < neuron.decay < 1
         require(above, "neuron.decay", expected="a number in (exp(-1), 1), since tau > dt", got=neuron.decay)
         x, seen = inputs["x"], list[Any]()

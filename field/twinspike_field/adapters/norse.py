@@ -15,7 +15,7 @@ from norse.torch.functional.threshold import threshold
 
 from twinspike.config import FastSigmoid, Neuron, Surrogate, Tanh, Triangle
 from twinspike.errors import refuse, require
-from twinspike_field.adapter import FieldBackend, Tensors
+from twinspike_field.adapter import FieldBackend, Tensors, only
 from twinspike_field.engine_torch import Engine, broadcast
 
 
@@ -46,7 +46,7 @@ class Adapter:
     def lif(self, neuron: Neuron, inputs: Tensors) -> Tensors:
         """decay_input alone; decay and threshold constant or learned, both resets, any v_reset."""
         require(neuron.decay_input, "neuron.decay_input", expected="true, as dt/tau weights both terms", got=False)
-        require(not neuron.detach_reset, "neuron.detach_reset", expected="false", got=True)
+        only(neuron, detach_reset=False)
         x = inputs["x"]
         seen: list[torch.Tensor] = []
         reset = reset_value if neuron.reset == "hard" else reset_subtract

@@ -19,26 +19,10 @@ sys.modules.setdefault("samna", None)  # type: ignore[arg-type]  # its placehold
 from rockpool.nn.modules import LIFNeuronTorch
 from rockpool.nn.modules.torch.lif_neuron_torch import StepPWL
 
-from twinspike.config import Arctan, FastSigmoid, Neuron, Rectangle, Sigmoid, Surrogate, Tanh, Triangle
+from twinspike.config import Neuron, Surrogate
 from twinspike.errors import require
-from twinspike_field.adapter import FieldBackend, Tensors, constant
-from twinspike_field.engine_torch import Engine, tanh_derivative
-
-
-def _derivative(form: Surrogate, z: torch.Tensor) -> torch.Tensor:
-    match form:
-        case Rectangle(width=w):
-            return (z.abs() < w / 2).to(z.dtype) / w
-        case Triangle(width=w):
-            return torch.relu(1 - z.abs() / w) / w
-        case Sigmoid(slope=k):
-            return tanh_derivative(k / 2, z)
-        case Tanh(slope=k):
-            return tanh_derivative(k, z)
-        case Arctan(slope=k):
-            return k / 2 / (1 + (math.pi * k / 2 * z) ** 2)
-        case FastSigmoid(slope=k):
-            return k / 2 / (1 + k * z.abs()) ** 2
+from twinspike_field.adapter import FieldBackend, Tensors, constant, only
+from twinspike_field.engine_torch import Engine, derivative
 
 
 def _function(form: Surrogate, seen: list[torch.Tensor]) -> Any:
@@ -53,7 +37,7 @@ def _function(form: Surrogate, seen: list[torch.Tensor]) -> Any:
         @staticmethod
         def backward(ctx: Any, g: torch.Tensor) -> Any:
             x, threshold = ctx.saved_tensors
-            return g * _derivative(form, x - threshold), None, None, None
+            return g * derivative(form, x - threshold), None, None, None
 
     return Watched
 
@@ -72,9 +56,7 @@ class Adapter:
         """A constant decay as tau = -dt/log(decay), a reset by subtraction; the state has no batch and no gradient."""
         constant(neuron, inputs, "decay", "threshold")
         require("v" not in inputs, "lif.v", expected="nothing, since a state is one for the batch", got="an array")
-        require(neuron.reset == "soft", "neuron.reset", expected="soft", got=neuron.reset)
-        require(not neuron.detach_reset, "neuron.detach_reset", expected="false", got=True)
-        require(not neuron.decay_input, "neuron.decay_input", expected="false", got=True)
+        only(neuron, reset="soft", detach_reset=False, decay_input=False)
         require(0 < neuron.decay < 1, "neuron.decay", expected="a number in (0, 1), as exp(-dt/tau)", got=neuron.decay)
         x, seen = inputs["x"], list[torch.Tensor]()
         sequence = x.transpose(0, 1).flatten(2)

@@ -13,32 +13,15 @@ import torch
 from sinabs.activation import MembraneReset, MembraneSubtract, SingleSpike
 from sinabs.layers import LIF
 
-from twinspike.config import Arctan, FastSigmoid, Neuron, Rectangle, Sigmoid, Surrogate, Tanh, Triangle
+from twinspike.config import Neuron, Surrogate
 from twinspike.errors import require
 from twinspike_field.adapter import FieldBackend, Tensors
-from twinspike_field.engine_torch import Engine, tanh_derivative
+from twinspike_field.engine_torch import Engine, derivative
 
 
 def _surrogate(form: Surrogate) -> Any:
     """A function of potential and threshold, as the library takes any; of its own, none is one of the clauses'."""
-
-    def derivative(v: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
-        z = v - threshold
-        match form:
-            case Rectangle(width=w):
-                return (z.abs() < w / 2).to(z.dtype) / w
-            case Triangle(width=w):
-                return torch.relu(1 - z.abs() / w) / w
-            case Sigmoid(slope=k):
-                return tanh_derivative(k / 2, z)
-            case Tanh(slope=k):
-                return tanh_derivative(k, z)
-            case Arctan(slope=k):
-                return k / 2 / (1 + (math.pi * k / 2 * z) ** 2)
-            case FastSigmoid(slope=k):
-                return k / 2 / (1 + k * z.abs()) ** 2
-
-    return derivative
+    return lambda v, threshold: derivative(form, v - threshold)
 
 
 class Adapter:

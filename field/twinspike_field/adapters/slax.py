@@ -13,7 +13,7 @@ import slax
 
 from twinspike.config import Arctan, FastSigmoid, Neuron, Surrogate
 from twinspike.errors import refuse, require
-from twinspike_field.adapter import FieldBackend, Tensors, constant
+from twinspike_field.adapter import FieldBackend, Tensors, constant, only
 from twinspike_field.engine_jax import Engine
 
 
@@ -40,8 +40,7 @@ class Adapter:
     def lif(self, neuron: Neuron, inputs: Tensors) -> Tensors:
         """A constant decay in (0, 1); reset by subtraction or to any value."""
         constant(neuron, inputs, "decay", "threshold")
-        require(not neuron.decay_input, "neuron.decay_input", expected="false", got=True)
-        require(not neuron.detach_reset, "neuron.detach_reset", expected="false", got=True)
+        only(neuron, decay_input=False, detach_reset=False)
         require(0 < neuron.decay < 1, "neuron.decay", expected="a number in (0, 1), as a sigmoid", got=neuron.decay)
         x, seen = inputs["x"], list[Any]()
         fire = _surrogate(neuron.surrogate)

@@ -13,8 +13,7 @@ from flax import nnx
 from spyx import axn, nn
 
 from twinspike.config import Arctan, FastSigmoid, Neuron, Rectangle, Sigmoid, Surrogate, Tanh, Triangle
-from twinspike.errors import require
-from twinspike_field.adapter import FieldBackend, Tensors, constant
+from twinspike_field.adapter import FieldBackend, Tensors, constant, only
 from twinspike_field.engine_jax import Engine, broadcast, tanh_derivative
 
 
@@ -48,8 +47,7 @@ class Adapter:
     def lif(self, neuron: Neuron, inputs: Tensors) -> Tensors:
         """A reset by subtraction, never detached; a decay that is constant or learned."""
         constant(neuron, inputs, "threshold")
-        require(neuron.reset == "soft", "neuron.reset", expected="soft", got=neuron.reset)
-        require(not neuron.detach_reset, "neuron.detach_reset", expected="false", got=True)
+        only(neuron, reset="soft", detach_reset=False)
         x = inputs["x"]
         seen: list[Any] = []
         activation = _surrogate(neuron.surrogate)
