@@ -36,10 +36,10 @@ def test_formats_do_not_depend_on_the_global_flag(session):
 
 
 def test_a_platform_that_jax_may_not_use_is_one_line(monkeypatch):
-    def none(kind):
-        raise RuntimeError(f"Unknown backend: '{kind}' requested")
+    def none(backend):
+        raise RuntimeError(f"Unknown backend: '{backend}' requested")
 
-    monkeypatch.setattr("jax.devices", none)
+    monkeypatch.setattr("jax.local_devices", none)
     with pytest.raises(
         ts.SpecError, match=r"^device of backend 'jax': expected a cpu that JAX can use, got none; see JAX_PLATFORMS"
     ):
