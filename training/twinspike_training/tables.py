@@ -8,6 +8,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+import twinspike
+from twinspike.backend import Capabilities
 from twinspike.boundary import legible
 from twinspike.cost import Cost
 from twinspike.network import Network
@@ -44,8 +46,18 @@ def show_backends(console: Console, found: Sequence[Availability]) -> None:
     for backend in found:
         for case, kernel in backend.capabilities.kernels.items() if backend.capabilities else ():
             say(console, f"{backend.name}, {case}: {kernel}")
+        for line in _standing(backend.capabilities) if backend.capabilities else ():
+            say(console, f"{backend.name}: {line}")
         if backend.problem is not None:
             say(console, backend.problem)
+
+
+def _standing(able: Capabilities) -> list[str]:
+    """What a backend carries of the suite's, and which specification it is for where that is another."""
+    version = twinspike.__version__
+    old = f"written for version {able.specification} of the specification, this is {version}: it can't know what lies between"
+    lines = [old] if able.specification not in ("", version) else []
+    return lines + [mark.sentence() for mark in able.conformance]
 
 
 def show_network(console: Console, network: Network, cost: Cost) -> None:
