@@ -232,7 +232,7 @@ def predict(
     wanted = [known for known in TWINS if twin in (known, "both")]
     answers = predict_images(ready, ready.program.load(found.state), images, twins=wanted, resize=resize)
     if as_json:
-        typer.echo(json.dumps({"classes": ready.dataset.classes, "images": encode(answers)}, indent=2))
+        typer.echo(json.dumps({"classes": ready.dataset.classes, "images": [encode(answer) for answer in answers]}, indent=2))
     else:
         tables.show_predictions(console(), answers)
 
