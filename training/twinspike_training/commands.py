@@ -17,7 +17,7 @@ from typing import Annotated, ParamSpec
 import typer
 
 from twinspike import ZOO, boundary, load, network, survey
-from twinspike.config import Method, encode
+from twinspike.config import TWINS, Method, encode
 from twinspike.cost import cost
 from twinspike.errors import refuse, require
 from twinspike.network import Network
@@ -31,11 +31,12 @@ from twinspike_training.files import expand
 from twinspike_training.legs import NEVER, run_leg
 from twinspike_training.loop import resume as resume_run
 from twinspike_training.loop import start
+from twinspike_training.predict import predict as predict_images
 from twinspike_training.progress import Progress
 from twinspike_training.ranks import launched, rendezvous
 from twinspike_training.report import as_markdown
 from twinspike_training.report import report as report_of
-from twinspike_training.run import open_run, prepare, read_config, same_config, same_data, stored_config
+from twinspike_training.run import Ready, open_run, prepare, read_config, same_config, same_data, stored_config
 from twinspike_training.terminal import console, say
 
 app = typer.Typer(
@@ -201,20 +202,51 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Test both twins of a checkpoint, with the run's backend or another, where its data are now, with another T."""
-    folder = open_run(run)
-    config = read_config(folder, _changes(set_, backend=backend, device=device, precision=precision, compile=compiled))
-    found = checkpoint.load(folder.checkpoint(which))
-    same_config(found.header, stored_config(folder), str(folder.checkpoint(which)))
-    same_config(found.header, config, str(folder.checkpoint(which)), also=("method.time_steps",))
-    ready = prepare(config, found.header.network)
-    same_data(found.header, ready.dataset, str(folder.checkpoint(which)))
+    ready, found = _tested(run, which, _changes(set_, backend=backend, device=device, precision=precision, compile=compiled))
     for note in ready.dataset.notes:
         typer.echo(boundary.legible(note), err=True)
     result = evaluate_run(ready, ready.program.load(found.state))
     if as_json:
         typer.echo(json.dumps(result.as_line(), indent=2))
     else:
-        tables.show_evaluation(console(), result, found.header, config)
+        tables.show_evaluation(console(), result, found.header, ready.config)
+
+
+@_command
+def predict(
+    run: RunPath,
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="PNG or JPEG files.")],
+    which: Annotated[str, typer.Option("--checkpoint", help="best or last.")] = "best",
+    twin: Annotated[str, typer.Option(help="snn, ann or both.")] = "both",
+    resize: Annotated[bool, typer.Option("--resize", help="Resize images of another size; else they are refused.")] = False,
+    backend: BackendName = None,
+    device: Device = None,
+    precision: PrecisionOption = None,
+    compiled: Compiled = None,
+    set_: Set = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with the probability of every class.")] = False,
+) -> None:
+    """Classify images: the label that each twin gives, and its probability."""
+    require(twin in (*TWINS, "both"), "--twin", expected="snn, ann or both", got=twin)
+    ready, found = _tested(run, which, _changes(set_, backend=backend, device=device, precision=precision, compile=compiled))
+    wanted = [known for known in TWINS if twin in (known, "both")]
+    answers = predict_images(ready, ready.program.load(found.state), images, twins=wanted, resize=resize)
+    if as_json:
+        typer.echo(json.dumps({"classes": ready.dataset.classes, "images": [encode(answer) for answer in answers]}, indent=2))
+    else:
+        tables.show_predictions(console(), answers)
+
+
+def _tested(run: str, which: str, changes: Sequence[Change]) -> tuple[Ready, checkpoint.Checkpoint]:
+    """A checkpoint and what computes with it, if the config and the data are those that it was trained with."""
+    folder = open_run(run)
+    config = read_config(folder, changes)
+    found = checkpoint.load(folder.checkpoint(which))
+    same_config(found.header, stored_config(folder), str(folder.checkpoint(which)))
+    same_config(found.header, config, str(folder.checkpoint(which)), also=("method.time_steps",))
+    ready = prepare(config, found.header.network)
+    same_data(found.header, ready.dataset, str(folder.checkpoint(which)))
+    return ready, found
 
 
 @_command

@@ -18,6 +18,7 @@ from twinspike_training.checkpoint import Header
 from twinspike_training.compare import Row as ComparisonRow
 from twinspike_training.config import RunConfig, embedded
 from twinspike_training.evaluation import Result
+from twinspike_training.predict import Predicted
 from twinspike_training.recipes import book
 from twinspike_training.terminal import say
 
@@ -108,6 +109,16 @@ def show_evaluation(console: Console, result: Result, header: Header, config: Ru
         f"cross entropy of the main exit: snn {result.cross_entropy_snn:.4f}, ann {result.cross_entropy_ann:.4f} nats; "
         f"spikes per neuron and time step: {result.spike_rate:.4f}",
     )
+
+
+def show_predictions(console: Console, answers: Sequence[Predicted]) -> None:
+    """A row for each image: each twin's label and its probability."""
+    twins = list(answers[0].twins)
+    table = _table("image", *(column for twin in twins for column in (twin, f"{twin} probability")))
+    for answer in answers:
+        cells = [cell for p in answer.twins.values() for cell in (legible(p.label), f"{p.probabilities[p.number]:.2%}")]
+        table.add_row(legible(answer.image), *cells)
+    console.print(table, markup=False)
 
 
 def show_comparison(console: Console, rows: Sequence[ComparisonRow]) -> None:
