@@ -289,5 +289,5 @@ def check(
     return agreement.agreement(first, second, load_config(config, set_ or []), steps, precision)
 
 
-for _one in (model_commands.predict, model_commands.export):
+for _one in (model_commands.predict, model_commands.export, model_commands.import_):
     command(_one)
