@@ -87,6 +87,7 @@ class JaxBackend:
                 for where, kernel in module.served().items()
             }
             | ({} if (why := obstacle()) is None else {"compiled sessions": f"XLA, compiled anew by each process: {why}"}),
+            specification=twinspike.__version__,
         )
 
     def session(self, device: str = "cpu", precision: str = "f32-ieee", compiled: bool = False) -> JaxSession:

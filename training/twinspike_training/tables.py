@@ -8,6 +8,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+import twinspike
+from twinspike.backend import Capabilities
 from twinspike.boundary import legible
 from twinspike.cost import Cost
 from twinspike.network import Network
@@ -16,6 +18,7 @@ from twinspike_training.checkpoint import Header
 from twinspike_training.compare import Row as ComparisonRow
 from twinspike_training.config import RunConfig, embedded
 from twinspike_training.evaluation import Result
+from twinspike_training.predict import Predicted
 from twinspike_training.recipes import book
 from twinspike_training.terminal import say
 
@@ -44,8 +47,18 @@ def show_backends(console: Console, found: Sequence[Availability]) -> None:
     for backend in found:
         for case, kernel in backend.capabilities.kernels.items() if backend.capabilities else ():
             say(console, f"{backend.name}, {case}: {kernel}")
+        for line in _standing(backend.capabilities) if backend.capabilities else ():
+            say(console, f"{backend.name}: {line}")
         if backend.problem is not None:
             say(console, backend.problem)
+
+
+def _standing(able: Capabilities) -> list[str]:
+    """What a backend carries of the suite's, and which specification it is for where that is another."""
+    version = twinspike.__version__
+    old = f"written for version {able.specification} of the specification, this is {version}: it can't know what lies between"
+    lines = [old] if able.specification not in ("", version) else []
+    return lines + [mark.sentence() for mark in able.conformance]
 
 
 def show_network(console: Console, network: Network, cost: Cost) -> None:
@@ -96,6 +109,16 @@ def show_evaluation(console: Console, result: Result, header: Header, config: Ru
         f"cross entropy of the main exit: snn {result.cross_entropy_snn:.4f}, ann {result.cross_entropy_ann:.4f} nats; "
         f"spikes per neuron and time step: {result.spike_rate:.4f}",
     )
+
+
+def show_predictions(console: Console, answers: Sequence[Predicted]) -> None:
+    """A row for each image: each twin's label and its probability."""
+    twins = list(answers[0].twins)
+    table = _table("image", *(column for twin in twins for column in (twin, f"{twin} probability")))
+    for answer in answers:
+        cells = [cell for p in answer.twins.values() for cell in (legible(p.label), f"{p.probabilities[p.number]:.2%}")]
+        table.add_row(legible(answer.image), *cells)
+    console.print(table, markup=False)
 
 
 def show_comparison(console: Console, rows: Sequence[ComparisonRow]) -> None:
