@@ -34,6 +34,8 @@ NEEDS: dict[str, frozenset[str]] = {
     "browser": frozenset({"browser"}),
     "kernels": frozenset({"torch", "kernels"}),
     "proofs": frozenset({"proofs"}),
+    "export": frozenset({"export"}),
+    "nir_libraries": frozenset({"torch", "nir-libraries"}),
 }
 """Folder -> what must be installed for the test files in it: `training/cross/` needs all three."""
 

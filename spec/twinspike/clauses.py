@@ -38,6 +38,7 @@ CHAPTERS: dict[str, str] = {
     "RND": "Random numbers",
     "PRE": "Precision",
     "DEV": "Many devices",
+    "ENE": "Counts of inference",
 }
 """Prefix of a clause -> title of its chapter."""
 
@@ -159,6 +160,14 @@ CLAUSES: tuple[Clause, ...] = (
     Clause("DEV-7", "MUST", "Evaluation counts every sample once, also where N does not divide their number; evaluation in a program is of the samples handed to it and depends on no other rank."),
     Clause("DEV-8", "MAY", "Sums over ranks may be taken in any order and grouping (PRE-7), the same on every rank."),
     Clause("DEV-9", "UNDEFINED", "local with a single value per channel on a rank."),
+    # Counts of inference
+    Clause("ENE-1", "MUST", "Counts are of one twin in evaluation mode and of the layers that the main exit needs, over all samples and time steps, the artificial twin taking one step; they are exact whole numbers, and equal for equal values of the layers' outputs and potentials."),
+    Clause("ENE-2", "MUST", "The footprint is the bytes, in the format of the state, of the twin's kernels as it uses them, composed where factored, of biases, of its norms' gamma, beta, mean and var, and of learned decays and thresholds (spiking twin)."),
+    Clause("ENE-3", "MUST", "Connections are the entries of the kernels of convolutions and linear layers, as the twin uses them; connection sparsity is the share of them that is 0."),
+    Clause("ENE-4", "MUST", "Activation sparsity is the share of the outputs of activation layers that is 0."),
+    Clause("ENE-5", "MUST", "Dense operations: for every output of a convolution or linear layer, at every step, one for each of its inputs, inputs that are padding left out; biases count nothing, and a static image's first layers count at each of the T steps."),
+    Clause("ENE-6", "MUST", "Effective operations are those of ENE-5 whose input and weight are both other than 0: additions (ACs) where the layer reads an activation layer of the spiking twin, multiply-adds (MACs) where it reads anything else, pooled spikes too."),
+    Clause("ENE-7", "MUST", "Membrane updates: at the first step every neuron, at each later step the neurons whose potential after it, v[t], is another number than v[t-1]."),
 )
 
 BY_ID: dict[str, Clause] = {clause.id: clause for clause in CLAUSES}
