@@ -31,7 +31,7 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     date: str
     """Day of the run in UTC, ISO 8601."""
     passed: int
-    """Checks that passed; there is no other kind but what is not supported."""
+    """Checks that passed; the others are not supported, or have no example in this precision and on this device."""
     unsupported: int
     """Checks of what the backend does not claim."""
     report: str

@@ -36,7 +36,7 @@ RunPath = Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run.")]
 
 
 def command(function: Callable[Arguments, int | None]) -> Callable[Arguments, None]:
-    """Register a command, which gives its exit status or None for 0."""
+    """Register a command, which gives its exit status or None for 0, by the function's name without an underscore behind it."""
 
     @functools.wraps(function)
     def guarded(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
@@ -47,7 +47,7 @@ def command(function: Callable[Arguments, int | None]) -> Callable[Arguments, No
             status = STOPPED
         raise typer.Exit(status)
 
-    app.command()(guarded)
+    app.command(function.__name__.rstrip("_"))(guarded)
     return guarded
 
 

@@ -16,7 +16,7 @@ import msgspec
 from twinspike.errors import refuse, require
 from twinspike.mark import Mark, read_mark
 from twinspike_conformance.report import store
-from twinspike_conformance.report.record import Report
+from twinspike_conformance.report.record import NO_EXAMPLE, Report
 
 PROFILES = ("ci", "deep")
 """Profiles that run every covering example."""
@@ -52,7 +52,9 @@ def obstacle(report: Report, suite: Collection[str]) -> str:
         return f"it is of a part: {header.narrowed}"
     if report.verdict != "pass":
         return f"its verdict is {report.verdict}"
-    other = [record for record in report.records if record.status not in ("pass", "not supported")]
+    other = [
+        r for r in report.records if r.status not in ("pass", "not supported") and (r.status, r.reason) != ("not run", NO_EXAMPLE)
+    ]
     if other:
         return f"{other[0].id} is {other[0].status}"
     if {record.id for record in report.records} != set(suite):

@@ -26,6 +26,9 @@ Where the right value is itself what rounding leaves of terms that cancel, no bo
 is to be found by two tests (WANTED): with 1 comparison in 20 blind, both are so by chance in 1 case of 400.
 """
 
+NO_EXAMPLE = "no example of this profile came to a comparison"
+"""Why a test is `not run` that was asked: whole steps are compared in float64 alone, say."""
+
 Status = Literal["pass", "fail", "error", "not supported", "waived", "inconclusive", "not run"]
 
 Verdict = Literal["fail", "inconclusive", "incomplete", "pass"]
