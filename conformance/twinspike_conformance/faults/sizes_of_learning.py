@@ -56,7 +56,7 @@ LOSSES = (
     ),
     *each(
         "exits", "DIS-1", "cross entropy of the artificial twin is of the first {n} exits", (3, 4),
-        lambda n: (_losses('for i in learning["ann"]), zero)', f'for i in learning["ann"][:{n}]), zero)'),),
+        lambda n: (_losses("for i, w in ann), zero)", f"for i, w in ann[:{n}]), zero)"),),
     ),
 )  # fmt: skip
 
