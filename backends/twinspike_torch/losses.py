@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from twinspike.config import Loss, distillation_pairs, supervised
+from twinspike.config import Loss, distillation_pairs, pair_weights, supervised, supervised_weights
 from twinspike_torch.compiling import constant
 
 
@@ -55,6 +55,12 @@ def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Ten
         smoothing: share of each label that is spread evenly over all classes, in [0, 1) (clause DIS-10).
     """
     return functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+
+
+def _spiking(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
+    """An exit's cross entropy, and its share of the squared distance of (S B, K) logits to a constant (clause DIS-13)."""
+    entropy, share = cross_entropy(logits, labels, loss.label_smoothing), loss.mse_weight
+    return (1.0 - share) * entropy + share * (logits - loss.mse_target).square().mean() if share else entropy
 
 
 def distillation(loss: Loss, student: Tensor, teacher: Tensor) -> Tensor:
@@ -111,16 +117,21 @@ def joint_terms(loss: Loss, outputs: Exits, labels: Tensor, *, replicas: int = 1
     of_ann, of_snn = _supervised(loss, exits)
     # Of no exits the sum is still one of the logits, so that all of their parameters have a gradient.
     smooth = loss.label_smoothing
-    ce_ann = _sum([cross_entropy(a[i], labels, smooth) for i in of_ann]) if of_ann else a[:0].sum()
-    ce_snn = _sum([cross_entropy(z[:, i].flatten(0, 1), every_step, smooth) for i in of_snn]) if of_snn else z[:0].sum()
+    ce_ann = _sum([w * cross_entropy(a[i], labels, smooth) for i, w in of_ann]) if of_ann else a[:0].sum()
+    ce_snn = _sum([w * _spiking(loss, z[:, i].flatten(0, 1), every_step) for i, w in of_snn]) if of_snn else z[:0].sum()
 
     def logits(twin: str, number: int) -> Tensor:
         return a[number - 1] if twin == "ann" else z[:, number - 1]
 
+    def taught(twin: str, number: int) -> Tensor:
+        """The teacher's logits, (S or 1, B, K), or (B, K) of the artificial twin (clause DIS-12)."""
+        own = logits(twin, number)
+        if twin == "ann" or loss.teacher_time == "step":
+            return own
+        return own.sum(0, keepdim=True) if loss.teacher_time == "sum" else own.mean(0, keepdim=True)
+
     pairs = _pairs(loss, exits)
-    kd = (
-        _sum([distillation(loss, logits(*student), logits(*teacher)) for student, teacher in pairs]) if pairs else a.new_zeros(())
-    )
+    kd = _sum([w * distillation(loss, logits(*s), taught(*t)) for s, t, w in pairs]) if pairs else a.new_zeros(())
     kd = loss.temperature**2 * kd
     feature = _sum([feature_loss(loss, h, f) for h, f in zip(outputs.features_snn, outputs.features_ann, strict=True)])
     if replicas > 1:
@@ -131,16 +142,17 @@ def joint_terms(loss: Loss, outputs: Exits, labels: Tensor, *, replicas: int = 1
 
 
 @constant
-def _pairs(loss: Loss, exits: int) -> tuple[tuple[tuple[str, int], tuple[str, int]], ...]:
-    """The (student, teacher) pairs, each end a twin and a number from 1."""
-    return tuple(((s.twin, s.number), (t.twin, t.number)) for s, t in distillation_pairs(loss, exits))
+def _pairs(loss: Loss, exits: int) -> tuple[tuple[tuple[str, int], tuple[str, int], float], ...]:
+    """The (student, teacher, weight) of each pair, each end a twin and a number from 1 (clause DIS-11)."""
+    found = zip(distillation_pairs(loss, exits), pair_weights(loss, exits), strict=True)
+    return tuple(((s.twin, s.number), (t.twin, t.number), w) for (s, t), w in found)
 
 
 @constant
-def _supervised(loss: Loss, exits: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Exits of the artificial and of the spiking twin that learn from labels, from 0 (clause DIS-9)."""
-    found = supervised(loss, exits)
-    return found["ann"], found["snn"]
+def _supervised(loss: Loss, exits: int) -> tuple[tuple[tuple[int, float], ...], tuple[tuple[int, float], ...]]:
+    """Exits of the artificial and of the spiking twin that learn from labels, from 0, with weights (clauses DIS-9 and DIS-11)."""
+    found, weights = supervised(loss, exits), supervised_weights(loss, exits)
+    return tuple(zip(found["ann"], weights["ann"], strict=True)), tuple(zip(found["snn"], weights["snn"], strict=True))
 
 
 def _sum(terms: list[Tensor]) -> Tensor:

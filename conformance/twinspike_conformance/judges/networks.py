@@ -246,7 +246,7 @@ def sent_by(taps: Taps, readers: list[Layer], twin: Twin, ends: bool) -> tuple[s
     return tuple(dict.fromkeys(clauses))
 
 
-_OF_THE_LOSS = ("DIS-1", "DIS-2", "DIS-3", "DIS-4", "DIS-5", "DIS-6", "DIS-8", "DIS-9", "DIS-10")
+_OF_THE_LOSS = ("DIS-1", "DIS-2", "DIS-3", "DIS-4", "DIS-5", "DIS-6", "DIS-8", "DIS-9", "DIS-10", "DIS-11", "DIS-12", "DIS-13")
 """What the loss sends into a feature or a head."""
 _OF_THE_READOUT = ("OUT-1", "OUT-2")
 
