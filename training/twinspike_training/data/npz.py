@@ -122,7 +122,7 @@ def _arrays(file: Path, fits: Callable[[dict[str, Head]], Any], *, read: bool = 
 
 def _joins(pixels: int, cells: int) -> NDArray[np.float32]:
     """(cells, pixels), 1 where a pixel falls into a cell (`events.Grid`)."""
-    return (np.arange(pixels) * cells // pixels == np.arange(cells)[:, None]).astype(np.float32)
+    return np.asarray(np.arange(pixels) * cells // pixels == np.arange(cells)[:, None], dtype=np.float32)
 
 
 @final
@@ -156,7 +156,7 @@ class FrameSplit:
         for index in indices.tolist():
             frames = read_frames(self._files[index], (self._steps, 2, g.height, g.width))
             if (g.rows, g.columns) != (g.height, g.width):
-                frames = _joins(g.height, g.rows) @ frames @ _joins(g.width, g.columns).T
+                frames = np.asarray(_joins(g.height, g.rows) @ frames @ _joins(g.width, g.columns).T, dtype=np.float32)
             found.append(frames.reshape(-1, g.rows, g.columns))
         return np.stack(found)
 
