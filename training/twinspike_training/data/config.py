@@ -59,8 +59,8 @@ class DataConfig(Config, frozen=True, kw_only=True):
     """Side in pixels to which a folder's images are resized, or to whose cells a sensor's pixels are joined (recordings),
     8 to 1024; 0 keeps the data set's own."""
     sensor: tuple[int, ...] = ()
-    """Height and width in pixels, 1 to 4096, of the sensor of recordings in the 40-bit form, [180, 240] for N-Caltech101; AEDAT
-    recordings are those of a DVS128."""
+    """Height and width in pixels, 1 to 4096, of the sensor of recordings in the 40-bit form, [180, 240] for N-Caltech101, and of
+    events in .npz files; AEDAT recordings are those of a DVS128."""
     test_share: float = 0.1
     """Share of each class, the last recordings by number, that tests where recordings have no split of their own, in (0, 1)."""
     workers: int = 2

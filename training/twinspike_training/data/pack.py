@@ -46,7 +46,7 @@ _EXACT = {"x": "uint8", "y": "uint8", "p": "uint8", "dt": "uint16"}
 """Columns whose type is fixed; the others are whole numbers of any type."""
 
 
-_BROKEN = (
+BROKEN = (
     OSError, ValueError, TypeError, EOFError, SyntaxError, RuntimeError, zipfile.BadZipFile, zlib.error, struct.error, TokenError,
 )  # fmt: skip
 """What zipfile and NumPy raise of damaged files."""
@@ -88,7 +88,9 @@ def _feed(column: NDArray[Any], update: Callable[[Any], None]) -> None:
         update(np.ascontiguousarray(column[first : first + _PIECE]))
 
 
-class _Head(NamedTuple):
+class Head(NamedTuple):
+    """What an array says of itself."""
+
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
@@ -111,7 +113,7 @@ def read_pack(file: Path, side: int) -> Pack:
             columns = _columns(file, archive)
     except SpecError:
         raise
-    except _BROKEN as error:
+    except BROKEN as error:
         raise SpecError(f"{file}: can't be read as a .npz pack: {' '.join(str(error).split())}; copy it again") from error
     whole = {key: _whole(file, key, columns[key]) for key in ("offsets", "labels", "ids")}
     pack = Pack(columns["x"], columns["y"], columns["p"], columns["dt"], **whole)
@@ -126,7 +128,7 @@ def _columns(file: Path, archive: zipfile.ZipFile) -> dict[str, NDArray[Any]]:
     heads = {}
     for key in KEYS:
         with archive.open(f"{key}.npy") as stream:
-            heads[key] = _head(stream)
+            heads[key] = head_of(stream)
     _check_heads(file, heads)
     small = sum(_bytes(heads[key]) for key in _EXACT) <= BUDGET
     columns = {}
@@ -139,11 +141,11 @@ def _columns(file: Path, archive: zipfile.ZipFile) -> dict[str, NDArray[Any]]:
     return columns
 
 
-def _bytes(head: _Head) -> int:
+def _bytes(head: Head) -> int:
     return head.shape[0] * head.dtype.itemsize
 
 
-def _unpacked(stream: IO[bytes], head: _Head) -> NDArray[Any]:
+def _unpacked(stream: IO[bytes], head: Head) -> NDArray[Any]:
     """An array of one dimension in a file without a name, mapped; ValueError if the stream ends before it."""
     _read_head(stream)
     with tempfile.TemporaryFile() as place:
@@ -158,22 +160,22 @@ def _unpacked(stream: IO[bytes], head: _Head) -> NDArray[Any]:
         return np.frombuffer(mmap.mmap(place.fileno(), 0, access=mmap.ACCESS_READ), head.dtype)
 
 
-def _head(file: IO[bytes]) -> _Head:
+def head_of(file: IO[bytes]) -> Head:
     """Shape and type of an array whose numbers are not read, nor more of its header than one has."""
     return _read_head(io.BytesIO(file.read(_HEAD)))
 
 
-def _read_head(stream: IO[bytes]) -> _Head:
+def _read_head(stream: IO[bytes]) -> Head:
     """Likewise, of a stream that is then at the first number."""
     version = npy.read_magic(stream)
     read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
     if read is None:
         raise ValueError(f"array format {version} is not known")
     shape, _, dtype = read(stream)
-    return _Head(shape, dtype)
+    return Head(shape, dtype)
 
 
-def _check_heads(file: Path, heads: dict[str, _Head]) -> None:
+def _check_heads(file: Path, heads: dict[str, Head]) -> None:
     for key, head in heads.items():
         wanted = _EXACT.get(key, "whole numbers")
         right = head.dtype.name == wanted if key in _EXACT else head.dtype.kind in "iu"
