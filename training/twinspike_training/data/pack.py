@@ -75,12 +75,12 @@ class Pack(NamedTuple):
 
     def identify(self, update: Callable[[Any], None]) -> None:
         """Feed all events to a hash, a piece at a time."""
-        for column in (self.x, self.y):
-            _feed(column, update)
+        _feed(self.x, update)
+        _feed(self.y, update)
         for first in range(0, len(self.x), _PIECE):
             update(self.polarity(first, min(first + _PIECE, len(self.x))))
-        for column in (self.dt, self.offsets):
-            _feed(column, update)
+        _feed(self.dt, update)
+        _feed(self.offsets, update)
 
 
 def _feed(column: NDArray[Any], update: Callable[[Any], None]) -> None:
