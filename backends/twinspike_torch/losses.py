@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from twinspike.config import Loss, distillation_pairs, supervised
+from twinspike.config import Loss, distillation_pairs, pair_weights, supervised, supervised_weights
 from twinspike_torch.compiling import constant
 
 
@@ -35,6 +35,12 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, smoothing: float = 0.0) -> 
         smoothing: share of each label that is spread evenly over all classes, in [0, 1) (clause DIS-10).
     """
     return functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+
+
+def _spiking(logits: Tensor, labels: Tensor, config: Loss) -> Tensor:
+    """An exit's cross entropy, and its share of the squared distance of (S B, K) logits to a constant (clause DIS-13)."""
+    entropy, share = cross_entropy(logits, labels, smoothing=config.label_smoothing), config.mse_weight
+    return (1.0 - share) * entropy + share * (logits - config.mse_target).square().mean() if share else entropy
 
 
 def distillation(student: Tensor, teacher: Tensor, *, config: Loss) -> Tensor:
@@ -96,18 +102,21 @@ def joint_loss(
     of_ann, of_snn = _supervised(config, exits)
     # Of no exits the sum is still one of the logits, so that all of their parameters have a gradient.
     smooth = config.label_smoothing
-    ce_ann = _sum([cross_entropy(a[i], labels, smoothing=smooth) for i in of_ann]) if of_ann else a[:0].sum()
-    ce_snn = _sum([cross_entropy(z[:, i].flatten(0, 1), every_step, smoothing=smooth) for i in of_snn]) if of_snn else z[:0].sum()
+    ce_ann = _sum([w * cross_entropy(a[i], labels, smoothing=smooth) for i, w in of_ann]) if of_ann else a[:0].sum()
+    ce_snn = _sum([w * _spiking(z[:, i].flatten(0, 1), every_step, config) for i, w in of_snn]) if of_snn else z[:0].sum()
 
     def logits(twin: str, number: int) -> Tensor:
         return a[number - 1] if twin == "ann" else z[:, number - 1]
 
+    def taught(twin: str, number: int) -> Tensor:
+        """The teacher's logits, (S or 1, B, K), or (B, K) of the artificial twin (clause DIS-12)."""
+        own = logits(twin, number)
+        if twin == "ann" or config.teacher_time == "step":
+            return own
+        return own.sum(0, keepdim=True) if config.teacher_time == "sum" else own.mean(0, keepdim=True)
+
     pairs = _pairs(config, exits)
-    kd = (
-        _sum([distillation(logits(*student), logits(*teacher), config=config) for student, teacher in pairs])
-        if pairs
-        else a.new_zeros(())
-    )
+    kd = _sum([w * distillation(logits(*s), taught(*t), config=config) for s, t, w in pairs]) if pairs else a.new_zeros(())
     kd = config.temperature**2 * kd
     feature = _sum([feature_loss(h, f, config=config) for h, f in zip(features_snn, features_ann, strict=True)])
     if replicas > 1:
@@ -118,16 +127,17 @@ def joint_loss(
 
 
 @constant
-def _pairs(loss: Loss, exits: int) -> tuple[tuple[tuple[str, int], tuple[str, int]], ...]:
-    """The (student, teacher) pairs, each end a twin and a number from 1."""
-    return tuple(((s.twin, s.number), (t.twin, t.number)) for s, t in distillation_pairs(loss, exits))
+def _pairs(loss: Loss, exits: int) -> tuple[tuple[tuple[str, int], tuple[str, int], float], ...]:
+    """The (student, teacher, weight) of each pair, each end a twin and a number from 1 (clause DIS-11)."""
+    found = zip(distillation_pairs(loss, exits), pair_weights(loss, exits), strict=True)
+    return tuple(((s.twin, s.number), (t.twin, t.number), w) for (s, t), w in found)
 
 
 @constant
-def _supervised(loss: Loss, exits: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Exits of the artificial and of the spiking twin that learn from labels, from 0 (clause DIS-9)."""
-    found = supervised(loss, exits)
-    return found["ann"], found["snn"]
+def _supervised(loss: Loss, exits: int) -> tuple[tuple[tuple[int, float], ...], tuple[tuple[int, float], ...]]:
+    """Exits of the artificial and of the spiking twin that learn from labels, from 0, with weights (clauses DIS-9 and DIS-11)."""
+    found, weights = supervised(loss, exits), supervised_weights(loss, exits)
+    return tuple(zip(found["ann"], weights["ann"], strict=True)), tuple(zip(found["snn"], weights["snn"], strict=True))
 
 
 def _sum(terms: list[Tensor]) -> Tensor:

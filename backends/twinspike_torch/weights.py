@@ -32,6 +32,11 @@ class _Factored(nn.Module):
         self.U, self.V = nn.Parameter(u.clone()), nn.Parameter(v.clone())
         self.sigma_ann, self.sigma_snn = nn.Parameter(sigma.clone()), nn.Parameter(sigma.clone())
 
+    def extra_repr(self) -> str:
+        """The kernel's shape, the rank of its factors and what is trained, for `print`."""
+        size = sum(value.numel() for value in self.parameters())
+        return f"{'x'.join(map(str, self.kernel_shape))}, rank {self.U.shape[-1]}, {size:,} parameters"
+
     def kernel(self, twin: Twin, *, isolate: bool = False) -> Tensor:
         """The twin's kernel; with `isolate` no gradient reaches U and V (clause DIS-7)."""
         u, v = (self.U.detach(), self.V.detach()) if isolate else (self.U, self.V)
@@ -69,6 +74,11 @@ class _Separate(nn.Module):
         super().__init__()
         for twin in TWINS:
             setattr(self, f"weight_{twin}", nn.Parameter(kernel.detach().clone()))
+
+    def extra_repr(self) -> str:
+        """The kernel's shape and what is trained, for `print`."""
+        size = sum(value.numel() for value in self.parameters())
+        return f"{'x'.join(map(str, self.weight_ann.shape))}, one for each twin, {size:,} parameters"
 
     def kernel(self, twin: Twin, *, isolate: bool = False) -> Tensor:
         """The twin's kernel; nothing is shared, so `isolate` changes nothing."""

@@ -122,8 +122,16 @@ def test_evaluate_finds_what_training_found(trained: Path) -> None:
     result = run("evaluate", str(trained), "--checkpoint", "last", "--json")
     assert result.exit_code == 0, result.output
     found, logged = json.loads(result.stdout), lines(open_run(trained))[-1]
+    counts = found.pop("energy")
     assert found == {key: logged[key] for key in found}
-    result = run("evaluate", str(trained))
+    assert "dense" not in counts["snn"]  # nothing was traced
+    counts = json.loads(run("evaluate", str(trained), "--energy", "30", "--json").stdout)["energy"]
+    assert (counts["ann"]["samples"], counts["ann"]["acs"], counts["snn"]["dense"]) == (30, 0, 2 * counts["ann"]["dense"])
+    result = run("evaluate", str(trained), "--energy", "-1")
+    assert (result.exit_code, result.stderr) == (2, "error: --energy: expected a number of samples >= 0, got -1\n")
+    result = run("evaluate", str(trained), "--energy", "30")
+    assert "effective ACs, a sample" in result.stdout
+    assert "counted on 30 samples" in result.stdout
     assert f"{found['samples']} samples" in result.stdout
     assert "main.head" in result.stdout
     result = run("evaluate", str(trained), "--checkpoint", "first")

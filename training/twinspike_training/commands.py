@@ -37,6 +37,7 @@ from twinspike_training.app import (
 )
 from twinspike_training.certify import UncertifiedError
 from twinspike_training.config import RunConfig, load_config, read_network
+from twinspike_training.evaluation import count
 from twinspike_training.evaluation import evaluate as evaluate_run
 from twinspike_training.files import expand
 from twinspike_training.legs import NEVER, run_leg
@@ -166,6 +167,7 @@ def evaluate(
     device: Device = None,
     precision: PrecisionOption = None,
     compiled: Compiled = None,
+    energy: Annotated[int, typer.Option(metavar="N", help="Count operations on the first N test samples.")] = 0,
     set_: Set = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -174,10 +176,14 @@ def evaluate(
     for note in ready.dataset.notes:
         typer.echo(boundary.legible(note), err=True)
     result = evaluate_run(ready, ready.program.load(found.state))
+    require(energy >= 0, "--energy", expected="a number of samples >= 0", got=energy)
+    counts = count(ready, found.state, energy)
     if as_json:
-        typer.echo(json.dumps(result.as_line(), indent=2))
+        line = result.as_line() | {"energy": {twin: counted.as_line() for twin, counted in counts.items()}}
+        typer.echo(json.dumps(line, indent=2))
     else:
         tables.show_evaluation(console(), result, found.header, ready.config)
+        tables.show_counts(console(), counts)
 
 
 @command

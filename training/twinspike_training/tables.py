@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -11,13 +11,14 @@ from rich.table import Table
 import twinspike
 from twinspike.backend import Capabilities
 from twinspike.boundary import legible
+from twinspike.config import Twin
 from twinspike.cost import Cost
 from twinspike.network import Network
 from twinspike.registry import Availability
 from twinspike_training.checkpoint import Header
 from twinspike_training.compare import Row as ComparisonRow
 from twinspike_training.config import RunConfig, embedded
-from twinspike_training.evaluation import Result
+from twinspike_training.evaluation import Counted, Result
 from twinspike_training.predict import Predicted
 from twinspike_training.recipes import book
 from twinspike_training.terminal import say
@@ -109,6 +110,28 @@ def show_evaluation(console: Console, result: Result, header: Header, config: Ru
         f"cross entropy of the main exit: snn {result.cross_entropy_snn:.4f}, ann {result.cross_entropy_ann:.4f} nats; "
         f"spikes per neuron and time step: {result.spike_rate:.4f}",
     )
+
+
+def show_counts(console: Console, counts: Mapping[Twin, Counted]) -> None:
+    """What inference costs each twin (clauses ENE-*), operations of one sample on average."""
+    table = _table("up to the main exit", *counts, right=tuple(counts))
+    sizes = [counted.static for counted in counts.values()]
+    table.add_row("footprint, bytes", *(f"{size.footprint:,}" for size in sizes))
+    table.add_row("connections", *(f"{size.connections:,}" for size in sizes))
+    table.add_row("connection sparsity", *(f"{size.connection_sparsity:.4f}" for size in sizes))
+    work = [counted.workload for counted in counts.values() if counted.workload is not None]
+    if work:
+        table.add_row("activation sparsity", *(f"{one.activation_sparsity:.4f}" for one in work))
+        for title, name in (
+            ("dense operations", "dense"),
+            ("effective MACs", "macs"),
+            ("effective ACs", "acs"),
+            ("membrane updates", "updates"),
+        ):
+            table.add_row(f"{title}, a sample", *(f"{getattr(one, name) / one.samples:,.1f}" for one in work))
+    console.print(table, markup=False)
+    if work:
+        say(console, f"counted on {work[0].samples:,} samples")
 
 
 def show_predictions(console: Console, answers: Sequence[Predicted]) -> None:
