@@ -147,7 +147,7 @@ CLAUSES: tuple[Clause, ...] = (
     Clause("PRE-2", "MUST", "bf16-mixed: operands and results of convolutions and what layers hand on are bfloat16, accumulated in float32; parameters, composed kernels before their cast, statistics, norms, potentials, readout, heads, losses, gradients of parameters and the optimizer are float32. A network's input, pooled features and hidden linear layers count as handed on; an operation asked for by itself rounds the operands and the result of convolutions and follows its input's format else."),
     Clause("PRE-3", "MUST", "tf32: as f32-ieee, but operands of products may be rounded to 11 significant bits."),
     Clause("PRE-4", "MUST", "Results are on the device asked for; inputs are never modified."),
-    Clause("PRE-5", "MAY", "bf16-mixed: the gradient of a composed kernel may be rounded to bfloat16 where it leaves a convolution."),
+    Clause("PRE-5", "MAY", "bf16-mixed: the gradient of a composed kernel may be rounded to bfloat16 where it leaves a convolution, over replicas that of each before they are added up."),
     Clause("PRE-6", "MAY", "bf16-mixed: gradients that layers hand back may be float32 or bfloat16; as operands of a convolution's gradients they are bfloat16."),
     Clause("PRE-7", "MUST", "A sum of n terms, products or not, may be taken in any order and fused, and is off by at most n roundings of the sum of the terms' magnitudes, in the format that it is accumulated in (PRE-1, PRE-2). In training a norm's mean, its variance, which is the mean of (x - mean)^2, and the sums in its gradients are off by at most 256 roundings however large n is."),
     # Many devices

@@ -52,7 +52,7 @@ LOSSES = (
     ),
     *each(
         "slices", "DIS-8", "cross entropy of the spiking twin is of the first {n} steps", (4, 6),
-        lambda n: (_losses("for z in logits_snn for i in", f"for z in logits_snn[:{n}] for i in"),),
+        lambda n: (_losses("for z in logits_snn for i, w in", f"for z in logits_snn[:{n}] for i, w in"),),
     ),
     *each(
         "exits", "DIS-1", "cross entropy of the artificial twin is of the first {n} exits", (3, 4),

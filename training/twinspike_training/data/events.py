@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from twinspike.errors import SpecError, refuse, require
 from twinspike_training.data.listing import Left, is_sample, told
 from twinspike_training.data.pack import read_pack
-from twinspike_training.data.source import Raw, Source, Update
+from twinspike_training.data.source import Raw, Source, Split, Update
 from twinspike_training.memory import require_memory
 
 SIDE = 34
@@ -201,7 +201,7 @@ def _frames_fit(time_steps: int, grid: Grid) -> None:
 
 
 def event_source(
-    train: EventSplit, test: EventSplit, classes: tuple[str, ...], grid: Grid, time_steps: int, notes: tuple[str, ...] = ()
+    train: Split, test: Split, classes: tuple[str, ...], grid: Grid, time_steps: int, notes: tuple[str, ...] = ()
 ) -> Source:
     """What frames of counts are to who makes batches; SpecError where not one recording's frames fit in memory."""
     _frames_fit(time_steps, grid)

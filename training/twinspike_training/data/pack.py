@@ -33,7 +33,7 @@ _EXACT = {"x": "uint8", "y": "uint8", "p": "uint8", "dt": "uint16"}
 """Columns whose type is fixed; the others are whole numbers of any type."""
 
 
-_BROKEN = (
+BROKEN = (
     OSError, ValueError, TypeError, EOFError, SyntaxError, RuntimeError, zipfile.BadZipFile, zlib.error, struct.error, TokenError,
 )  # fmt: skip
 """What zipfile and NumPy raise of damaged files."""
@@ -57,7 +57,9 @@ class Pack(NamedTuple):
     """(N,), different, >= 0."""
 
 
-class _Head(NamedTuple):
+class Head(NamedTuple):
+    """What an array says of itself."""
+
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
@@ -80,7 +82,7 @@ def read_pack(file: Path, side: int) -> Pack:
             columns = _columns(file, archive)
     except SpecError:
         raise
-    except _BROKEN as error:
+    except BROKEN as error:
         raise SpecError(f"{file}: can't be read as a .npz pack: {' '.join(str(error).split())}; copy it again") from error
     polarity = np.unpackbits(columns["p"])[: len(columns["x"])]
     whole = {key: _whole(file, key, columns[key]) for key in ("offsets", "labels", "ids")}
@@ -96,7 +98,7 @@ def _columns(file: Path, archive: zipfile.ZipFile) -> dict[str, NDArray[Any]]:
     heads = {}
     for key in KEYS:
         with archive.open(f"{key}.npy") as stream:
-            heads[key] = _head(stream)
+            heads[key] = head_of(stream)
     _check_heads(file, heads)
     columns = {}
     for key in KEYS:
@@ -105,7 +107,7 @@ def _columns(file: Path, archive: zipfile.ZipFile) -> dict[str, NDArray[Any]]:
     return columns
 
 
-def _head(file: IO[bytes]) -> _Head:
+def head_of(file: IO[bytes]) -> Head:
     """Shape and type of an array whose numbers are not read, nor more of its header than one has."""
     stream = io.BytesIO(file.read(_HEAD))
     version = npy.read_magic(stream)
@@ -113,10 +115,10 @@ def _head(file: IO[bytes]) -> _Head:
     if read is None:
         raise ValueError(f"array format {version} is not known")
     shape, _, dtype = read(stream)
-    return _Head(shape, dtype)
+    return Head(shape, dtype)
 
 
-def _check_heads(file: Path, heads: dict[str, _Head]) -> None:
+def _check_heads(file: Path, heads: dict[str, Head]) -> None:
     for key, head in heads.items():
         wanted = _EXACT.get(key, "whole numbers")
         right = head.dtype.name == wanted if key in _EXACT else head.dtype.kind in "iu"
