@@ -50,16 +50,15 @@ def draw(name: str, size: tuple[float, float], fill: Draw) -> None:
 
 def surrogates(made: Figure, scheme: str) -> None:
     """h over u - threshold, all with their default width or slope."""
-    kinds: dict[str, ts.Surrogate] = {"rectangle": ts.Rectangle(), "triangle": ts.Triangle(), "sigmoid": ts.Sigmoid(), "arctan": ts.Arctan(),
-             "fast_sigmoid": ts.FastSigmoid(), "tanh": ts.Tanh()}  # fmt: skip
+    kinds: tuple[ts.Surrogate, ...] = (ts.Rectangle(), ts.Triangle(), ts.Sigmoid(), ts.Arctan(), ts.FastSigmoid(), ts.Tanh())
     z = np.linspace(-2, 2, 161)
     axes = made.subplots(2, 3, sharex=True, sharey=True)
-    for ax, (name, kind) in zip(axes.flat, kinds.items(), strict=True):
+    for ax, kind in zip(axes.flat, kinds, strict=True):
         h = derivative(kind, z)
         ax.plot(z, h, color=SNN[scheme], linewidth=1.8)
         ax.fill_between(z, h, color=SNN[scheme], alpha=0.15, linewidth=0)
         ax.axvline(0, color=INKS[scheme], linewidth=0.6, alpha=0.5)
-        ax.set_title(name, fontsize=10)
+        ax.set_title(str(type(kind).__struct_config__.tag), fontsize=10)
     made.supxlabel("u - threshold", fontsize=10)
     made.supylabel("h", fontsize=10)
 
@@ -67,10 +66,10 @@ def surrogates(made: Figure, scheme: str) -> None:
 def neuron(made: Figure, scheme: str) -> None:
     """A constant current, and the potential that it charges, with hard and with soft reset."""
     steps = 16
-    x = np.full((steps, 1, 1), 0.42)
+    x = np.full((steps, 1, 1), 0.5)
     x[9:12] = 0.05
     axes = made.subplots(2, 1, sharex=True)
-    neurons = ts.Neuron(decay=0.5, threshold=0.75), ts.Neuron(decay=0.5, threshold=0.75, reset="soft")
+    neurons = ts.Neuron(decay=0.8, threshold=0.75), ts.Neuron(decay=0.8, threshold=0.75, reset="soft")
     for ax, kind in zip(axes, neurons, strict=True):
         trace = lif(kind, x)
         _trace(ax, np.arange(1, steps + 1), trace.u.ravel(), trace.v.ravel(), trace.s.ravel() > 0, scheme)
