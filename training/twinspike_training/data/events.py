@@ -280,14 +280,14 @@ def _open_pack(file: Path, time_steps: int) -> _Opened:
         def read(index: int) -> tuple[Recording, str]:
             which = int(members[index])
             part = slice(int(pack.offsets[which]), int(pack.offsets[which + 1]))
-            x, y, polarity = (column[part].astype(np.int64) for column in (pack.x, pack.y, pack.polarity))
+            columns = (pack.x[part], pack.y[part], pack.polarity(part.start, part.stop))
+            x, y, polarity = (column.astype(np.int64) for column in columns)
             what = f"{file}, recording {pack.ids[which]}"
             return Recording(np.cumsum(pack.dt[part], dtype=np.int64), x, y, polarity), what
 
         def identify(update: Update) -> None:
             update(pack.ids[members])
-            for column in (pack.x, pack.y, pack.polarity, pack.dt, pack.offsets):
-                update(np.ascontiguousarray(column))
+            pack.identify(update)
 
         return EventSplit(read, pack.labels[members], time_steps, identify)
 
