@@ -35,6 +35,35 @@ CONFIGS = {
 }
 """Section -> the file and the classes that it tells of."""
 
+FORMULAS = {
+    "LIF": (
+        r"u_t = \lambda\, v_{t-1} + x_t \qquad s_t = \begin{cases} 1 & u_t \ge \theta \\ 0 & \text{else} \end{cases} \qquad "
+        r"v_t = (1 - s_t)\, u_t + s_t\, v_{\text{reset}}",
+        r"\frac{\partial L}{\partial u_t} = \left( g_t + e_{t+1} (v_{\text{reset}} - u_t) \right) h(u_t - \theta) "
+        r"+ e_{t+1} (1 - s_t) "
+        r"\qquad e_t = \lambda\, \frac{\partial L}{\partial u_t}",
+    ),
+    "SUR": (r"\frac{\partial s}{\partial u} = h(u - \theta) \qquad h(-z) = h(z) \ge 0 \qquad \int h(z)\, dz = 1",),
+    "FAC": (r"W_{ij} = U_{ij}\, \operatorname{diag}(\sigma^{\text{twin}}_{ij})\, V_{ij} \qquad \text{at each position } (i, j)",),
+    "ORT": (r"\sum_{\text{layers, positions}} \lVert U^{\top} U - I \rVert_F^2 + \lVert V V^{\top} - I \rVert_F^2",),
+    "BN": (r"y = \gamma\, \frac{x - \mu}{\sqrt{\sigma^2 + \varepsilon}} + \beta",),
+    "DIS": (
+        r"L = (1 - \alpha) \sum_i \left[ \mathrm{CE}(a_i, y) + \mathrm{CE}(z_i, y) \right] "
+        r"+ \alpha \tau^2 \sum_{\text{pairs}} \mathrm{KD}(\text{student} \leftarrow \text{teacher}) "
+        r"+ \beta \sum_i \lVert h_i - f_i \rVert^2",
+        r"\mathrm{KD} = - \frac{1}{B} \sum_{b} \sum_{k} \operatorname{softmax}(\text{teacher}/\tau)_{bk}\, "
+        r"\log \operatorname{softmax}(\text{student}/\tau)_{bk}",
+    ),
+    "OPT": (r"g' = g + w\, p \qquad m \leftarrow \mu\, m + g' \qquad p \leftarrow p - \eta\, m",),
+    "SCH": (r"\eta_e = \eta_{\text{floor}} + \frac{1}{2} (\eta - \eta_{\text{floor}}) \left( 1 + \cos \frac{\pi e}{E} \right)",),
+}
+"""Chapter -> what it comes to with the default options, to be typeset; clauses say more."""
+
+PICTURES = {"LIF": ("neuron", "A current, the potential that it charges, and the spikes, with hard and with soft reset"),
+            "SUR": ("surrogates", "The six surrogates over u - threshold"),
+            "FAC": ("spectra", "Singular values of both twins, which share U and V, after ten epochs of digits")}  # fmt: skip
+"""Chapter -> a picture that docs/pictures.py draws, and what it shows."""
+
 Names = dict[str, ast.expr]
 """Name of a choice such as `Scope` -> the `Literal[...]` that it stands for."""
 
@@ -60,6 +89,12 @@ def specification() -> str:
     ]
     for prefix, title in CHAPTERS.items():
         lines.append(f"## {title}\n")
+        lines += [f"$$\n{formula}\n$$\n" for formula in FORMULAS.get(prefix, ())]
+        if prefix in PICTURES:
+            name, shows = PICTURES[prefix]
+            lines.append(
+                "\n".join(f"![{shows}](images/{name}-{scheme}.svg#only-{scheme})" for scheme in ("light", "dark")) + "\n"
+            )
         lines += [
             f"- <a id='{clause.id.lower()}'></a>**{clause.id}** ({clause.level}) {plain(clause.text)}"
             for clause in CLAUSES
