@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.nn import functional
 
 import twinspike as ts
-import twinspike_torch.backend
 from twinspike.network import INPUT, Activation, Add, Branch, Conv, GlobalPool, Linear, Norm
 from twinspike_torch import execution, norm_activation
 from twinspike_torch.neuron import lif
@@ -162,7 +161,7 @@ def test_a_network_learns_as_with_its_layers_one_by_one(monkeypatch: pytest.Monk
     monkeypatch.setattr(execution, "fits", lambda *given: joined.append(fits(*given)) or joined[-1])
     found = []
     for kernel in ("triton", "plain"):
-        session = getattr(twinspike_torch.backend, kernel).session("cpu", "f32-ieee")
+        session: Any = ts.load(f"twinspike_torch.backend:{kernel}").session("cpu", "f32-ieee")
         program = session.program(network, method, ts.SGD())
         found.append(program.gradients(program.load(ts.initial_state(network, method, ts.SGD())), images, labels))
     assert joined == [True] * 4
