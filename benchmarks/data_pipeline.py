@@ -23,12 +23,12 @@ import numpy as np
 from measure import header, spread, write
 
 from twinspike_training.data import DataConfig, Dataset, open_dataset
-from twinspike_training.data.config import POLICIES, Policy
+from twinspike_training.data.config import Policy
 
 AUGMENTATIONS: dict[str, tuple[Policy, ...]] = {
     "none": (),
     "crop flip cutout": ("crop", "flip", "cutout"),
-    "with autoaugment": POLICIES,
+    "with autoaugment": ("crop", "flip", "autoaugment", "cutout"),
 }
 WORKERS: tuple[tuple[int, Literal["thread", "process"]], ...] = (
     (0, "thread"),

@@ -34,6 +34,9 @@ NEEDS: dict[str, frozenset[str]] = {
     "browser": frozenset({"browser"}),
     "kernels": frozenset({"torch", "kernels"}),
     "proofs": frozenset({"proofs"}),
+    "export": frozenset({"export"}),
+    "ray": frozenset({"train", "torch", "jax", "ray"}),
+    "nir_libraries": frozenset({"torch", "nir-libraries"}),
 }
 """Folder -> what must be installed for the test files in it: `training/cross/` needs all three."""
 

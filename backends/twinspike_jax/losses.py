@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from twinspike.config import Exit, Loss, Twin, distillation_pairs, supervised
+from twinspike.config import Exit, Loss, Twin, distillation_pairs, pair_weights, supervised, supervised_weights
 
 
 class Terms(NamedTuple):
@@ -79,7 +79,7 @@ def joint_loss(
     config: Loss,
     replicas: int = 1,
 ) -> Terms:
-    """The total over all exits, without the orthogonality penalty (clauses DIS-1, DIS-4, DIS-8 to DIS-10).
+    """The total over all exits, without the orthogonality penalty (clauses DIS-1, DIS-4, DIS-8 to DIS-13).
 
     Args:
         logits_ann: a, (N, B, K).
@@ -96,17 +96,30 @@ def joint_loss(
 
     exits = logits_ann.shape[0]
     zero = jnp.zeros((), logits_ann.dtype)
-    learning = supervised(config, exits)
+    learning, weights = supervised(config, exits), supervised_weights(config, exits)
+
+    def taught(end: Exit) -> Array:
+        """The teacher's logits: the spiking twin's of each slice, or of all (clause DIS-12)."""
+        if end.twin == "ann" or config.teacher_time == "step":
+            return at(end)
+        return at(end).sum(axis=0) if config.teacher_time == "sum" else at(end).mean(axis=0)
+
+    def entropy(logits: Array, twin: Twin) -> Array:
+        found = cross_entropy(logits, labels, smoothing=config.label_smoothing)
+        share = config.mse_weight if twin == "snn" else 0.0
+        return (1.0 - share) * found + share * ((logits - config.mse_target) ** 2).mean() if share else found
 
     def entropies(logits: Array, twin: Twin) -> Array:
         chosen = learning[twin]
+        if any(weight != 1.0 for weight in weights[twin]):  # clause DIS-11
+            return sum((w * entropy(logits[..., i, :, :], twin) for i, w in zip(chosen, weights[twin], strict=True)), zero)
         if len(chosen) < exits:
             logits = jnp.stack([logits[..., i, :, :] for i in chosen]) if chosen else logits
-        return cross_entropy(logits, labels, smoothing=config.label_smoothing) * len(chosen) if chosen else zero
+        return entropy(logits, twin) * len(chosen) if chosen else zero
 
     ce_ann, ce_snn = entropies(logits_ann, "ann"), entropies(logits_snn, "snn")
-    pairs = distillation_pairs(config, exits)
-    kd = sum((distillation(at(student), at(teacher), config=config) for student, teacher in pairs), zero)
+    pairs = zip(distillation_pairs(config, exits), pair_weights(config, exits), strict=True)
+    kd = sum((w * distillation(at(student), taught(teacher), config=config) for (student, teacher), w in pairs), zero)
     kd = config.temperature**2 * kd
     feature = sum((feature_loss(features_snn[i], features_ann[i], config=config) for i in range(exits)), zero)
     if replicas > 1:

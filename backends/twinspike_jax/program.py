@@ -28,8 +28,8 @@ from twinspike_jax import factorization, losses
 from twinspike_jax.network import Outputs, apply, ends, reduced_logits, total_penalty
 from twinspike_jax.optimizer import decay_mask, domains, make_optimizer, project, read_slots, write_slots
 from twinspike_jax.piecewise import Pieces
-from twinspike_jax.precision import Policy, arithmetic, name_of
-from twinspike_jax.replicas import AXIS, FIRST, SECOND, WHOLE, Ranks, average, of_first, on_host, total
+from twinspike_jax.precision import Policy, name_of
+from twinspike_jax.replicas import AXIS, FIRST, SECOND, WHOLE, Ranks, at_work, average, of_first, on_host, total
 from twinspike_jax.residuals import spares
 from twinspike_jax.twin import Statistics, Twinned, constant_layers, run_twin
 from twinspike_jax.weights import Params
@@ -113,7 +113,7 @@ class JaxProgram:
         check_state(values, entries)
         if self._ranks is not None:
             check_same(self._ranks, digest(values), "state")
-        with arithmetic(self._casts.storage, self._device):
+        with at_work(self._casts.storage, self._device, self._ranks):
             params = {e.name: self._put(values[e.name]) for e in entries if e.trained}
             statistics = {e.name: self._put(values[e.name]) for e in entries if e.kind == "statistic"}
             kept = {
@@ -129,7 +129,7 @@ class JaxProgram:
         found: dict[str, Any] = {**state.params, **state.statistics}
         for slot, tree in read_slots(self._optimizer, state.optimizer).items():
             found |= {f"optimizer/{slot}/{name}": value for name, value in tree.items()}
-        with arithmetic(self._casts.storage, self._device):
+        with at_work(self._casts.storage, self._device, self._ranks):
             dumped: dict[str, Values] = {e.name: np.array(found[e.name]) for e in self._layout if e.name != STEP}
         return {**dumped, STEP: np.asarray(state.step, dtype=np.int64)}
 
@@ -151,7 +151,7 @@ class JaxProgram:
         """
         check_batch(self._network, self._method, images, labels)
         check_rate(learning_rate)
-        with arithmetic(self._casts.storage, self._device):
+        with at_work(self._casts.storage, self._device, self._ranks):
             batch = *self._batch(images, labels), self._put(np.asarray(learning_rate))
             params, statistics, slots_after, metrics = self._update(*state[:3], *batch)
             step = state.step + 1
@@ -166,7 +166,7 @@ class JaxProgram:
             SpecError: the batch does not fit.
         """
         check_batch(self._network, self._method, images, labels)
-        with arithmetic(self._casts.storage, self._device):
+        with at_work(self._casts.storage, self._device, self._ranks):
             batch = self._batch(images, labels)
             found, _, metrics = self._differentiate(state.params, state.statistics, *batch)
             return {e.name: np.array(found[e.name]) for e in self._layout if e.trained}, Metrics(**metrics)
@@ -250,7 +250,7 @@ class JaxProgram:
             SpecError: the images don't fit.
         """
         check_images(self._network, self._method, images)
-        with arithmetic(self._casts.storage, self._device):
+        with at_work(self._casts.storage, self._device, self._ranks):
             given = state.params, state.statistics
             if self._ranks is None:
                 return Evaluation(**self._evaluate(*given, self._put(images)))
@@ -282,7 +282,7 @@ class JaxProgram:
             check_images(self._network, self._method, images)
         else:
             check_batch(self._network, self._method, images, labels)
-        with arithmetic(self._casts.storage, self._device):
+        with at_work(self._casts.storage, self._device, self._ranks):
             if self._ranks is not None:
                 self._ranks.check_shares(images.shape[int(self._network.event)])
             given = state.params, state.statistics, self._put(images, split=self._images)

@@ -6,8 +6,11 @@ one device. Every rank adds its samples' contributions to loss and gradients; su
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+import atexit
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, final
 
 import jax
@@ -21,6 +24,7 @@ from numpy.typing import NDArray
 from twinspike.errors import SpecError, refuse, require
 from twinspike.replicas import Rendezvous
 from twinspike_jax.piecewise import joint_options
+from twinspike_jax.precision import arithmetic
 
 AXIS = "replica"
 WHOLE: PartitionSpec = PartitionSpec()  # type: ignore[no-untyped-call]  # JAX leaves it untyped
@@ -30,6 +34,10 @@ SECOND: PartitionSpec = PartitionSpec(None, AXIS)  # type: ignore[no-untyped-cal
 
 PATIENCE = 30
 """Seconds without a sign of life after which a process counts as lost."""
+
+
+_GONE = ("Gloo", "NCCL", "oordination", "UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL")
+"""One of these words is in what JAX says where a process is lost."""
 
 
 @final
@@ -93,11 +101,21 @@ class Ranks:
         if self.world_size == 1:
             return np.array(values)[None]
         mine = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
-        try:
+        with self.met():
             found = np.asarray(multihost_utils.process_allgather(mine))
-        except Exception as error:  # JAX has one of its own for each way to lose a process
-            raise gone(self.rank, self.world_size, error) from None
         return np.frombuffer(found.tobytes(), values.dtype).reshape(self.world_size, *values.shape)
+
+    @contextmanager
+    def met(self) -> Iterator[None]:
+        """Say in one line that another process is gone, wherever a value is waited for that it has a part in."""
+        try:
+            yield
+        except (RuntimeError, ValueError) as error:  # JAX has one of its own for each way to lose a process
+            said = str(error)
+            if self.world_size == 1 or isinstance(error, SpecError) or not any(word in said for word in _GONE):
+                raise
+            atexit.register(_leave)
+            raise gone(self.rank, self.world_size, error) from None
 
     def check_shares(self, samples: int) -> None:
         """Refuse parts of a batch that are not of one size, or that this process's devices can't share (clause DEV-1)."""
@@ -107,11 +125,26 @@ class Ranks:
         require(len(set(found)) == 1, "batch", expected="as many samples on every rank", got=found)
 
 
+def _leave() -> None:
+    """End a process that has lost others, with status 2, but for JAX's parting, which waits for them and then aborts."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(2)
+
+
 def gone(rank: int, world_size: int, error: Exception) -> SpecError:
     """That another process does not answer, in one line."""
     got = " ".join(str(error).split())[:100]
     do = "one of them has ended or hangs; see what it said, and go on from the last checkpoint"
     return refuse(f"process {rank} of {world_size}", expected="an answer of every other one", got=got, do=do)
+
+
+@contextmanager
+def at_work(storage: str, device: jax.Device, ranks: Ranks | None) -> Iterator[None]:
+    """Arithmetic in a storage format on a device, as `precision.arithmetic`, in which the ranks take part, if there are any."""
+    with arithmetic(storage, device), nullcontext() if ranks is None else ranks.met():
+        yield
 
 
 def joined(kind: str, devices: int, at: Rendezvous | None) -> Ranks:

@@ -33,7 +33,7 @@ from twinspike_jax.operations import ROWS
 from twinspike_jax.piecewise import Pieces
 from twinspike_jax.precision import Policy, arithmetic, policy
 from twinspike_jax.program import JaxProgram
-from twinspike_jax.replicas import Ranks, joined
+from twinspike_jax.replicas import Ranks, at_work, joined
 
 Values = NDArray[Any]
 Arrays = dict[str, Array]
@@ -87,6 +87,7 @@ class JaxBackend:
                 for where, kernel in module.served().items()
             }
             | ({} if (why := obstacle()) is None else {"compiled sessions": f"XLA, compiled anew by each process: {why}"}),
+            specification=twinspike.__version__,
         )
 
     def session(self, device: str = "cpu", precision: str = "f32-ieee", compiled: bool = False) -> JaxSession:
@@ -186,7 +187,7 @@ class JaxSession:
 
     def to_numpy(self, tensor: Array) -> Values:
         """A copy on the host; bfloat16 comes as float32."""
-        with arithmetic(self._casts.storage, self._placed):
+        with at_work(self._casts.storage, self._placed, self._ranks):
             return np.array(tensor.astype(jnp.float32) if tensor.dtype == jnp.bfloat16 else tensor)
 
     def forward(self, operation: str, config: Any, inputs: Mapping[str, Array]) -> Arrays:

@@ -60,6 +60,7 @@ class NumpyBackend:
             devices=("cpu",),
             compiled=False,
             versions={"python": platform.python_version(), "numpy": np.__version__, "twinspike": twinspike.__version__},
+            specification=twinspike.__version__,
         )
 
     def session(self, device: str = "cpu", precision: str = "f32-ieee", compiled: bool = False) -> NumpySession:

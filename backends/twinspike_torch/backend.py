@@ -50,6 +50,7 @@ class TorchBackend:
                 "twinspike": twinspike.__version__,
             },
             kernels=served(devices, self._kernel) | norm.served(devices),
+            specification=twinspike.__version__,
         )
 
     def session(self, device: str = "cpu", precision: str = "f32-ieee", compiled: bool = False) -> TorchSession:

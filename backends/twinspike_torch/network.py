@@ -21,6 +21,7 @@ from twinspike_torch.compiling import stacked
 from twinspike_torch.convolution import factors_pay
 from twinspike_torch.execution import Found, Held, Tap, Values, Way, run
 from twinspike_torch.factorization import Factors
+from twinspike_torch.lif_func import refuse_transforms
 from twinspike_torch.lif_kernels import Kernel
 from twinspike_torch.neuron import LIF
 from twinspike_torch.norm import TwinBatchNorm
@@ -132,7 +133,24 @@ class TwinNetwork(nn.Module):
             images: (B, C, H, W), or (T, B, C, H, W) for event networks.
             spike_rates: whether to measure them, one reduction per activation layer.
         """
+        refuse_transforms("TwinNetwork", "LIF, lif and spike alone are for torch.func; use torch.autograd.grad")
         return self.run(images, spike_rates=spike_rates)
+
+    def extra_repr(self) -> str:
+        """Sizes, for `print`."""
+        trained = {name: value.numel() for name, value in self.named_parameters()}
+        shared = sum(size for name, size in trained.items() if name.rpartition(".")[2] in ("U", "V", "bias"))
+        shape = "x".join(map(str, self.network.input_shape))
+        kind = "events" if self.network.event else "images"
+        exits, neurons, statistics = (
+            len(self.network.exits),
+            len(self.network.activations),
+            sum(b.numel() for b in self.buffers()),
+        )
+        return (
+            f"{self.network.name}: {kind} {shape}, T = {self.method.time_steps}, {self.network.classes} classes, {exits} exits, "
+            f"{neurons} layers of neurons, {sum(trained.values()):,} parameters ({shared:,} shared), {statistics:,} statistics"
+        )
 
     def run(self, images: Tensor, *, spike_rates: bool = False, tap: Tap | None = None) -> TwinOutput:
         """As calling the network, with a tap that sees every layer's output."""

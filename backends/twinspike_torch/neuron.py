@@ -3,7 +3,7 @@
 The backward pass is written by hand and starts from the current alone: potentials are charged again
 instead of being kept, so a layer saves one tensor in the format that it was given. Outputs have the
 memory layout of a step's input, so channels-last stays channels-last. `lif_kernels` says who computes;
-the gradient itself can't be differentiated again.
+the gradient itself can't be differentiated again. Within torch.func `lif_func` computes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from twinspike.config import Neuron, Scope
 from twinspike.errors import refuse, require
-from twinspike_torch import lif_kernels, lif_plain
+from twinspike_torch import lif_func, lif_kernels, lif_plain
 from twinspike_torch.lif_form import form
 from twinspike_torch.lif_kernels import Kernel
 from twinspike_torch.surrogate import derivative
@@ -35,9 +35,9 @@ class Traced(NamedTuple):
     """What a sequence gives, with its potentials."""
 
     s: Tensor
-    v: Tensor
     u: Tensor
     """Potentials before reset, (T, B, C, ...), outside of the graph."""
+    v: Tensor
 
 
 def lif(
@@ -79,16 +79,18 @@ def lif_traced(
     """As `lif`, with the potential before reset of every step."""
     s, after, u = _run(x, v, neuron, decay, threshold, kernel, True)
     assert u is not None
-    return Traced(s, after, u)
+    return Traced(s, u, after)
 
 
-def spike(u: Tensor, neuron: Neuron) -> Tensor:
+def spike(u: Tensor, *, neuron: Neuron) -> Tensor:
     """s = [u >= threshold], with ds/du = h(u - threshold) (clause LIF-2).
 
     Args:
         u: potential, any shape, floating.
         neuron: its threshold and surrogate count.
     """
+    if lif_func.transforming():
+        return lif_func.fire(u, neuron.threshold, neuron)
     s: Tensor = _Spike.apply(u, neuron)  # type: ignore[no-untyped-call]  # torch types no apply
     return s
 
@@ -166,6 +168,9 @@ def _run(
         if value is not None and value.shape not in ((), shape[2:3]):
             raise refuse(f"lif.{name}", expected=f"shape () or {tuple(shape[2:3])}", got=value)
     out: tuple[Tensor, Tensor, Tensor | None]
+    if lif_func.transforming():
+        require(kernel in ("auto", "plain"), "lif.kernel", expected="auto or plain within torch.func", got=kernel)
+        return lif_func.sequence(x, v, decay, threshold, neuron, traced)
     length: Literal["short", "long"] = "short" if shape[0] <= lif_kernels.UNROLLED else "long"
     chosen = lif_kernels.choose(kernel, x.device.type, torch.compiler.is_compiling(), length)
     out = _LIF.apply(x, v, decay, threshold, neuron, chosen, traced)  # type: ignore[no-untyped-call]  # torch types no apply
@@ -201,6 +206,10 @@ class _LIF(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, g: Tensor | None, e: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
         x, v, decay, threshold = ctx.saved_tensors
+        # is_grads_batched and autograd.functional's vectorize run a whole backward pass under vmap.
+        lif_func.refuse_transforms(
+            "gradient of lif", "take the whole function through torch.func, or one gradient at a time", g, e
+        )
         wanted = (ctx.needs_input_grad[2], ctx.needs_input_grad[3])
         if ctx.kernel == "plain":
             found = lif_plain.backward(x, v, decay, threshold, g, e, ctx.neuron, wanted)

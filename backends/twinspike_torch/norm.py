@@ -137,6 +137,10 @@ class TwinBatchNorm(nn.Module):
             self.register_buffer(f"mean_{twin}", torch.zeros(channels, device=device, dtype=dtype))
             self.register_buffer(f"var_{twin}", torch.ones(channels, device=device, dtype=dtype))
 
+    def extra_repr(self) -> str:
+        """Channels and options, for `print`."""
+        return f"{len(self.gamma_ann)} channels, one for each twin, {self.norm}"
+
     def forward(self, x: Tensor, twin: Twin, *, repeats: int | None = None) -> Tensor:
         """Normalize one twin's values; in training mode its running statistics move.
 

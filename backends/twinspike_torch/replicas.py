@@ -39,9 +39,10 @@ class Ranks:
         self._owned = not dist.is_initialized()
         if self._owned:
             _join(device, at)
-        elif at is not None:
-            raise refuse("rendezvous", expected="none, since this process is in a group already", got=at.address)
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
+        if at is not None and (at.rank, at.world_size) != (self.rank, self.world_size):
+            here = f"process {self.rank} of {self.world_size}, as the group has it that this process is in already"
+            raise refuse("rendezvous", expected=here, got=f"process {at.rank} of {at.world_size}")
         with self._met():
             self._hosts = dist.new_group(backend="gloo", timeout=PATIENCE)
 

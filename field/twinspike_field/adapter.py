@@ -155,6 +155,7 @@ class FieldBackend:
             devices=("cpu",),
             compiled=False,
             versions={name: version(name) for name in (self.adapter.distribution, *self.adapter.engine.packages)},
+            specification=twinspike.__version__,
         )
 
     def session(self, device: str = "cpu", precision: str = "f32-ieee", compiled: bool = False) -> Session:

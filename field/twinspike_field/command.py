@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import platform
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import twinspike
 from twinspike.errors import SpecError
@@ -27,8 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     try:
         match options.command:
+            case "judge" if len(options.libraries) == 1:
+                return _judge(options.libraries[0], options.out)
             case "judge":
-                return _judge(options.libraries or tuple(LIBRARIES), options.out)
+                return _judge_each(options.libraries or tuple(LIBRARIES), options.out)
             case "merge":
                 write(_merged([read(path) for path in options.results]), options.out)
             case "page":
@@ -60,17 +64,32 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _judge(names: Sequence[str], out: Path) -> int:
-    judged, wrong = [], []
-    for name in names:
-        one = judge_library(library(name))
-        judged.append(one)
-        wrong += troubles(one, library(name))
-        print(_summary(one), flush=True)
-    write(Field(specification=twinspike.__version__, libraries=tuple(judged)), out)
+def _judge(name: str, out: Path) -> int:
+    one = library(name)
+    judged = judge_library(one)
+    wrong = troubles(judged, one)
+    print(_summary(judged), flush=True)
+    write(Field(specification=twinspike.__version__, libraries=(judged,)), out)
     for line in wrong:
         print(line, file=sys.stderr)
     return 1 if wrong else 0
+
+
+def _judge_each(names: Sequence[str], out: Path) -> int:
+    """Each library in a process of its own: several set their framework's precision for all who are in theirs."""
+    for name in names:
+        library(name)
+    with TemporaryDirectory() as folder:
+        parts = [Path(folder) / f"{name}.json" for name in names]
+        command = [sys.executable, "-W", "ignore", "-m", "twinspike_field", "judge"]
+        statuses = [
+            subprocess.run([*command, name, "--out", str(part)], check=False).returncode
+            for name, part in zip(names, parts, strict=True)
+        ]
+        found = [read(part) for part in parts if part.is_file()]
+    if found:
+        write(_merged(found), out)
+    return max(2 if status < 0 else status for status in statuses)
 
 
 def judge_library(one: Library) -> Judged:

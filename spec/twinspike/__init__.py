@@ -33,6 +33,7 @@ from twinspike.config import (
     Twin,
 )
 from twinspike.errors import SpecError
+from twinspike.mark import Mark, read_marks
 from twinspike.network import Network
 from twinspike.operations import OPERATIONS, Operation
 from twinspike.parameters import Entry, State, initial_state, layout
@@ -46,7 +47,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CLAUSES", "OPERATIONS", "PRECISIONS", "SGD", "ZOO", "Adam", "AdamW", "Arctan", "Backend", "BatchNorm",
     "Capabilities", "Clause", "Constant", "Cosine", "Entry", "Evaluation", "Factorization", "FastSigmoid", "Free",
-    "Loss", "Method", "Metrics", "Network", "Neuron", "Operation", "Optimizer", "Penalty", "Precision", "Program",
+    "Loss", "Mark", "Method", "Metrics", "Network", "Neuron", "Operation", "Optimizer", "Penalty", "Precision", "Program",
     "Rectangle", "Retract", "Schedule", "Session", "Sigmoid", "SpecError", "State", "Surrogate", "Tanh", "Triangle",
-    "Twin", "initial_state", "layout", "learning_rate", "load", "names", "network", "survey",
+    "Twin", "initial_state", "layout", "learning_rate", "load", "names", "network", "read_marks", "survey",
 ]  # fmt: skip

@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinspike.config import Method, Optimizer
+from twinspike.errors import require
+from twinspike.mark import Mark
 from twinspike.network import Network
 from twinspike.parameters import State
 
@@ -47,6 +49,19 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """Package -> version, and what else identifies the installation."""
     kernels: dict[str, str] = {}
     """Case, such as `lif on cpu` -> the kernel that serves it here, and for a fallback also why it serves."""
+    specification: str = ""
+    """Version of the specification that the backend was written for; one that is older than the suite's can't know what came
+    since. Empty where it is not said."""
+    conformance: tuple[Mark, ...] = ()
+    """Marks of official runs of the suite (`mark.read_marks`), each of a precision that is claimed."""
+
+    def __post_init__(self) -> None:
+        for mark in self.conformance:
+            claimed = ", ".join(sorted(self.precisions))
+            fits = mark.precision in self.precisions
+            require(fits, "mark.precision", expected=f"one that the backend claims ({claimed})", got=mark.precision)
+            told = mark.compiled <= self.compiled
+            require(told, "mark.compiled", expected="false, since the backend claims no compiled sessions", got=mark.compiled)
 
 
 class Metrics(msgspec.Struct, frozen=True, kw_only=True):

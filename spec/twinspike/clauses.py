@@ -38,6 +38,7 @@ CHAPTERS: dict[str, str] = {
     "RND": "Random numbers",
     "PRE": "Precision",
     "DEV": "Many devices",
+    "ENE": "Counts of inference",
 }
 """Prefix of a clause -> title of its chapter."""
 
@@ -112,6 +113,9 @@ CLAUSES: tuple[Clause, ...] = (
     Clause("DIS-8", "MUST", "per_step: CE and KD of spiking logits are averages over the T steps of the loss of that step's unreduced logits, artificial ones being equal at all steps; F stays on reduced features. The operation joint_loss averages over the S slices that it is given."),
     Clause("DIS-9", "MUST", "supervised: the cross entropies of DIS-1 are those of all exits (all), of each twin's last (last), of the spiking twin's last (snn_last), or of the exits listed; the others' join neither the loss nor what is reported of it. Distillation and features are those of all exits."),
     Clause("DIS-10", "MUST", "label_smoothing e: each cross entropy of DIS-1 is (1 - e) times that of DIS-2 plus e times the mean over batch and classes of -log softmax(logits), of both twins and at every slice, in the loss and in what is reported of it; distillation is not smoothed, nor the operation cross_entropy."),
+    Clause("DIS-11", "MUST", "An exit of supervised written with a weight, 'snn4*0.5', has its cross entropy multiplied by it, and a pair of pairs, 'snn1<-ann1*2', its KD, in the loss and in what is reported of it; without one the weight is 1, and no sum of weights divides."),
+    Clause("DIS-12", "MUST", "teacher_time: where the loss sees S slices, the logits with which an exit of the spiking twin teaches are those of the student's slice (step), or at every slice the sum (sum) or the mean (mean) of its S slices; without detach_teacher their gradient reaches all of them. An exit may teach itself where it is not step and the loss is per_step. Artificial teachers are the same at every slice."),
+    Clause("DIS-13", "MUST", "mse_weight l and mse_target c: each cross entropy of the spiking twin, smoothed as DIS-10 says and not yet weighted by DIS-11, becomes (1 - l) times it plus l times the mean over batch and classes of (logit - c)^2, at every slice, in the loss and in what is reported of it."),
     # Optimizers
     Clause("OPT-1", "MUST", "SGD: g' = g + weight_decay p; with momentum m = momentum m + g', from m = 0, and the direction is m, or g' + momentum m with nesterov; p = p - lr direction. The learning rate stays outside the buffer."),
     Clause("OPT-2", "MUST", "Every gradient is taken at the parameters before the step, and every parameter moves once."),
@@ -143,7 +147,7 @@ CLAUSES: tuple[Clause, ...] = (
     Clause("PRE-2", "MUST", "bf16-mixed: operands and results of convolutions and what layers hand on are bfloat16, accumulated in float32; parameters, composed kernels before their cast, statistics, norms, potentials, readout, heads, losses, gradients of parameters and the optimizer are float32. A network's input, pooled features and hidden linear layers count as handed on; an operation asked for by itself rounds the operands and the result of convolutions and follows its input's format else."),
     Clause("PRE-3", "MUST", "tf32: as f32-ieee, but operands of products may be rounded to 11 significant bits."),
     Clause("PRE-4", "MUST", "Results are on the device asked for; inputs are never modified."),
-    Clause("PRE-5", "MAY", "bf16-mixed: the gradient of a composed kernel may be rounded to bfloat16 where it leaves a convolution."),
+    Clause("PRE-5", "MAY", "bf16-mixed: the gradient of a composed kernel may be rounded to bfloat16 where it leaves a convolution, over replicas that of each before they are added up."),
     Clause("PRE-6", "MAY", "bf16-mixed: gradients that layers hand back may be float32 or bfloat16; as operands of a convolution's gradients they are bfloat16."),
     Clause("PRE-7", "MUST", "A sum of n terms, products or not, may be taken in any order and fused, and is off by at most n roundings of the sum of the terms' magnitudes, in the format that it is accumulated in (PRE-1, PRE-2). In training a norm's mean, its variance, which is the mean of (x - mean)^2, and the sums in its gradients are off by at most 256 roundings however large n is."),
     # Many devices
@@ -156,6 +160,14 @@ CLAUSES: tuple[Clause, ...] = (
     Clause("DEV-7", "MUST", "Evaluation counts every sample once, also where N does not divide their number; evaluation in a program is of the samples handed to it and depends on no other rank."),
     Clause("DEV-8", "MAY", "Sums over ranks may be taken in any order and grouping (PRE-7), the same on every rank."),
     Clause("DEV-9", "UNDEFINED", "local with a single value per channel on a rank."),
+    # Counts of inference
+    Clause("ENE-1", "MUST", "Counts are of one twin in evaluation mode and of the layers that the main exit needs, over all samples and time steps, the artificial twin taking one step; they are exact whole numbers, and equal for equal values of the layers' outputs and potentials."),
+    Clause("ENE-2", "MUST", "The footprint is the bytes, in the format of the state, of the twin's kernels as it uses them, composed where factored, of biases, of its norms' gamma, beta, mean and var, and of learned decays and thresholds (spiking twin)."),
+    Clause("ENE-3", "MUST", "Connections are the entries of the kernels of convolutions and linear layers, as the twin uses them; connection sparsity is the share of them that is 0."),
+    Clause("ENE-4", "MUST", "Activation sparsity is the share of the outputs of activation layers that is 0."),
+    Clause("ENE-5", "MUST", "Dense operations: for every output of a convolution or linear layer, at every step, one for each of its inputs, inputs that are padding left out; biases count nothing, and a static image's first layers count at each of the T steps."),
+    Clause("ENE-6", "MUST", "Effective operations are those of ENE-5 whose input and weight are both other than 0: additions (ACs) where the layer reads an activation layer of the spiking twin, multiply-adds (MACs) where it reads anything else, pooled spikes too."),
+    Clause("ENE-7", "MUST", "Membrane updates: at the first step every neuron, at each later step the neurons whose potential after it, v[t], is another number than v[t-1]."),
 )
 
 BY_ID: dict[str, Clause] = {clause.id: clause for clause in CLAUSES}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import msgspec
 
@@ -143,6 +143,9 @@ class Tanh(_Sloped, tag="tanh", tag_field="kind", frozen=True, kw_only=True):
 Surrogate = Rectangle | Triangle | Sigmoid | Arctan | FastSigmoid | Tanh
 """Derivative h that stands in for ds/du, z = u - threshold. Each integrates to 1 (clause SUR-1)."""
 
+SURROGATES: tuple[type[Surrogate], ...] = get_args(Surrogate)
+"""All of them, in the order in which they are numbered."""
+
 Scope = Literal["constant", "layer", "channel"]
 """A neuron quantity: a constant, learned once per layer (shape ()), or learned per channel (shape (C,))."""
 
@@ -259,9 +262,11 @@ class Loss(Config, frozen=True, kw_only=True):
     form: Literal["ce", "kl"] = "ce"
     """Distillation as cross entropy (the paper) or as Kullback-Leibler divergence; equal gradients."""
     pairs: Preset | tuple[str, ...] = "joint"
-    """A preset, or pairs written `student<-teacher`, each exit a twin and a number: `snn1<-ann1`."""
+    """A preset, or pairs written `student<-teacher`, each exit a twin and a number, weighted if wanted: `snn1<-ann1`,
+    `snn2<-ann2*0.5` (clause DIS-11)."""
     supervised: Literal["all", "last", "snn_last"] | tuple[str, ...] = "all"
-    """Exits whose cross entropy counts: all, each twin's last, the spiking twin's last, or exits written `snn4`."""
+    """Exits whose cross entropy counts: all, each twin's last, the spiking twin's last, or exits written `snn4`, weighted if
+    wanted: `snn1*0.5` (clause DIS-11)."""
     feature_reduction: Literal["sum", "batch_mean", "mean"] = "sum"
     """Squared feature differences: summed, summed then divided by B, or averaged over B and channels."""
     detach_teacher: bool = True
@@ -272,17 +277,31 @@ class Loss(Config, frozen=True, kw_only=True):
     """Whether cross entropy and distillation are averages over the T logits of each time step (TET)."""
     label_smoothing: float = 0.0
     """Share of each label that is spread evenly over all classes, in [0, 1) (clause DIS-10)."""
+    teacher_time: Literal["step", "sum", "mean"] = "step"
+    """With `per_step`, what an exit of the spiking twin teaches with: that step's logits, or their sum or mean over all steps
+    (clause DIS-12), with which it may teach itself: `snn4<-snn4`."""
+    mse_weight: float = 0.0
+    """Weight in [0, 1] of the squared distance of the spiking twin's logits to `mse_target`, against their cross entropy
+    (TET's second term; clause DIS-13)."""
+    mse_target: float = 1.0
+    """What logits are drawn to with `mse_weight`, finite."""
 
     def _check(self) -> None:
         _finite("loss.alpha", self.alpha, 0.0, 1.0)
         _finite("loss.beta", self.beta, 0.0, math.inf, "[)")
         _finite("loss.label_smoothing", self.label_smoothing, 0.0, 1.0, "[)")
+        _finite("loss.mse_weight", self.mse_weight, 0.0, 1.0)
+        _finite("loss.mse_target", self.mse_target, -math.inf, math.inf, "()")
         square = self.temperature * self.temperature  # clause DIS-2 multiplies by it
         finite = self.temperature > 0 and math.isfinite(square)
         require(finite, "loss.temperature", expected="a number > 0 whose square is finite", got=self.temperature)
         if isinstance(self.pairs, tuple):
-            for pair in self.pairs:
-                parse_pair(pair)
+            for student, teacher in map(parse_pair, self.pairs):
+                own = student == teacher and not (student.twin == "snn" and self.per_step and self.teacher_time != "step")
+                expected = (
+                    "'student<-teacher' of two exits (one of the spiking twin's with per_step and teacher_time sum or mean)"
+                )
+                require(not own, "loss.pairs", expected=expected, got=f"{student.twin}{student.number} as its own teacher")
         if isinstance(self.supervised, tuple):
             named = [parse_exit(text) for text in self.supervised]
             require(len(set(named)) == len(named), "loss.supervised", expected="different exits", got=self.supervised)
@@ -300,9 +319,22 @@ def _exit(text: str) -> Exit | None:
     return Exit(twin, int(number)) if twin in TWINS and number.isdecimal() and int(number) >= 1 else None
 
 
+def parse_weight(text: str, where: str) -> tuple[str, float]:
+    """Split what an option names from its weight: `snn4*0.5`; without one it is 1 (clause DIS-11)."""
+    name, star, weight = text.partition("*")
+    if not star:
+        return name, 1.0
+    try:
+        value = float(weight)
+    except ValueError:
+        value = math.nan
+    require(0.0 <= value < math.inf, where, expected="a finite weight >= 0 after *, such as 'snn4*0.5'", got=text)
+    return name, value
+
+
 def parse_exit(text: str) -> Exit:
-    """Read an exit such as `snn4`."""
-    found = _exit(text)
+    """Read an exit such as `snn4`; its weight, if any, is `supervised_weights`' matter."""
+    found = _exit(parse_weight(text, "loss.supervised")[0])
     if found is None:
         raise refuse("loss.supervised", expected="exits such as 'snn1' and 'ann4'", got=text)
     return found
@@ -330,13 +362,24 @@ def supervised(loss: Loss, exits: int) -> dict[Twin, tuple[int, ...]]:
             return {twin: tuple(end.number - 1 for end in named if end.twin == twin) for twin in TWINS}
 
 
+def supervised_weights(loss: Loss, exits: int) -> dict[Twin, tuple[float, ...]]:
+    """The weights of the cross entropies of `supervised`, in its order (clause DIS-11)."""
+    named: dict[tuple[Twin, int], float] = {}
+    if isinstance(loss.supervised, tuple):
+        for text in loss.supervised:
+            end = parse_exit(text)
+            named[end.twin, end.number - 1] = parse_weight(text, "loss.supervised")[1]
+    return {twin: tuple(named.get((twin, i), 1.0) for i in found) for twin, found in supervised(loss, exits).items()}
+
+
 def parse_pair(text: str) -> tuple[Exit, Exit]:
-    """Read `student<-teacher`, for instance `snn1<-ann4`, as (student, teacher)."""
-    ends = [end for part in text.split("<-") if (end := _exit(part)) is not None]
+    """Read `student<-teacher`, for instance `snn1<-ann4`, as (student, teacher); its weight is `pair_weights`' matter."""
+    name, _ = parse_weight(text, "loss.pairs")
+    ends = [end for part in name.split("<-") if (end := _exit(part)) is not None]
     require(
-        len(ends) == 2 and text.count("<-") == 1 and ends[0] != ends[-1],
+        len(ends) == 2 and name.count("<-") == 1,
         "loss.pairs",
-        expected="'student<-teacher' of two different exits such as 'snn1<-ann1'",
+        expected="'student<-teacher' of two exits such as 'snn1<-ann1'",
         got=text,
     )
     return ends[0], ends[1]
@@ -369,6 +412,13 @@ def distillation_pairs(loss: Loss, exits: int) -> tuple[tuple[Exit, Exit], ...]:
                     got=f"{end.twin}{end.number}",
                 )
             return pairs
+
+
+def pair_weights(loss: Loss, exits: int) -> tuple[float, ...]:
+    """The weights of `distillation_pairs`, in its order (clause DIS-11)."""
+    if isinstance(loss.pairs, tuple):
+        return tuple(parse_weight(pair, "loss.pairs")[1] for pair in loss.pairs)
+    return (1.0,) * len(distillation_pairs(loss, exits))
 
 
 # --- method ------------------------------------------------------------------------------------------

@@ -294,7 +294,7 @@ TABLE: tuple[Operation, ...] = (
         exactness="rounded",
         forward=rows.joint_loss,
         adjoint=rows.joint_loss_adjoint,
-        clauses=("DIS-1", "DIS-4", "DIS-6", "DIS-8", "DIS-9", "DIS-10"),
+        clauses=("DIS-1", "DIS-4", "DIS-6", "DIS-8", "DIS-9", "DIS-10", "DIS-11", "DIS-12", "DIS-13"),
     ),
     Operation(
         name="optimizer_step",

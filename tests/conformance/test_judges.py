@@ -118,7 +118,7 @@ def test_right_networks_pass_layer_by_layer(check):
         assert biases == ({("LAY-3", "DIS-7")} if check == "network[gradients]" else set())
 
 
-LOSS = {"DIS-1", "DIS-2", "DIS-3", "DIS-4", "DIS-5", "DIS-6", "DIS-8", "DIS-9", "DIS-10"}
+LOSS = {"DIS-1", "DIS-2", "DIS-3", "DIS-4", "DIS-5", "DIS-6", "DIS-8", "DIS-9", "DIS-10", "DIS-11", "DIS-12", "DIS-13"}
 
 
 @pytest.mark.parametrize(

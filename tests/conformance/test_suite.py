@@ -29,10 +29,10 @@ from twinspike_conformance.strength.kill import kill
 
 NUMPY = ts.load("numpy")
 NO_BACKEND_ANSWERS_FOR = {
-    *("FAC-4", "ORT-1", *(c for c in CLAUSES if c.startswith(("INI-", "RND-", "SCH-1", "SCH-2")))),
+    *("FAC-4", "ORT-1", *(c for c in CLAUSES if c.startswith(("INI-", "RND-", "SCH-1", "SCH-2", "ENE-")))),
     *(f"DEV-{n}" for n in range(1, 8)),
 }
-"""Initial values, a metric, streams and schedules are computed by the specification itself; many devices are asked by `cross`."""
+"""Initial values, metrics, streams, schedules and counts are the specification's own; `cross` asks of many devices."""
 USAGE, NOTHING = int(pytest.ExitCode.USAGE_ERROR), int(pytest.ExitCode.NO_TESTS_COLLECTED)
 
 

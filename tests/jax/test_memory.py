@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kept_maps import EVENTS, LEARNED, RESNET, VGG, bytes_of_layers
+from kept_maps import BLOCKS, EVENTS, LEARNED, RESNET, VGG, bytes_of_layers
 
 import twinspike as ts
 from twinspike.network import GlobalPool, Network, infer_shapes, inputs_of
@@ -82,7 +82,7 @@ def test_rectified_values_and_restored_spikes_have_their_gradients() -> None:
     np.testing.assert_array_equal(jax.jvp(lambda x: residuals.restored(x, booleans), (x,), (g,))[1], g)
 
 
-@pytest.mark.parametrize(("network", "method"), [(RESNET, ts.Method(time_steps=2)), (EVENTS, LEARNED)], ids=["resnet", "events"])
+@pytest.mark.parametrize(("network", "method"), [(BLOCKS, ts.Method(time_steps=2)), (EVENTS, LEARNED)], ids=["blocks", "events"])
 def test_recomputed_blocks_give_the_same_gradients_and_statistics(network: Network, method: ts.Method) -> None:
     """In float64: spikes are the same, sums may be fused otherwise; 1e-12 is some 4,500 roundings of a norm."""
     optimizer, rng = ts.SGD(), np.random.default_rng(0)
@@ -101,7 +101,7 @@ def test_recomputed_blocks_give_the_same_gradients_and_statistics(network: Netwo
 
 @pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recompute"])
 @pytest.mark.parametrize("precision", ["f32-ieee", "bf16-mixed"])
-@pytest.mark.parametrize(("network", "method"), [(RESNET, ts.Method(time_steps=2)), (EVENTS, LEARNED)], ids=["resnet", "events"])
+@pytest.mark.parametrize(("network", "method"), [(BLOCKS, ts.Method(time_steps=2)), (EVENTS, LEARNED)], ids=["blocks", "events"])
 def test_backward_finds_the_currents_that_fired(
     network: Network, method: ts.Method, precision: str, recompute: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from twinspike.errors import SpecError
 from twinspike_conformance.cases.networks import CONFIGS
 from twinspike_conformance.cases.options import CELLS
 from twinspike_conformance.checks import Bench
+from twinspike_jax import replicas
 
 
 @pytest.fixture(scope="module")
@@ -41,3 +42,18 @@ def test_devices_that_are_not_there_are_refused() -> None:
     backend.session("cpu")  # which has jax count its devices
     with pytest.raises(SpecError, match=r"cpu devices of a process: expected at least 99, got \d+; start a fresh process"):
         backend.replicated(devices=99)  # type: ignore[attr-defined]  # as its capabilities say
+
+
+def test_what_jax_says_of_a_lost_process_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process then ends without JAX's parting, which would wait for the lost one and abort."""
+    parting: list[object] = []
+    monkeypatch.setattr(replicas.atexit, "register", parting.append)
+    ranks = replicas.Ranks("cpu", 1)
+    with pytest.raises(RuntimeError, match="Gloo AllGather failed"), ranks.met():
+        raise RuntimeError("UNKNOWN: Gloo AllGather failed: Connection reset by peer")
+    ranks.world_size = 2
+    with pytest.raises(SpecError, match="process 0 of 2: expected an answer of every other one, got UNKNOWN: Gloo"), ranks.met():
+        raise RuntimeError("UNKNOWN: Gloo AllGather failed: Connection reset by peer")
+    assert parting == [replicas._leave]
+    with pytest.raises(RuntimeError, match="a bug"), ranks.met():
+        raise RuntimeError("a bug")

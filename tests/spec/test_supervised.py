@@ -68,6 +68,70 @@ def test_smoothed_labels_are_a_share_of_each_spread_over_all_classes() -> None:
     assert losses.supervision(ts.Loss(), z, labels) == losses.cross_entropy(z, labels)
 
 
+def test_weights_multiply_the_cross_entropies_and_pairs_that_they_are_written_with() -> None:
+    """By weights that are powers of two, so that the terms are exact multiples of those of single exits and pairs."""
+    i = inputs()
+    ann, snn = (losses.joint_loss(ts.Loss(supervised=(name,), pairs=("snn1<-ann1",)), **i) for name in ("ann2", "snn1"))
+    loss = ts.Loss(supervised=("ann2*2", " snn1 * 0.25"), pairs=("snn1<-ann1*0.5",))
+    found = losses.joint_loss(loss, **i)
+    assert found.cross_entropy_ann == 2 * ann.cross_entropy_ann
+    assert found.cross_entropy_snn == 0.25 * snn.cross_entropy_snn
+    assert found.distillation == 0.5 * ann.distillation
+
+
+def test_a_spiking_exit_teaches_with_its_steps_together() -> None:
+    i = inputs()
+    z = i["logits_snn"]
+    for time, taught in (("sum", z[:, 1].sum(0)), ("mean", z[:, 1].mean(0))):
+        loss = ts.Loss(per_step=True, teacher_time=time, pairs=("snn2<-snn2", "snn1<-ann3"))
+        kd = sum(losses.distillation(loss, z[s, 1], taught) for s in range(S)) / S
+        kd += sum(losses.distillation(loss, z[s, 0], i["logits_ann"][2]) for s in range(S)) / S
+        assert abs(losses.joint_loss(loss, **i).distillation - 9 * kd) <= 100 * 2.0**-53 * 9 * kd
+
+
+def test_logits_are_drawn_to_a_constant_beside_the_labels() -> None:
+    i = inputs()
+    loss, z = ts.Loss(mse_weight=0.25, mse_target=-2.0, supervised=("snn3*2",), per_step=True), i["logits_snn"][:, 2]
+    entropy = sum(losses.cross_entropy(z[s], i["labels"]) for s in range(S)) / S
+    want = 2 * (0.75 * entropy + 0.25 * ((z + 2.0) ** 2).mean())
+    assert abs(losses.joint_loss(loss, **i).cross_entropy_snn - want) <= 100 * 2.0**-53 * want
+
+
+@pytest.mark.parametrize("time", ["step", "sum", "mean"])
+def test_gradients_of_weighted_terms_are_those_of_finite_differences(time: str) -> None:
+    """A central difference of step d is off by d^2/6 of the third derivative, some 0.1, and 2^-53/d of the loss, some 30."""
+    own = () if time == "step" else ("snn2<-snn2",)
+    loss = ts.Loss(
+        per_step=True, teacher_time=time, mse_weight=0.3, alpha=0.5, beta=0.0, detach_teacher=False, label_smoothing=0.1,
+        supervised=("ann1*2", "snn2*0.5", "snn3"), pairs=("snn1<-snn3*1.5", "ann2<-snn1", *own),
+    )  # fmt: skip
+    i, d, rng = inputs(), 1e-4, np.random.default_rng(1)
+    found = losses.joint_loss_adjoint(loss, **i)
+    for name in ("logits_ann", "logits_snn"):
+        along = rng.normal(size=i[name].shape)
+        up, down = (float(losses.joint_loss(loss, **i | {name: i[name] + sign * d * along}).loss) for sign in (1, -1))
+        assert abs((up - down) / (2 * d) - (getattr(found, name) * along).sum()) <= 1e-6 * (along**2).sum()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pairs": ("snn1<-snn1",), "per_step": True}, r"loss\.pairs: .* got snn1 as its own teacher"),
+        ({"pairs": ("ann1<-ann1",), "per_step": True, "teacher_time": "sum"}, r"loss\.pairs: .* got ann1 as its own teacher"),
+        ({"pairs": ("snn1<-snn1",), "teacher_time": "mean"}, r"loss\.pairs: .* with per_step"),
+        ({"pairs": ("snn1<-ann1*",)}, r"loss\.pairs: expected a finite weight >= 0 after \*"),
+        ({"supervised": ("snn1*-1",)}, r"loss\.supervised: expected a finite weight >= 0 after \*"),
+        ({"supervised": ("snn1*nan",)}, r"loss\.supervised: expected a finite weight >= 0 after \*"),
+        ({"supervised": ("snn1", "snn1*2")}, r"loss\.supervised: expected different exits"),
+        ({"mse_weight": 1.5}, r"loss\.mse_weight: expected a finite number in \[0, 1\]"),
+        ({"mse_target": float("inf")}, r"loss\.mse_target: expected a finite number"),
+    ],
+)
+def test_weights_and_teachers_that_mean_nothing_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(ts.SpecError, match=message):
+        ts.Loss(**options)
+
+
 def test_a_share_is_no_less_than_nothing_and_less_than_all() -> None:
     for value in (-0.1, 1.0, float("nan")):
         with pytest.raises(ts.SpecError, match=r"loss\.label_smoothing: expected a finite number in \[0, 1\)"):

@@ -5,9 +5,22 @@ from __future__ import annotations
 import math
 
 import twinspike as ts
-from twinspike.network import Activation, Conv, Network, infer_shapes, inputs_of
+from twinspike.network import Activation, Branch, Conv, GlobalPool, Linear, Network, infer_shapes, inputs_of
 
 RESNET = ts.network("resnet18", width=2, input_shape=(3, 16, 16), classes=4)
+
+
+def front(network: Network, last: str) -> Network:
+    """Its layers up to one, and a head on that."""
+    end = next(i for i, layer in enumerate(network.layers) if layer.name == last) + 1
+    head = (GlobalPool(name="feature", input=last), Linear(name="head", input="feature", out_features=network.classes))
+    exits = (Branch(feature="feature", head="head"),)
+    return Network(name="front", input_shape=network.input_shape, event=False, layers=(*network.layers[:end], *head), exits=exits)
+
+
+BLOCKS = front(RESNET, "stage2.1.act")
+"""Each kind of its blocks, for what has to be compiled."""
+
 VGG = ts.network("vgg16", width=2, input_shape=(3, 32, 32), classes=4)
 EVENTS = ts.network("digits_cnn", width=3, input_shape=(2, 9, 8), classes=4, event=True)
 LEARNED = ts.Method(

@@ -62,7 +62,7 @@ def test_one_process_alone_is_a_group_of_one() -> None:
         program = session.program(s.network, s.method, s.optimizer)
         after, _ = program.train_step(program.load(s.state), s.images[0], s.labels[0], 0.125)
         assert set(program.dump(after)) == {entry.name for entry in layout(s.network, s.method, s.optimizer)}
-        with pytest.raises(SpecError, match="in a group already"):
+        with pytest.raises(SpecError, match="expected process 0 of 1, as the group has it"):
             backend.replicated(at=Rendezvous(address="127.0.0.1:1", rank=0, world_size=2))  # type: ignore[attr-defined]  # likewise
     finally:
         session.close()

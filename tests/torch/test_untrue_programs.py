@@ -20,6 +20,15 @@ from twinspike_conformance.run.runner import covering
 from twinspike_torch.backend import TorchBackend
 
 TORCH = TorchBackend("plain")
+PRECISIONS = ("f64", "f32-ieee", "bf16-mixed")
+
+
+def each(one: str, values: list[Any]) -> pytest.MarkDecorator:
+    """The first of the values in every precision, the others in one: what a precision hides, it hides of all."""
+    pairs = [(values[0], p) for p in PRECISIONS] + [(v, PRECISIONS[i % 3]) for i, v in enumerate(values[1:])]
+    return pytest.mark.parametrize((one, "precision"), pairs, ids=str)
+
+
 NETWORK: dict[str, Any] = {"name": "resnet18", "width": 4}
 
 
@@ -86,8 +95,7 @@ def found(check: str, precision: str, optimizer: Optimizer, gradients: Callable[
     return of_network.run(Bench(TORCH, session), next(iter(of_network.space.cover())))
 
 
-@pytest.mark.parametrize("precision", ["f64", "f32-ieee", "bf16-mixed"])
-@pytest.mark.parametrize("factor", [0.0, 0.5, 1.5, -1.0])
+@each("factor", [0.0, 0.5, 1.5, -1.0])
 def test_each_untrue_gradient_is_found(precision: str, factor: float) -> None:
     findings = found("network[gradients]", precision, SGD(), lambda g: g * g.dtype.type(factor), true)
     reported = [f for f in findings if f.quantity.endswith("reported") and f.quantity.startswith("gradient of")]
@@ -98,10 +106,7 @@ def test_each_untrue_gradient_is_found(precision: str, factor: float) -> None:
     assert passed <= may
 
 
-@pytest.mark.parametrize("precision", ["f64", "f32-ieee", "bf16-mixed"])
-@pytest.mark.parametrize(
-    "optimizer", [SGD(), SGD(momentum=0.9), SGD(momentum=0.9, nesterov=True), ts.Adam(), ts.AdamW()], ids=str
-)
+@each("optimizer", [SGD(momentum=0.9), SGD(), SGD(momentum=0.9, nesterov=True), ts.Adam(), ts.AdamW()])
 def test_a_step_that_ignores_its_gradient_is_found(precision: str, optimizer: Optimizer) -> None:
     network = ts.network(**NETWORK)
     findings = found("network[update]", precision, optimizer, lambda g: g, without_gradients(network, optimizer))
@@ -111,16 +116,14 @@ def test_a_step_that_ignores_its_gradient_is_found(precision: str, optimizer: Op
     assert len(set(trained) - wrong) <= may
 
 
-@pytest.mark.parametrize("precision", ["f64", "f32-ieee", "bf16-mixed"])
-@pytest.mark.parametrize("optimizer", [SGD(momentum=0.9), SGD(momentum=0.9, nesterov=True), ts.Adam(), ts.AdamW()], ids=str)
+@each("optimizer", [ts.AdamW(), SGD(momentum=0.9), SGD(momentum=0.9, nesterov=True), ts.Adam()])
 def test_a_step_at_a_slightly_different_rate_is_found(precision: str, optimizer: Optimizer) -> None:
     findings = found("network[update]", precision, optimizer, lambda g: g, at_another_rate)
     trained = {entry.name for entry in layout(ts.network(**NETWORK), Method(), optimizer) if entry.trained}
     assert {finding.quantity for finding in findings if not finding.ok} == trained, "slots don't know the rate"
 
 
-@pytest.mark.parametrize("precision", ["f64", "f32-ieee", "bf16-mixed"])
-@pytest.mark.parametrize("optimizer", [SGD(), SGD(momentum=0.9, nesterov=True), ts.Adam(weight_decay=0.1), ts.AdamW()], ids=str)
+@each("optimizer", [SGD(), SGD(momentum=0.9, nesterov=True), ts.Adam(weight_decay=0.1), ts.AdamW()])
 def test_what_is_true_passes(precision: str, optimizer: Optimizer) -> None:
     for check in ("network[gradients]", "network[update]"):
         findings = found(check, precision, optimizer, lambda g: g, true)
@@ -185,7 +188,7 @@ def at_the_other_momentum(precision: str) -> Callable[..., Any]:
     return step
 
 
-@pytest.mark.parametrize("precision", ["f64", "f32-ieee", "bf16-mixed"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("lie", ["unmoved", "twice", "biased", "momentum"])
 def test_untrue_statistics_are_found(precision: str, lie: str) -> None:
     network = ts.network(**NETWORK)
@@ -219,7 +222,7 @@ def with_scales_rounded_up(inner: Any, state: Any, *batch: Any) -> Any:
     return inner.train_step(inner.load(values), *batch)
 
 
-@pytest.mark.parametrize("precision", ["f64", "f32-ieee", "bf16-mixed"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("step", [with_samples_in_another_order, with_scales_rounded_up])
 def test_statistics_of_a_step_that_rounds_otherwise_than_its_trace_pass(precision: str, step: Any) -> None:
     check, session = CHECKS["network[statistics]"], TORCH.session("cpu", precision)

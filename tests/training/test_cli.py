@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import json
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -122,8 +123,16 @@ def test_evaluate_finds_what_training_found(trained: Path) -> None:
     result = run("evaluate", str(trained), "--checkpoint", "last", "--json")
     assert result.exit_code == 0, result.output
     found, logged = json.loads(result.stdout), lines(open_run(trained))[-1]
+    counts = found.pop("energy")
     assert found == {key: logged[key] for key in found}
-    result = run("evaluate", str(trained))
+    assert "dense" not in counts["snn"]  # nothing was traced
+    counts = json.loads(run("evaluate", str(trained), "--energy", "30", "--json").stdout)["energy"]
+    assert (counts["ann"]["samples"], counts["ann"]["acs"], counts["snn"]["dense"]) == (30, 0, 2 * counts["ann"]["dense"])
+    result = run("evaluate", str(trained), "--energy", "-1")
+    assert (result.exit_code, result.stderr) == (2, "error: --energy: expected a number of samples >= 0, got -1\n")
+    result = run("evaluate", str(trained), "--energy", "30")
+    assert "effective ACs, a sample" in result.stdout
+    assert "counted on 30 samples" in result.stdout
     assert f"{found['samples']} samples" in result.stdout
     assert "main.head" in result.stdout
     result = run("evaluate", str(trained), "--checkpoint", "first")
@@ -214,6 +223,15 @@ def test_plot_draws_every_picture(trained: Path, tmp_path: Path) -> None:
         content = Path(path).read_bytes()
         assert content.startswith(b"\x89PNG")
         assert len(content) > 10_000
+    result = run("plot", str(trained), "--out", str(tmp_path / "r"), "--style", "paper")
+    assert (result.exit_code, result.stderr) == (0, "")
+    for path in map(Path, result.stdout.split()):
+        text = path.with_suffix(".svg").read_text(encoding="utf-8")
+        assert path.read_bytes().startswith(b"%PDF-")
+        assert float(re.search(r'<svg [^>]*?width="([\d.]+)pt"', text, re.DOTALL)[1]) <= 7 * 72  # type: ignore[index]
+        assert "<text" in text  # letters, not outlines
+    result = run("plot", str(trained), "--style", "poster")
+    assert (result.exit_code, result.stderr) == (2, "error: --style: expected screen or paper, got poster\n")
     result = run("plot", str(trained), "--out", str(tmp_path / "q"), "--index", "360")
     assert (result.exit_code, result.stderr) == (2, "error: index: expected a test image, 0 to 359, got 360\n")
 

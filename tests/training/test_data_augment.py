@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from twinspike_training.data.augment import DRAWS, cover, crop, cutout, flip, vary
+from twinspike_training.data.augment import DRAWS, cover, crop, cutout, drop, flip, roll, vary
 
 EDGE = np.nextafter(1.0, 0.0)
 
@@ -40,6 +40,30 @@ def test_flip() -> None:
     images = sample(3, 5, 6)
     out = flip(images.copy(), np.array([0.0, 0.5, np.nextafter(0.5, 0)]))
     assert np.array_equal(out, np.stack([images[0, :, :, ::-1], images[1], images[2, :, :, ::-1]]))
+
+
+def test_roll() -> None:
+    """Of 16 rows by up to 2, of 9 columns by 1: the least uniform moves up and left, the largest down and right."""
+    images = sample(3, 16, 9)
+    out = roll(images.copy(), np.array([(0.0, 0.0), (0.5, 0.5), (EDGE, EDGE)]))
+    assert np.array_equal(out[0], np.roll(images[0], (-2, -1), axis=(1, 2)))
+    assert np.array_equal(out[1], images[1])
+    assert np.array_equal(out[2], np.roll(images[2], (2, 1), axis=(1, 2)))
+
+
+def test_drop() -> None:
+    """A third keeps all; a third loses 1 to T/2 frames in a row; a third a rectangle of up to half of each side in all frames."""
+    images = np.ones((6, 8, 6, 10), dtype=np.float32)
+    least, most = (0.0, EDGE)
+    draws = [(0.3, EDGE, 0, 0), (0.5, least, least, 0), (0.5, most, most, 0), (0.9, least, 0, 0), (0.9, most, 0, 0), (EDGE,) * 4]
+    out = drop(images.copy(), np.array(draws))
+    expected = images.copy()
+    expected[1, 0:2] = 0
+    expected[2, 4:8] = 0
+    expected[4, :, 0:3, 0:5] = 0
+    expected[5, :, 3:6, 5:10] = 0
+    assert np.array_equal(out, expected)
+    assert np.array_equal(drop(images[:, :2].copy(), np.full((6, 4), 0.5)), images[:, :2])
 
 
 def test_cutout() -> None:

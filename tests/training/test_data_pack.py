@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 from twinspike.errors import SpecError
+from twinspike_training.data import DataConfig, open_dataset
+from twinspike_training.data import pack as pack_module
 from twinspike_training.data.events import SIDE, open_events
 from twinspike_training.data.pack import KEYS, read_pack
 
@@ -40,7 +42,7 @@ def write(file: Path, **changes: Any) -> Path:
 def test_a_whole_pack(tmp_path: Path) -> None:
     pack = read_pack(write(tmp_path / "p.npz"), SIDE)
     assert pack.offsets.tolist() == list(range(0, 621, 31))
-    assert np.array_equal(np.packbits(pack.polarity), columns()["p"])
+    assert np.array_equal(np.packbits(pack.polarity(0, 620)), columns()["p"])
     source = open_events(str(tmp_path / "p.npz"), 3)
     assert (len(source.train.labels), len(source.test.labels), len(source.classes)) == (15, 5, 10)
 
@@ -139,7 +141,7 @@ def test_a_header_without_end_is_not_read(tmp_path: Path) -> None:
     tracemalloc.stop()
 
 
-def test_a_pack_larger_than_the_memory_is_refused_by_its_headers(tmp_path: Path) -> None:
+def test_a_pack_larger_than_the_disk_is_refused_by_its_headers(tmp_path: Path) -> None:
     events = 10**14
     lengths = {"x": (events, "|u1"), "y": (events, "|u1"), "p": (events // 8, "|u1"), "dt": (events, "<u2"),
                "offsets": (21, "<i8"), "labels": (20, "<i8"), "ids": (20, "<i8")}  # fmt: skip
@@ -147,10 +149,57 @@ def test_a_pack_larger_than_the_memory_is_refused_by_its_headers(tmp_path: Path)
         for key, (length, dtype) in lengths.items():
             head = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': ({length},), }}".encode().ljust(117) + b"\n"
             archive.writestr(f"{key}.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head)
-    with pytest.raises(
-        SpecError, match=r"p.npz: needs at least 466 TiB of memory \(466 TiB for columns of events\), this machine has"
-    ):
+    with pytest.raises(SpecError, match=r"p.npz: expected room for 375 TiB of events in .*, where they are unpacked, got"):
         read_pack(tmp_path / "p.npz", SIDE)
+
+
+@pytest.fixture
+def by_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No event is kept in memory, and pieces are small."""
+    monkeypatch.setattr(pack_module, "BUDGET", 0)
+    monkeypatch.setattr(pack_module, "_PIECE", 97)
+
+
+def test_events_read_by_their_index_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Samples in their order, bit for bit, and the fingerprint by which a run knows its data."""
+
+    def seen() -> tuple[str, list[Any]]:
+        config = DataConfig(name="events", path=str(write(tmp_path / "p.npz")), workers=0, augment=("crop", "flip"))
+        with open_dataset(config, time_steps=3) as data:
+            return data.fingerprint, [*data.train_batches(3, 1, 4), *data.test_batches(4)]
+
+    whole = seen()
+    monkeypatch.setattr(pack_module, "BUDGET", 0)
+    monkeypatch.setattr(pack_module, "_PIECE", 97)
+    parts = seen()
+    assert parts[0] == whole[0]
+    for (images, labels), (others, their) in zip(whole[1], parts[1], strict=True):
+        assert images.tobytes() == others.tobytes()
+        assert np.array_equal(labels, their)
+
+
+def test_events_beyond_the_budget_are_not_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events = columns(recordings=20, each=200_000)
+    np.savez(tmp_path / "p.npz", **events)
+    monkeypatch.setattr(pack_module, "BUDGET", 1 << 20)
+    tracemalloc.start()
+    read = read_pack(tmp_path / "p.npz", SIDE)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 8 << 20 < sum(events[key].nbytes for key in ("x", "y", "p", "dt"))
+    assert all(np.array_equal(column, events[key]) for key, column in (("x", read.x), ("dt", read.dt), ("p", read.bits)))
+
+
+def test_what_is_damaged_is_one_line_where_events_are_read_by_index(tmp_path: Path, by_index: None) -> None:
+    content = write(tmp_path / "p.npz").read_bytes()
+    for end in range(0, len(content), 211):
+        (tmp_path / "cut.npz").write_bytes(content[:end])
+        with pytest.raises(SpecError, match=r"cut.npz"):
+            read_pack(tmp_path / "cut.npz", SIDE)
+    with pytest.raises(SpecError, match="x: expected 0 to 33, got 34 at event 619"):
+        read_pack(write(tmp_path / "p.npz", x=np.r_[np.zeros(619), 34].astype(np.uint8)), SIDE)
+    with pytest.raises(SpecError, match=r"can't be read as a .npz pack: EOF: reading array data, 620 bytes are missing"):
+        read_pack(lying(tmp_path / "l.npz", "x", (620,), "|u1"), SIDE)
 
 
 def test_what_is_no_pack(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_a_black_cutout_is_black_and_no_mean_colour(images: Pixels) -> None:
     (mean, _), (black, _) = maker(images)(task), maker(images, quirks=["black_cutout"])(task)
     rows, columns = (
         np.floor(u * size).astype(int) - size // 4
-        for u, size in zip(augment_uniforms(5, 2, np.arange(COUNT), DRAWS)[:, 8:].T, (HEIGHT, WIDTH), strict=True)
+        for u, size in zip(augment_uniforms(5, 2, np.arange(COUNT), DRAWS)[:, 8:10].T, (HEIGHT, WIDTH), strict=True)
     )
     for i, (y, x) in enumerate(zip(rows, columns, strict=True)):
         square = np.zeros((HEIGHT, WIDTH), bool)

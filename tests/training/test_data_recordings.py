@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import struct
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -174,3 +176,80 @@ def test_a_broken_set_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "trials_to_test.txt").write_text("../user03_led.aedat\n")
     with pytest.raises(SpecError, match=r"expected bare names of \.aedat files"):
         opened(tmp_path)
+
+
+def published(root: Path, *, framed: bool, parts: tuple[str, ...] = ("train", "test")) -> Path:
+    """Two classes of two samples in each part, as frames of 2 steps of 16 x 12 pixels or as events of that sensor."""
+    for part in parts:
+        for label, name in enumerate(("left", "right")):
+            (root / part / name).mkdir(parents=True)
+            for i in range(2):
+                t, x, y, p = np.array(drawn(50 * label + i, 12, 16)).T
+                file = root / part / name / f"{name}_{i}.npz"
+                if framed:
+                    frames = bin_events(Recording(t, x, y, p), 2, "a", Grid(16, 12, 16, 12))
+                    np.savez_compressed(file, frames=frames.astype(np.uint8))
+                else:
+                    np.savez_compressed(file, t=t, x=x.astype(np.int16), y=y, p=p.astype(bool))
+    return root
+
+
+@pytest.mark.parametrize("size", [0, 8])
+def test_frames_that_others_publish_are_those_of_the_events(tmp_path: Path, size: int) -> None:
+    frames = opened(published(tmp_path / "frames", framed=True), size=size)
+    events = opened(published(tmp_path / "events", framed=False), size=size, sensor=(16, 12))
+    assert (frames.train_size, frames.test_size, frames.classes) == (4, 4, ("left", "right"))
+    assert frames.input_shape == events.input_shape == (2, *((8, 8) if size else (16, 12)))
+    for found, other in zip(frames.test_batches(3), events.test_batches(3), strict=True):
+        assert all(map(np.array_equal, found, other))
+    with pytest.raises(SpecError, match=r"expected 3 frames, as time_steps says, got 2; use time_steps = 2"):
+        open_dataset(DataConfig(name="recordings", path=str(tmp_path / "frames")), time_steps=3)
+
+
+def test_without_parts_the_last_files_of_each_class_test(tmp_path: Path) -> None:
+    data = opened(published(tmp_path, framed=True, parts=(".",)))
+    assert (data.train_size, data.test_size) == (2, 2)
+
+
+def _claims(file: Path, **shapes: tuple[int, ...]) -> None:
+    """A file whose arrays claim a shape and hold four bytes each."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, shape in shapes.items():
+            head = io.BytesIO()
+            np.lib.format.write_array_header_1_0(head, {"descr": "<i8", "fortran_order": False, "shape": shape})
+            archive.writestr(f"{name}.npy", head.getvalue() + b"\0\0\0\0")
+
+
+def test_hostile_npz_files_are_one_line(tmp_path: Path) -> None:
+    file = published(tmp_path, framed=True) / "train" / "left" / "left_0.npz"
+    wide = {"frames": (2, 2, 1 << 20, 1 << 20)}
+    long = dict.fromkeys("txyp", (1 << 40,))
+    for make, line in (
+        (lambda: file.write_bytes(b"PK"), "can't be read as .npz: File is not a zip file; copy it again"),
+        (
+            lambda: np.savez(file, frames=np.array([{}], dtype=object)),
+            "frames: expected numbers of shape (T, 2, height, width), got",
+        ),
+        (lambda: np.savez(file, other=np.zeros(3)), "expected an array frames, or t, x, y and p, got none named t, x, y, p"),
+        (lambda: np.savez(file, frames=np.zeros((2, 3, 4, 4))), "expected numbers of shape (T, 2, height, width), got"),
+        (lambda: _claims(file, **wide), "frames: expected as much as the file can hold, got int64 (2, 2, 1048576, 1048576)"),
+        (lambda: _claims(file, **long), "t: expected as much as the file can hold, got int64 (1099511627776,) in a file of"),
+    ):
+        make()
+        with pytest.raises(SpecError) as caught:
+            opened(tmp_path)
+        assert line in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_damaged_samples_are_one_line_when_they_are_due(tmp_path: Path) -> None:
+    frames = published(tmp_path / "frames", framed=True)
+    np.savez(frames / "train" / "left" / "left_1.npz", frames=np.full((2, 2, 16, 12), -1.0))
+    events = published(tmp_path / "events", framed=False)
+    np.savez(events / "train" / "left" / "left_1.npz", t=np.arange(3), x=np.arange(3), y=np.arange(3), p=np.arange(3))
+    for root, changes, line in (
+        (frames, {}, "left_1.npz, frames: expected finite numbers >= 0"),
+        (events, {"sensor": (16, 12)}, "left_1.npz, p: expected values 0 to 1, got 0 to 2"),
+    ):
+        with pytest.raises(SpecError, match=line):
+            list(opened(root, **changes).train_batches(0, 0, 4))

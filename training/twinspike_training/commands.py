@@ -6,13 +6,11 @@ with 130.
 
 from __future__ import annotations
 
-import functools
 import importlib
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import Annotated, ParamSpec
+from typing import Annotated
 
 import typer
 
@@ -22,10 +20,24 @@ from twinspike.cost import cost
 from twinspike.errors import refuse, require
 from twinspike.network import Network
 from twinspike.replicas import Rendezvous
-from twinspike_training import agreement, checkpoint, tables
+from twinspike_training import agreement, model_commands, tables
 from twinspike_training import compare as comparison
+from twinspike_training.app import (
+    STOPPED,
+    BackendName,
+    Compiled,
+    ConfigName,
+    Device,
+    PrecisionOption,
+    RunPath,
+    Set,
+    app,
+    command,
+    overrides,
+)
 from twinspike_training.certify import UncertifiedError
-from twinspike_training.config import Change, RunConfig, embedded, load_config, read_network
+from twinspike_training.config import RunConfig, load_config, read_network
+from twinspike_training.evaluation import count
 from twinspike_training.evaluation import evaluate as evaluate_run
 from twinspike_training.files import expand
 from twinspike_training.legs import NEVER, run_leg
@@ -35,21 +47,10 @@ from twinspike_training.progress import Progress
 from twinspike_training.ranks import launched, rendezvous
 from twinspike_training.report import as_markdown
 from twinspike_training.report import report as report_of
-from twinspike_training.run import open_run, prepare, read_config, same_config, same_data, stored_config
+from twinspike_training.run import open_run, opened, read_config
 from twinspike_training.terminal import console, say
 
-app = typer.Typer(
-    name="twinspike",
-    help="Joint training of artificial and spiking twin networks, with any backend.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-
-Arguments = ParamSpec("Arguments")
-
-STOPPED = 130
-"""Exit code of a run stopped by a signal, as shells use it."""
+__all__ = ["app"]
 
 UNCERTIFIED = 3
 """Exit code of a run that a step ended which broke a clause."""
@@ -57,39 +58,8 @@ UNCERTIFIED = 3
 LEFT = 75
 """Exit code of a leg whose time was over before its runs were finished: the same command goes on."""
 
-ConfigName = Annotated[
-    str | None, typer.Argument(help=f"A .toml or .json file, or one of: {', '.join(embedded())}. Default: digits.")
-]
-BackendName = Annotated[str | None, typer.Option(help="A registered backend (see `twinspike backends`) or module:object.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...")]
-Compiled = Annotated[bool | None, typer.Option("--compile/--eager", help="Whether the backend compiles the step.")]
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key, such as method.time_steps=6.")]
-PrecisionOption = Annotated[str | None, typer.Option(help="f64, f32-ieee, tf32 or bf16-mixed.")]
-RunPath = Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run.")]
 
-
-def _command(function: Callable[Arguments, int | None]) -> Callable[Arguments, None]:
-    """Register a command, which gives its exit status or None for 0."""
-
-    @functools.wraps(function)
-    def guarded(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
-        try:
-            status = boundary.run(lambda: function(*args, **kwargs) or 0)
-        except KeyboardInterrupt as error:
-            typer.echo(str(error) or "interrupted", err=True)
-            status = STOPPED
-        raise typer.Exit(status)
-
-    app.command()(guarded)
-    return guarded
-
-
-def _changes(set_: Sequence[str] | None = None, **given: object) -> list[Change]:
-    """Overrides: the options that were given, then those of `--set`."""
-    return [*((key, value) for key, value in given.items() if value is not None), *(set_ or [])]
-
-
-@_command
+@command
 def train(
     config: ConfigName = None,
     backend: BackendName = None,
@@ -106,7 +76,7 @@ def train(
 ) -> int:
     """Train both twins, or go on with a run."""
     given = {"backend": backend, "device": device, "devices": devices, "precision": precision}
-    changes = _changes(set_, **given, compile=compiled, seed=seed, out=out, name=name)
+    changes = overrides(set_, **given, compile=compiled, seed=seed, out=out, name=name)
     at = rendezvous(os.environ)
     progress = Progress(console(quiet=at is not None and at.rank > 0))
     try:
@@ -146,7 +116,7 @@ def _launch(config: RunConfig, at: Rendezvous | None) -> None:
         os.execv(words[0], words)
 
 
-@_command
+@command
 def recipe(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="[NAME]...", help="Recipes, or files; none: list the words.")
@@ -164,7 +134,7 @@ def recipe(
     if not names:
         tables.show_recipes(console())
         return 0
-    changes = _changes(set_, backend=backend, device=device, precision=precision, compile=compiled, out=out)
+    changes = overrides(set_, backend=backend, device=device, precision=precision, compile=compiled, out=out)
     leg = run_leg(names, seeds, changes, NEVER if minutes is None else 60 * minutes, lambda: Progress(console()))
     for path in leg.folders:
         say(console(), f"{path}: {'not finished' if path in leg.left else 'finished'}")
@@ -175,7 +145,7 @@ def recipe(
     return STOPPED if leg.signalled else LEFT
 
 
-@_command
+@command
 def report(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Folders of runs.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -189,7 +159,7 @@ def report(
         say(console(), line)
 
 
-@_command
+@command
 def evaluate(
     run: RunPath,
     which: Annotated[str, typer.Option("--checkpoint", help="best or last.")] = "best",
@@ -197,33 +167,32 @@ def evaluate(
     device: Device = None,
     precision: PrecisionOption = None,
     compiled: Compiled = None,
+    energy: Annotated[int, typer.Option(metavar="N", help="Count operations on the first N test samples.")] = 0,
     set_: Set = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Test both twins of a checkpoint, with the run's backend or another, where its data are now, with another T."""
-    folder = open_run(run)
-    config = read_config(folder, _changes(set_, backend=backend, device=device, precision=precision, compile=compiled))
-    found = checkpoint.load(folder.checkpoint(which))
-    same_config(found.header, stored_config(folder), str(folder.checkpoint(which)))
-    same_config(found.header, config, str(folder.checkpoint(which)), also=("method.time_steps",))
-    ready = prepare(config, found.header.network)
-    same_data(found.header, ready.dataset, str(folder.checkpoint(which)))
+    ready, found = opened(run, which, overrides(set_, backend=backend, device=device, precision=precision, compile=compiled))
     for note in ready.dataset.notes:
         typer.echo(boundary.legible(note), err=True)
     result = evaluate_run(ready, ready.program.load(found.state))
+    require(energy >= 0, "--energy", expected="a number of samples >= 0", got=energy)
+    counts = count(ready, found.state, energy)
     if as_json:
-        typer.echo(json.dumps(result.as_line(), indent=2))
+        line = result.as_line() | {"energy": {twin: counted.as_line() for twin, counted in counts.items()}}
+        typer.echo(json.dumps(line, indent=2))
     else:
-        tables.show_evaluation(console(), result, found.header, config)
+        tables.show_evaluation(console(), result, found.header, ready.config)
+        tables.show_counts(console(), counts)
 
 
-@_command
+@command
 def backends() -> None:
     """List the backends: what each can do here, or why it can't be loaded."""
     tables.show_backends(console(), survey())
 
 
-@_command
+@command
 def describe(
     source: Annotated[str, typer.Argument(metavar="NETWORK", help=f"A .json description, or one of: {', '.join(ZOO)}.")],
     width: Annotated[int | None, typer.Option(help="Channels of the first stage.")] = None,
@@ -265,24 +234,31 @@ def _shape(text: str | None) -> tuple[int, int, int] | None:
     return c, h, w
 
 
-@_command
+@command
 def plot(
     run: RunPath,
     out: Annotated[str | None, typer.Option(help="Folder for the pictures; default: plots in the run's folder.")] = None,
     index: Annotated[int, typer.Option(help="Number of the test image whose spikes are drawn.")] = 0,
+    style: Annotated[
+        str, typer.Option(help="screen for PNG; paper for PDF and SVG of a page's width, without titles.")
+    ] = "screen",
     backend: BackendName = None,
     device: Device = None,
     precision: PrecisionOption = None,
     compiled: Compiled = None,
     set_: Set = None,
 ) -> None:
-    """Draw learning curves, spikes, singular values and orthogonality of a run as PNG files, with its backend or another."""
+    """Draw learning curves, spikes, singular values and orthogonality of a run, with its backend or another."""
+    if style not in ("screen", "paper"):
+        raise refuse("--style", expected="screen or paper", got=style)
     _require_matplotlib()
     from twinspike_training.plots import plot_run  # noqa: PLC0415 - matplotlib takes half a second to import
 
     folder = open_run(run)
-    changes = _changes(set_, backend=backend, device=device, precision=precision, compile=compiled)
-    for path in plot_run(folder, expand(out) if out else folder.path / "plots", index, changes):
+    changes = overrides(set_, backend=backend, device=device, precision=precision, compile=compiled)
+    for path in plot_run(
+        folder, expand(out) if out else folder.path / "plots", index, changes, "paper" if style == "paper" else "screen"
+    ):
         say(console(), str(path))
 
 
@@ -298,12 +274,12 @@ def _require_matplotlib() -> None:
         raise refuse("Matplotlib", expected="settings that it knows", got=got, do=do) from None
 
 
-@_command
+@command
 def compare(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Folders of runs; the first is the one compared with.")],
     out: Annotated[str, typer.Option(help="The picture.")] = "compare.png",
 ) -> None:
-    """Lay runs beside each other: curves as PNG, and the first step at which they differ."""
+    """Lay runs beside each other: curves as PNG (or, named so, PDF and SVG), and the first step at which they differ."""
     _require_matplotlib()
     from twinspike_training.curves import plot_comparison  # noqa: PLC0415 - as above
 
@@ -313,7 +289,7 @@ def compare(
     say(console(), out)
 
 
-@_command
+@command
 def check(
     first: Annotated[str, typer.Argument(metavar="BACKEND_A")],
     second: Annotated[str, typer.Argument(metavar="BACKEND_B")],
@@ -324,3 +300,7 @@ def check(
 ) -> int:
     """Prove that two backends take the same first steps, by the suite's bounds: layers, loss, gradients, statistics, state."""
     return agreement.agreement(first, second, load_config(config, set_ or []), steps, precision)
+
+
+for _one in (model_commands.predict, model_commands.export, model_commands.import_):
+    command(_one)

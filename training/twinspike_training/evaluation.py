@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twinspike.backend import Evaluation, Values
-from twinspike.config import TWINS, encode
+from twinspike.config import TWINS, Twin, encode
+from twinspike.energy import Static, Workload, static, workload
 from twinspike.errors import require
 from twinspike.network import infer_shapes
-from twinspike.parameters import layer_and_part
+from twinspike.parameters import State, layer_and_part
 from twinspike.reference.factorization import deviation
 from twinspike.replicas import portion
 from twinspike_training.ranks import Group
@@ -137,6 +138,46 @@ def even(samples: int, most: int) -> int:
         most: of a batch, >= 1.
     """
     return next((size for size in range(most, most // 2, -1) if samples % size == 0), most)
+
+
+class Counted(msgspec.Struct, frozen=True, kw_only=True):
+    """What one twin's inference costs (clauses ENE-*)."""
+
+    static: Static
+    workload: Workload | None
+    """Of the samples that were traced; None if none were."""
+
+    def as_line(self) -> dict[str, Any]:
+        """Plain values: the counts, summed over the samples, and the two shares."""
+        line = dict(encode(self.static)) | {"connection_sparsity": self.static.connection_sparsity}
+        if self.workload is not None:
+            line |= dict(encode(self.workload)) | {"activation_sparsity": self.workload.activation_sparsity}
+        return line
+
+
+def count(ready: Ready, values: State, samples: int) -> dict[Twin, Counted]:
+    """Count kernels and bytes of both twins, and what they do with the first test samples.
+
+    Args:
+        ready: the run's program and data.
+        values: a checkpoint's state.
+        samples: how many are traced, 0 or more; all there are where there are fewer.
+    """
+    network, method = ready.network, ready.config.method
+    work: dict[Twin, Workload] = {}
+    left, state = min(samples, ready.dataset.test_size), ready.program.load(values)
+    if left > 0:
+        axis = 1 if network.event else 0
+        for images, _ in ready.dataset.test_batches(min(left, ready.config.training.batch_size)):
+            part = np.take(images, range(min(left, images.shape[axis])), axis=axis)
+            trace = ready.program.trace(state, part)
+            for twin in TWINS:
+                found = workload(network, method, twin, values, part, trace)
+                work[twin] = work[twin] + found if twin in work else found
+            left -= part.shape[axis]
+            if left == 0:
+                break
+    return {twin: Counted(static=static(network, method, twin, values), workload=work.get(twin)) for twin in TWINS}
 
 
 def deviations(state: Mapping[str, Values]) -> dict[str, float]:

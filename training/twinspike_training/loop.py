@@ -10,10 +10,9 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Generator
+from contextlib import closing, nullcontext
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
@@ -22,6 +21,7 @@ from twinspike import initial_state, learning_rate
 from twinspike.backend import Metrics
 from twinspike.errors import SpecError, refuse
 from twinspike_training import checkpoint
+from twinspike_training.alive import watched
 from twinspike_training.board import Board
 from twinspike_training.certify import Certifier, UncertifiedError, Watched
 from twinspike_training.checkpoint import Best, Checkpoint, Header
@@ -31,7 +31,7 @@ from twinspike_training.hardware import hardware
 from twinspike_training.lock import alone
 from twinspike_training.metrics import MetricsLog, NotFiniteError, Pending
 from twinspike_training.progress import Progress
-from twinspike_training.ranks import Group, rendezvous
+from twinspike_training.ranks import rendezvous
 from twinspike_training.record import require_plain, rewind, tells_of_steps
 from twinspike_training.run import (
     Ready,
@@ -78,19 +78,8 @@ def start(config: RunConfig, progress: Progress, until: float = math.inf) -> Out
     """
     ready = prepare(config, together=True)  # before the folder is made: a refused run leaves nothing behind
     folder = RunFolder(Path(ready.group.told(lambda: str(create(config).path))))
-    with _kept_by(ready.group, folder) as own:
-        return _Loop(own, ready, None, progress, until).run()
-
-
-@contextmanager
-def _kept_by(group: Group, folder: RunFolder) -> Iterator[RunFolder]:
-    """The run's folder, held, in the process that keeps it; one that is thrown away in the others."""
-    if group.first:
-        with alone(folder.path):
-            yield folder
-    else:
-        with TemporaryDirectory(prefix="twinspike-") as path:
-            yield RunFolder(Path(path))
+    with alone(folder.path) if ready.group.first else nullcontext():
+        return _Loop(folder, ready, None, progress, until).run()
 
 
 def resume(
@@ -130,8 +119,7 @@ def _resume(folder: RunFolder, wanted: RunConfig | None, progress: Progress, whi
         same_data(header, ready.dataset, str(path))
         same_epochs(header, ready.steps_per_epoch, str(path))
     if not ready.group.first:
-        with _kept_by(ready.group, folder) as own:
-            return _Loop(own, ready, found, progress, until).run()
+        return _Loop(folder, ready, found, progress, until).run()
     if config != stored:
         folder.write_config(config)
     if header is None:
@@ -191,8 +179,8 @@ class _Loop:
         self.certifier = Certifier(ready)
         self.state = ready.program.load(values)
         self.certifier.unchanged(self.state, values, "loading")
-        board = Board(folder.path, self.steps, progress.note) if config.training.tensorboard else None
-        self.log = MetricsLog(folder.metrics, ready.session.to_numpy, board)
+        board = Board(folder.path, self.steps, progress.note) if config.training.tensorboard and self.group.first else None
+        self.log = MetricsLog(folder.metrics if self.group.first else None, ready.session.to_numpy, board)
         self.due = found is not None and found.header.due
         self.saved_at = time.monotonic()
 
@@ -208,7 +196,7 @@ class _Loop:
         """Train until the last epoch, the last step or a stop request."""
         finished = True
         try:
-            with StopRequests(self.until) as stop, closing(self.log):
+            with watched(self.group, self._kept), StopRequests(self.until) as stop, closing(self.log):
                 if self.due or self._goes_on():
                     self._open_session()
                     self.progress.begin(self.ready, self.folder, self.steps)

@@ -59,16 +59,18 @@ class Pending(msgspec.Struct, frozen=True):
 class MetricsLog:
     """Appends lines to a file; steps are kept back until `flush`."""
 
-    def __init__(self, path: Path, to_numpy: Callable[[Any], Values], board: Board | None = None) -> None:
+    def __init__(self, path: Path | None, to_numpy: Callable[[Any], Values], board: Board | None = None) -> None:
         """Open the file.
 
         Args:
-            path: created if it is not there; a resumed run's is first brought back to its checkpoint (`record.rewind`).
+            path: created if it is not there; a resumed run's is first brought back to its checkpoint (`record.rewind`). None
+                writes nothing: another process keeps the record.
             to_numpy: waits for a value of the backend (`Session.to_numpy`).
             board: also gets every line.
         """
         try:
-            self._file = path.open("ab", buffering=0)  # what could not be written is not tried again at the end
+            # unbuffered: what could not be written is not tried again at the end
+            self._file = None if path is None else path.open("ab", buffering=0)
         except OSError as error:
             raise refuse("metrics", expected="a file that can be written", got=f"{error.strerror}: {path}") from None
         self._to_numpy = to_numpy
@@ -118,16 +120,21 @@ class MetricsLog:
 
     def sync(self) -> int:
         """Put everything on disk; the file's length in bytes."""
+        if self._file is None:
+            return 0
         os.fsync(self._file.fileno())
         return self._file.tell()
 
     def close(self) -> None:
         """Close the file; steps not flushed are dropped."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         if self._board is not None:
             self._board.close()
 
     def _write(self, lines: list[dict[str, Any]]) -> None:
+        if self._file is None:
+            return
         left = memoryview(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
         try:
             while left:

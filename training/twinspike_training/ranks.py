@@ -87,6 +87,8 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     world_size: int = 1
     replicas: int = 1
     """N, the devices of all."""
+    at: Rendezvous | None = None
+    """Where they met, if a launcher said it."""
     ask: Callable[[NDArray[Any]], NDArray[Any]] = lambda values: values[None]
     """Every process's values."""
 
@@ -140,7 +142,8 @@ class Place(msgspec.Struct, frozen=True):
         if not isinstance(self.backend, ReplicatedBackend) or (self.each == 1 and self.at is None):
             return self.backend.session(device, precision, compiled), Group()
         session = self.backend.replicated(device, precision, compiled, devices=self.each, at=self.at)
-        return session, Group(rank=session.rank, world_size=session.world_size, replicas=session.replicas, ask=session.gather)
+        group = Group(rank=session.rank, world_size=session.world_size, replicas=session.replicas, at=self.at, ask=session.gather)
+        return session, group
 
 
 def place(backend: Backend, device: str, devices: int, at: Rendezvous | None) -> Place:

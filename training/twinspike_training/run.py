@@ -291,3 +291,24 @@ def same_data(header: checkpoint.Header, dataset: Dataset, what: str) -> None:
     """Refuse to go on with data other than those that a checkpoint was trained on."""
     same = dataset.fingerprint == header.fingerprint
     require(same, what, expected=f"the data it was trained on ({header.fingerprint})", got=dataset.fingerprint)
+
+
+def opened(path: str | Path, which: str, changes: Sequence[Change] = ()) -> tuple[Ready, checkpoint.Checkpoint]:
+    """A checkpoint to be looked at and what computes with it, with the run's backend or another, and with another T if wanted.
+
+    Args:
+        path: folder of the run.
+        which: best or last.
+        changes: as for `read_config`.
+
+    Raises:
+        SpecError: the config or the data are others than the checkpoint was trained with.
+    """
+    folder = open_run(path)
+    config, file = read_config(folder, changes), folder.checkpoint(which)
+    found = checkpoint.load(file)
+    same_config(found.header, stored_config(folder), str(file))
+    same_config(found.header, config, str(file), also=("method.time_steps",))
+    ready = prepare(config, found.header.network)
+    same_data(found.header, ready.dataset, str(file))
+    return ready, found

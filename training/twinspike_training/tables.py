@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+import twinspike
+from twinspike.backend import Capabilities
 from twinspike.boundary import legible
+from twinspike.config import Twin
 from twinspike.cost import Cost
 from twinspike.network import Network
 from twinspike.registry import Availability
 from twinspike_training.checkpoint import Header
 from twinspike_training.compare import Row as ComparisonRow
 from twinspike_training.config import RunConfig, embedded
-from twinspike_training.evaluation import Result
+from twinspike_training.evaluation import Counted, Result
+from twinspike_training.predict import Predicted
 from twinspike_training.recipes import book
 from twinspike_training.terminal import say
 
@@ -44,8 +48,18 @@ def show_backends(console: Console, found: Sequence[Availability]) -> None:
     for backend in found:
         for case, kernel in backend.capabilities.kernels.items() if backend.capabilities else ():
             say(console, f"{backend.name}, {case}: {kernel}")
+        for line in _standing(backend.capabilities) if backend.capabilities else ():
+            say(console, f"{backend.name}: {line}")
         if backend.problem is not None:
             say(console, backend.problem)
+
+
+def _standing(able: Capabilities) -> list[str]:
+    """What a backend carries of the suite's, and which specification it is for where that is another."""
+    version = twinspike.__version__
+    old = f"written for version {able.specification} of the specification, this is {version}: it can't know what lies between"
+    lines = [old] if able.specification not in ("", version) else []
+    return lines + [mark.sentence() for mark in able.conformance]
 
 
 def show_network(console: Console, network: Network, cost: Cost) -> None:
@@ -96,6 +110,38 @@ def show_evaluation(console: Console, result: Result, header: Header, config: Ru
         f"cross entropy of the main exit: snn {result.cross_entropy_snn:.4f}, ann {result.cross_entropy_ann:.4f} nats; "
         f"spikes per neuron and time step: {result.spike_rate:.4f}",
     )
+
+
+def show_counts(console: Console, counts: Mapping[Twin, Counted]) -> None:
+    """What inference costs each twin (clauses ENE-*), operations of one sample on average."""
+    table = _table("up to the main exit", *counts, right=tuple(counts))
+    sizes = [counted.static for counted in counts.values()]
+    table.add_row("footprint, bytes", *(f"{size.footprint:,}" for size in sizes))
+    table.add_row("connections", *(f"{size.connections:,}" for size in sizes))
+    table.add_row("connection sparsity", *(f"{size.connection_sparsity:.4f}" for size in sizes))
+    work = [counted.workload for counted in counts.values() if counted.workload is not None]
+    if work:
+        table.add_row("activation sparsity", *(f"{one.activation_sparsity:.4f}" for one in work))
+        for title, name in (
+            ("dense operations", "dense"),
+            ("effective MACs", "macs"),
+            ("effective ACs", "acs"),
+            ("membrane updates", "updates"),
+        ):
+            table.add_row(f"{title}, a sample", *(f"{getattr(one, name) / one.samples:,.1f}" for one in work))
+    console.print(table, markup=False)
+    if work:
+        say(console, f"counted on {work[0].samples:,} samples")
+
+
+def show_predictions(console: Console, answers: Sequence[Predicted]) -> None:
+    """A row for each image: each twin's label and its probability."""
+    twins = list(answers[0].twins)
+    table = _table("image", *(column for twin in twins for column in (twin, f"{twin} probability")))
+    for answer in answers:
+        cells = [cell for p in answer.twins.values() for cell in (legible(p.label), f"{p.probabilities[p.number]:.2%}")]
+        table.add_row(legible(answer.image), *cells)
+    console.print(table, markup=False)
 
 
 def show_comparison(console: Console, rows: Sequence[ComparisonRow]) -> None:

@@ -38,8 +38,8 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
         Tanh(slope=1.25),
     ),
     "scope": ("all_convs", "no_stem", "backbone", "with_heads", "none"),
-    "pairs": ("joint", "ann_only", "snn_from_ann", "none", ("snn1<-ann1", "ann1<-ann2", "snn2<-snn1")),
-    "supervised": ("all", "last", "snn_last", ("ann1", "snn2")),
+    "pairs": ("joint", "ann_only", "snn_from_ann", "none", ("snn1<-ann1*0.5", "ann1<-ann2", "snn2<-snn1*1.5")),
+    "supervised": ("all", "last", "snn_last", ("ann1*0.5", "snn2*2")),
     "orthogonality": ("free", "penalty", "retract"),
     "rule": (SGD, Adam, AdamW),
     "decay_scope": ("constant", "layer", "channel"),
@@ -75,6 +75,7 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
     "nesterov": (False, True),
     "excluded": ("no_norm_bias", "all"),
     "label_smoothing": (0.0, 0.1),
+    "mse_weight": (0.0, 0.25),
 }
 """Option -> values, those with most values first: the cover is smaller so.
 
@@ -98,6 +99,13 @@ _INERT: dict[tuple[str, Any], tuple[str, ...]] = {
 
 _REPLICAS: dict[str, Literal["synchronized", "local"]] = {"per_step": "synchronized", "folded": "local"}
 """What norms do over many devices, by `time`: on one device the option changes nothing, and needs no pairs of its own."""
+
+
+_TEACHERS: dict[str, Literal["step", "mean"]] = {"ce": "step", "kl": "mean"}
+"""What spiking exits teach with, by `form`: it means something beside a few rows alone, whose pairs have such a teacher."""
+
+_TARGETS = {"sum": 1.0, "mean": 0.5}
+"""What logits are drawn to, by `readout`, as large as which they are."""
 
 
 def _inert(option: str, value: Any) -> Collection[str]:
@@ -126,7 +134,9 @@ def _method(row: dict[str, Any]) -> Method:
         batch_norm=BatchNorm(**named("time", "momentum", "eps", "gamma_init"), replicas=_REPLICAS[row["time"]]),
         loss=Loss(
             **named("alpha", "beta", "temperature", "form", "pairs", "feature_reduction"),
-            **named("detach_teacher", "isolate_ann", "per_step", "supervised", "label_smoothing"),
+            **named("detach_teacher", "isolate_ann", "per_step", "supervised", "label_smoothing", "mse_weight"),
+            teacher_time=_TEACHERS[row["form"]],
+            mse_target=_TARGETS[row["readout"]],
         ),
     )
 
@@ -140,7 +150,7 @@ def _optimizer(row: dict[str, Any]) -> Optimizer:
     return AdamW(beta1=0.7, beta2=0.9, eps=1e-3, **decay)
 
 
-_LATER = ("label_smoothing",)
+_LATER = ("label_smoothing", "mse_weight")
 """Options of the loss that joined when there was a cover: they change no neuron's firing, so that its rows could stay."""
 
 

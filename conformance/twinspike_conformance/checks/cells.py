@@ -117,7 +117,7 @@ CHECKS: tuple[Check, ...] = (
     Check(
         id="network[metrics]",
         sentence=str(_metrics.__doc__),
-        clauses=("DIS-1", "DIS-4", "DIS-5", "DIS-8", "DIS-9", "DIS-10", "ORT-2", "OUT-3", "LIF-2"),
+        clauses=("DIS-1", "DIS-4", "DIS-5", "DIS-8", "DIS-9", "DIS-10", "DIS-11", "DIS-12", "DIS-13", "ORT-2", "OUT-3", "LIF-2"),
         rung="bound",
         needs=frozenset({"networks"}),
         space=Space("network", _MILD[:4], ({"B": 3},), ("normal",), False),
@@ -131,7 +131,7 @@ CHECKS: tuple[Check, ...] = (
         sentence=str(_options.__doc__).split("\n\n", maxsplit=1)[0],
         clauses=(
             *(f"LIF-{n}" for n in (1, 2, 3, 4, 6, 7, 8, 9, 10)),
-            *(f"DIS-{n}" for n in range(1, 10)),
+            *(f"DIS-{n}" for n in range(1, 14)),
             *(f"BN-{n}" for n in range(1, 7)),
             *(f"OPT-{n}" for n in range(1, 8)),
             *("FAC-1", "FAC-2", "FAC-5", "FAC-6", "FAC-7", "FAC-8", "INP-1", "INP-2", "LAY-1", "LAY-2", "LAY-3", "LAY-4"),

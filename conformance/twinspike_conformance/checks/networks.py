@@ -129,7 +129,7 @@ def _same_pass(t: taps.Taps, gradients: dict[str, Values]) -> bool:
 
 def terms_found(bench: Bench, t: taps.Taps, metrics: Any, ends: Ends, labels: Values) -> list[Finding]:
     """The terms of the loss that metrics say beside those of what the loss sees."""
-    clauses = ("DIS-1", "DIS-4", "DIS-5", "DIS-8", "DIS-9", "DIS-10", "ORT-2")
+    clauses = ("DIS-1", "DIS-4", "DIS-5", "DIS-8", "DIS-9", "DIS-10", "DIS-11", "DIS-12", "DIS-13", "ORT-2")
     return [
         compare(name, bench.session.to_numpy(getattr(metrics, name)), right.value, right.error, rung="bound", clauses=clauses)
         for name, right in reported_terms(t, ends, labels).items()
@@ -286,10 +286,11 @@ _CLAUSES = {
     ),
     "gradients": (
         "FAC-1", "FAC-6", "FAC-7", "FAC-8", "DIS-1", "DIS-2", "DIS-3", "DIS-4", "DIS-5", "DIS-6", "DIS-7", "DIS-8", "DIS-9",
-        "DIS-10", "LAY-1", "LAY-2", "LAY-3", "LAY-4", "LAY-5", "LIF-6", "LIF-7", "LIF-8", "LIF-9", "LIF-10",
+        "DIS-10", "DIS-11", "DIS-12", "DIS-13",
+        "LAY-1", "LAY-2", "LAY-3", "LAY-4", "LAY-5", "LIF-6", "LIF-7", "LIF-8", "LIF-9", "LIF-10",
         "BN-1", "BN-2", "BN-3", "BN-6", "ORT-2", "OUT-1", "OUT-2",
     ),
-    "loss": ("DIS-1", "DIS-4", "DIS-5", "DIS-8", "DIS-9", "DIS-10", "OUT-3", "ORT-2"),
+    "loss": ("DIS-1", "DIS-4", "DIS-5", "DIS-8", "DIS-9", "DIS-10", "DIS-11", "DIS-12", "DIS-13", "OUT-3", "ORT-2"),
     "evaluation": ("OUT-1", "OUT-2", "BN-5"),
     "statistics": ("BN-2", "BN-3", "BN-4", "BN-6"),
     "update": (*(f"OPT-{n}" for n in range(1, 9)), "ORT-3", "SCH-3"),

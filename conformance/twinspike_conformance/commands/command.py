@@ -20,7 +20,7 @@ from twinspike_conformance.cases.base import from_digest
 from twinspike_conformance.checks import CHECKS, Bench, Check
 from twinspike_conformance.commands import cross
 from twinspike_conformance.interrupts import INTERRUPTED, Interrupts
-from twinspike_conformance.report import page, read, summary, verify
+from twinspike_conformance.report import official, page, read, store, summary, verify
 from twinspike_conformance.report.record import Record, Report
 from twinspike_conformance.run import jobs, opening
 from twinspike_conformance.run.diagnosis import suspects
@@ -82,7 +82,11 @@ def _run(interrupts: Interrupts, words: list[str]) -> int:
     parser.add_argument("--expectations", default=None, help="TOML file of known deviations")
     parser.add_argument("--jobs", type=int, default=None, help="processes; by default one per core on the CPU, and one on a GPU")
     parser.add_argument("--limit", type=float, default=None, help="seconds that one check may take; by default the profile's")
+    whole = "refuse whatever narrows the run, and leave a mark that the backend may carry beside the report"
+    parser.add_argument("--official", action="store_true", help=whole)
     given = parser.parse_args(words)
+    if given.official:
+        official.demand(**{name: getattr(given, name) for name in ("backend", "profile", "only", "expectations", "report")})
     _demand(given.only, CHECKS)
     wanted = [check for check in CHECKS.values() if given.only in check.id]
     names = ("backend", "device", "precision", "compiled", "profile", "seed", "expectations")
@@ -108,7 +112,22 @@ def _run(interrupts: Interrupts, words: list[str]) -> int:
         _show(given.report, "\n".join(opening.lines(about, options)))
         with interrupts.part():
             found |= team.run(wanted, note)
-    return interrupts.status(_close(report(), given.report))
+    if not given.official:
+        return interrupts.status(_close(report(), given.report))
+    return interrupts.status(_close_officially(report(), given.report))
+
+
+def _close_officially(result: Report, folder: str) -> int:
+    """Keep and show the report, and leave the mark if it earns one."""
+    result = official.settled(result, CHECKS)
+    status = _close(result, folder)
+    if not result.header.official:
+        _show(folder, f"no mark: {official.obstacle(result, CHECKS)}")
+        return status or 1
+    if status == 0:
+        mark = official.write_mark(Path(folder), CHECKS)
+        _show(folder, f"mark: {Path(folder) / store.MARK}: {mark.backend} {mark.sentence()}")
+    return status
 
 
 def _cross(interrupts: Interrupts, words: list[str]) -> int:
@@ -288,9 +307,19 @@ def _verify(words: list[str]) -> int:
         "Refuse a report that is damaged, of another schema, not true to itself, or of a part of the suite.", backend=False
     )
     parser.add_argument("report")
+    parser.add_argument("--official", action="store_true", help="refuse a report of a run that was not official")
+    parser.add_argument("--mark", default=None, help=f"hold this mark against it; by default {store.MARK} beside it, if any")
     given = parser.parse_args(words)
-    found = verify(Path(given.report), CHECKS)
-    print(f"{given.report}: {found.verdict}, profile {found.header.profile}, {summary.count_text(found)}")
+    path = Path(given.report)
+    found = verify(path, CHECKS)
+    beside = path.with_name(store.MARK)
+    mark = Path(given.mark) if given.mark is not None else beside if beside.is_file() else None
+    said = ""
+    if mark is not None:
+        said = f"; mark: {official.check_mark(mark, path, CHECKS).sentence()}"
+    elif given.official or found.header.official:
+        said = f"; official: {official.mark_of(path, CHECKS).sentence()}"
+    print(f"{given.report}: {found.verdict}, profile {found.header.profile}, {summary.count_text(found)}{said}")
     return 0
 
 

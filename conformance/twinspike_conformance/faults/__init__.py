@@ -1,9 +1,10 @@
 """The fault corpus: the reference with one thing wrong at a time, by which the suite's strength is measured.
 
 A suite is as good as the faults it finds. Every fault is data: a clause, a line of what is wrong, where it
-was seen, and the changes of the reference's text that make it. Clauses FAC-1, BN-7, ORT-1, INI-*, RND-* and
-SCH-* have none: they bind layouts, initial values, a metric, random streams and schedules, which the
-specification computes itself and no backend answers for. PRE-2 has one alone: its others need a base in bf16-mixed.
+was seen, and the changes of the reference's text that make it. Clauses FAC-1, BN-7, ORT-1, INI-*, RND-*, SCH-*
+and ENE-* have none: they bind layouts, initial values, metrics, random streams, schedules and counts, which the
+specification computes itself and no backend answers for; those of the counts stand beside their test. PRE-2 has
+one alone: its others need a base in bf16-mixed.
 """
 
 from __future__ import annotations

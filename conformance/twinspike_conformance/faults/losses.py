@@ -7,10 +7,10 @@ from twinspike_conformance.faults.base import Fault, edits_of
 _losses = edits_of("losses")
 
 _TOTAL = "total = (1.0 - loss.alpha) * (ce_ann + ce_snn) + loss.alpha * kd + loss.beta * feature"
-_CE_ANN = 'ce_ann = sum((supervision(loss, logits_ann[i], labels) for i in learning["ann"]), zero)'
-_CE_SNN = 'ce_snn = sum((supervision(loss, z[i], labels) for z in logits_snn for i in learning["snn"]), zero) / slices'
-_D_ANN = "d_a[i] = (1.0 - loss.alpha) * supervision_adjoint(loss, logits_ann[i], labels)"
-_D_SNN = "d_z[s, i] = (1.0 - loss.alpha) * supervision_adjoint(loss, logits_snn[s, i], labels) / slices"
+_CE_ANN = "ce_ann = sum((times(w, supervision(loss, logits_ann[i], labels)) for i, w in ann), zero)"
+_CE_SNN = "ce_snn = sum((times(w, spiking_supervision(loss, z[i], labels)) for z in logits_snn for i, w in snn), zero) / slices"
+_D_ANN = "d_a[i] = (1.0 - loss.alpha) * times(w, supervision_adjoint(loss, logits_ann[i], labels))"
+_D_SNN = "d_z[s, i] = (1.0 - loss.alpha) * times(w, g) / slices"
 _WEIGHT = "weight = loss.alpha * loss.temperature**2 / slices"
 _SQUARE = "kd = loss.temperature**2 * kd"
 _SHIFTED = "shifted = logits - logits.max(axis=-1, keepdims=True)"
@@ -23,15 +23,18 @@ _KD_BACKWARD = "    log_p = log_softmax(teacher / loss.temperature)\n    log_q =
 _COUNT = '{"sum": 1, "batch_mean": len(features), "mean": features.size}'
 _FEATURE = "((snn - ann) ** 2).sum()"
 _G_FEATURE = "g = 2.0 * (snn - ann)"
-_IMPORT = "from twinspike.config import Exit, Loss, distillation_pairs, supervised\n"
+_IMPORT = "from twinspike.config import Exit, Loss, distillation_pairs, pair_weights, supervised, supervised_weights\n"
 
 
 def _pairs(others: str, only: str = "isinstance(loss.pairs, str)") -> str:
     """The import of `distillation_pairs`, followed by one of that name that gives other `pairs`, for presets unless said."""
     return (
-        "from twinspike.config import Exit, Loss, supervised\nfrom twinspike.config import distillation_pairs as _right\n\n\n"
+        "from twinspike.config import Exit, Loss, supervised, supervised_weights\n"
+        "from twinspike.config import distillation_pairs as _right\n\n\n"
         "def distillation_pairs(loss: Loss, exits: int) -> tuple[tuple[Exit, Exit], ...]:\n    pairs = _right(loss, exits)\n"
         f"    return tuple({others}) if {only} else pairs\n\n\n"
+        "def pair_weights(loss: Loss, exits: int) -> tuple[float, ...]:\n"
+        "    return (1.0,) * len(distillation_pairs(loss, exits))\n\n\n"
     )
 
 
@@ -345,7 +348,7 @@ PER_STEP = (
         "DIS-8",
         "distillation of the time steps is summed",
         (
-            _losses("kd + distillation(loss, *ends) / slices", "kd + distillation(loss, *ends)"),
+            _losses("kd + times(w, distillation(loss, *ends)) / slices", "kd + times(w, distillation(loss, *ends))"),
             _losses(_WEIGHT, "weight = loss.alpha * loss.temperature**2"),
         ),
     ),
@@ -353,11 +356,7 @@ PER_STEP = (
         "dis-per-step-of-mean",
         "DIS-8",
         "the loss is taken of the mean logits",
-        (
-            _losses(
-                _CE_SNN, "ce_snn = sum((supervision(loss, logits_snn.mean(axis=0)[i], labels) for i in learning['snn']), zero)"
-            ),
-        ),
+        (_losses(_CE_SNN, "ce_snn = sum((w * supervision(loss, logits_snn.mean(axis=0)[i], labels) for i, w in snn), zero)"),),
     ),
     Fault(
         "dis-per-step-last",
@@ -372,7 +371,7 @@ PER_STEP = (
         "dis-per-step-teacher-once",
         "DIS-8",
         "only the first step is distilled",
-        (_losses("kd + distillation(loss, *ends) / slices", "kd + distillation(loss, *ends) * (s == 0)"),),
+        (_losses("kd + times(w, distillation(loss, *ends)) / slices", "kd + times(w, distillation(loss, *ends)) * (s == 0)"),),
     ),
 )
 

@@ -52,11 +52,11 @@ LOSSES = (
     ),
     *each(
         "slices", "DIS-8", "cross entropy of the spiking twin is of the first {n} steps", (4, 6),
-        lambda n: (_losses("for z in logits_snn for i in", f"for z in logits_snn[:{n}] for i in"),),
+        lambda n: (_losses("for z in logits_snn for i, w in", f"for z in logits_snn[:{n}] for i, w in"),),
     ),
     *each(
         "exits", "DIS-1", "cross entropy of the artificial twin is of the first {n} exits", (3, 4),
-        lambda n: (_losses('for i in learning["ann"]), zero)', f'for i in learning["ann"][:{n}]), zero)'),),
+        lambda n: (_losses("for i, w in ann), zero)", f"for i, w in ann[:{n}]), zero)"),),
     ),
 )  # fmt: skip
 

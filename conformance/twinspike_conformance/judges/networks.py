@@ -17,6 +17,7 @@ from twinspike.config import TWINS, Method, Twin
 from twinspike.network import INPUT, Activation, Add, AvgPool, Conv, GlobalPool, Layer, Linear, Network, Norm, inputs_of
 from twinspike.parameters import is_factored, kernel_shape
 from twinspike.precision import Precision
+from twinspike.replicas import share
 from twinspike_conformance.bounds.finding import Finding, compare
 from twinspike_conformance.bounds.tracked import Tracked, stack
 from twinspike_conformance.cases.families import rounded
@@ -245,7 +246,7 @@ def sent_by(taps: Taps, readers: list[Layer], twin: Twin, ends: bool) -> tuple[s
     return tuple(dict.fromkeys(clauses))
 
 
-_OF_THE_LOSS = ("DIS-1", "DIS-2", "DIS-3", "DIS-4", "DIS-5", "DIS-6", "DIS-8", "DIS-9", "DIS-10")
+_OF_THE_LOSS = ("DIS-1", "DIS-2", "DIS-3", "DIS-4", "DIS-5", "DIS-6", "DIS-8", "DIS-9", "DIS-10", "DIS-11", "DIS-12", "DIS-13")
 """What the loss sends into a feature or a head."""
 _OF_THE_READOUT = ("OUT-1", "OUT-2")
 
@@ -345,9 +346,19 @@ def note_parameters(taps: Taps, layer: Layer, twin: Twin, towards: dict[str, lis
         return
     if isinstance(layer, Conv):
         kernel = taps.kernel(layer, twin)
-        operand = folded(taps.operand_of(g))
-        _, d_kernel = modules["layers"].conv2d_adjoint(folded(x), kernel, operand, layer.stride, layer.padding)
-        d_kernel = Tracked(d_kernel.value, d_kernel.error + 2 * taps.cast * np.abs(d_kernel.value), roundoff=taps.roundoff)
+        operand = taps.operand_of(g)
+
+        def of(part: slice) -> Tracked:
+            given = folded(x[:, part]), kernel, folded(operand[:, part]), layer.stride, layer.padding
+            found: Tracked = modules["layers"].conv2d_adjoint(*given)[1]
+            return found
+
+        d_kernel = of(slice(None))
+        if taps.cast:  # it may be rounded where it leaves the convolution, that of each rank before they are added up
+            alone, samples = taps.replicas == 1, operand.value.shape[1]
+            ranks = [d_kernel] if alone else [of(share(samples, taps.replicas, r)) for r in range(taps.replicas)]
+            size = sum(np.abs(part.value) for part in ranks)
+            d_kernel = Tracked(d_kernel.value, d_kernel.error + 2 * taps.cast * size, roundoff=taps.roundoff)
     else:
         _, d_kernel, d_bias = modules["layers"].linear_adjoint(folded(x), taps.kernel(layer, twin), folded(taps.lift(g)))
         note("bias", d_bias)

@@ -24,31 +24,41 @@ DRAWS = 8
 
 
 class Summands:
-    """Sizes of the terms of parameters' gradients, by the parameter's name, made when they are asked for."""
+    """Sizes of the terms of parameters' gradients, by the parameter's name; those of a layer are made when one is asked for."""
 
     def __init__(self, taps: Callable[[], Taps]) -> None:
         self._open = taps
         self._taps: Taps | None = None
+        self._sizes: dict[str, dict[str, float]] = {}
 
     def __call__(self, name: str) -> float:
         """Root of the sum of the terms' squares, estimated from some signs; of the element where it is largest."""
         taps = self._taps = self._taps or self._open()
         layer = taps.network.layer(layer_and_part(name)[0])
-        squares = sum(part.value**2 / DRAWS for seed in range(DRAWS) for part in _parts(taps, layer, name, seed))
-        return float(np.sqrt(np.max(squares, initial=0.0)))
+        if layer.name not in self._sizes:
+            self._sizes[layer.name] = _sizes(taps, layer)
+        return self._sizes[layer.name].get(name, 0.0)
 
 
-def _parts(taps: Taps, layer: Layer, name: str, seed: int) -> list[Tracked]:
-    """What each twin sends to the parameter where the gradients towards its layer have signs of their own."""
+def _sizes(taps: Taps, layer: Layer) -> dict[str, float]:
+    squares: dict[str, Any] = {}
+    for seed in range(DRAWS):
+        for name, parts in _towards(taps, layer, seed).items():
+            squares[name] = squares.get(name, 0.0) + sum(part.value**2 for part in parts) / DRAWS
+    return {name: float(np.sqrt(np.max(square))) for name, square in squares.items()}
+
+
+def _towards(taps: Taps, layer: Layer, seed: int) -> dict[str, list[Tracked]]:
+    """What each twin sends to a layer's parameters where the gradients towards its output have signs of their own."""
     rng, tap = np.random.Generator(np.random.Philox(seed)), dict(taps.trace[layer.name])
     for twin in TWINS:
         g = np.asarray(tap[f"g_{twin}"])
         tap[f"g_{twin}"] = g * rng.choice((-1.0, 1.0), g.shape)
     signed = msgspec.structs.replace(taps, trace=taps.trace | {layer.name: tap})
-    towards: dict[str, list[Any]] = {}
+    towards: dict[str, list[Tracked]] = {}
     for twin in TWINS:
         if not isinstance(layer, Activation):
             note_parameters(signed, layer, twin, towards)
         elif twin == "snn":
             neurons_adjoint(signed, layer, signed.gradient(twin, layer.name), towards)
-    return towards.get(name, [])
+    return towards

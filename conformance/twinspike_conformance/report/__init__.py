@@ -25,6 +25,7 @@ def publish(report: Report, folder: Path) -> Report:
     Raises:
         OSError: the folder can't be written into.
     """
+    (folder / store.MARK).unlink(missing_ok=True)  # of an earlier run
     store.write(report, folder / "report.json")
     forms: dict[str, Callable[[Report], str]] = {
         "junit.xml": lambda found: junit.render([found]),
@@ -34,7 +35,8 @@ def publish(report: Report, folder: Path) -> Report:
     }
     wrong = _write(report, folder, forms)
     if wrong:
-        report = msgspec.structs.replace(report, records=(*report.records, *wrong))
+        header = msgspec.structs.replace(report.header, official=False)
+        report = msgspec.structs.replace(report, header=header, records=(*report.records, *wrong))
         store.write(report, folder / "report.json")
         _write(report, folder, forms)  # so that each form that can be made tells the same
     return report

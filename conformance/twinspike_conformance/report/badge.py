@@ -30,7 +30,8 @@ def message(report: Report) -> str:
     weak = sum(row.breaks_gate for row in report.kills)
     rest += [f"{weak} faults break the gate"] if weak else []
     part = [f"{ran(report)} of {of_tests(len(report.records))}"] if report.verdict == "incomplete" else []
-    return legible(f"{' · '.join(how)}: {', '.join([report.verdict, *part, *rest])}")
+    official = ["official"] if header.official else []
+    return legible(f"{' · '.join(how)}: {', '.join([report.verdict, *official, *part, *rest])}")
 
 
 def endpoint(report: Report) -> str:

@@ -7,9 +7,10 @@ from typing import Literal
 
 import msgspec
 
-SCHEMA = 4
+SCHEMA = 5
 """Version of this structure; a reader refuses others.
 
+5: the header says whether the run was official, and for which version of the specification a backend was written.
 4: a record says how many configs its examples had, and how many pairs of option values.
 3: the header says what narrowed the run, and the verdict of a part is `incomplete`; a failure says whether it is steady.
 2: the header says what was given as backend and, of a cross run, the second backend; a verdict counts faults.
@@ -24,6 +25,9 @@ VACUOUS = 20
 Where the right value is itself what rounding leaves of terms that cancel, no bound is below it, so there will be a few. A fault
 is to be found by two tests (WANTED): with 1 comparison in 20 blind, both are so by chance in 1 case of 400.
 """
+
+NO_EXAMPLE = "no example of this profile came to a comparison"
+"""Why a test is `not run` that was asked: whole steps are compared in float64 alone, say."""
 
 Status = Literal["pass", "fail", "error", "not supported", "waived", "inconclusive", "not run"]
 
@@ -115,6 +119,8 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
     device_name: str
     compiled: bool
     flags: dict[str, str]
+    written_for: str = ""
+    """Version of the specification that it says it was written for."""
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,6 +152,10 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     """Processes that ran the tests, at once: their times add up to more than the run's."""
     narrowed: str = ""
     """What limited the run to a part of the suite, such as `--only lif`; empty where all of the profile was to run."""
+    written_for: str = ""
+    """Version of the specification that the backend says it was written for; empty where it says none."""
+    official: bool = False
+    """Whether it was asked for as an official run, and is one (`report.official`)."""
     against: Side | None = None
     """The backend that this one was held against, where that is what the run was about."""
 

@@ -32,6 +32,8 @@ def _card(label: str, report: Report, i: int) -> Html:
         "seed": str(h.seed),
         "specification": h.spec_version,
         "suite": h.suite_version,
+        **{f"{side.backend} written for": side.written_for for side in summary.sides(h) if side.written_for},
+        **({"official": "yes"} if h.official else {}),
         "examples": summary.number(sum(record.examples for record in report.records)),
         "comparisons": summary.number(sum(record.comparisons for record in report.records)),
         "started": _clock(h.started),

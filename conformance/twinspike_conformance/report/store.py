@@ -26,6 +26,8 @@ from twinspike_conformance.report.summary import of_tests, ran
 
 FORMS = ("report.json", "junit.xml", "report.html", "badge.svg", "badge.json")
 """Files of a report."""
+MARK = "mark.json"
+"""What an official run leaves beside them."""
 
 STATUSES: tuple[str, ...] = get_args(Status)
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import get_args
 
+import twinspike
 from twinspike.clauses import CLAUSES, Clause
 from twinspike_conformance.report.record import Header, Record, Report, Side, Status, Verdict
 
@@ -66,6 +67,13 @@ def implementation(header: Header) -> str:
 def sides(header: Header) -> list[Header | Side]:
     """The backend that was run, and the one that it was held against, if any."""
     return [header] if header.against is None else [header, header.against]
+
+
+def other_specification(written_for: str, judged_by: str = twinspike.__version__) -> str:
+    """Why a backend may know less or more than it is asked for; empty where it was written for the version that judges it."""
+    if written_for in ("", judged_by):
+        return ""
+    return f"written for version {written_for} of the specification and is judged by {judged_by}: it can't know what lies between"
 
 
 def place(header: Header) -> str:

@@ -43,6 +43,10 @@ def render(report: Report, *, width: int = 100, colour: bool = False) -> str:
     failed = summary.wrong(report)
     if failed:
         lines += _first(failed[0], header)
+        others = {
+            side.backend: summary.other_specification(side.written_for, header.spec_version) for side in summary.sides(header)
+        }
+        lines += [f"{backend} was {other}" for backend, other in others.items() if other]
     close = sorted((record for record in report.records if sum(record.ratios)), key=lambda record: -record.worst_ratio)
     if close:
         parts = [f"{summary.ratio(record.worst_ratio)} {record.id}" for record in close[:3]]

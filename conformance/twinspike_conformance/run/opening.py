@@ -20,7 +20,7 @@ from twinspike.boundary import legible
 from twinspike.errors import refuse
 from twinspike_conformance.checks import Bench
 from twinspike_conformance.raised import said
-from twinspike_conformance.report import expectations, publish, store, terminal
+from twinspike_conformance.report import expectations, publish, store, summary, terminal
 from twinspike_conformance.report.expectations import Expectation
 from twinspike_conformance.report.record import Header, Record, Report, Side
 from twinspike_conformance.run.profiles import profile
@@ -98,9 +98,11 @@ def _lines_of(side: Side, options: Options) -> list[str]:
     versions = ", ".join(f"{name} {version}" for name, version in side.versions.items())
     mode = "compiled" if side.compiled else "eager"
     flags = ", ".join(f"{name}={value}" for name, value in side.flags.items()) or "none"
+    other = summary.other_specification(side.written_for)
     return [
         f"twinspike {twinspike.__version__} conformance: backend {side.backend} ({versions})",
         f"device {side.device}, precision {options.precision}, {mode}, flags read back: {flags}",
+        *([f"{side.backend} was {other}"] if other else []),
     ]
 
 
@@ -121,6 +123,7 @@ def side(opened: Bench) -> Side:
         device_name=versions.get(device.partition(":")[0], platform.processor() or platform.machine()),
         compiled=bool(session.compiled),
         flags={_clear(name): _clear(value) for name, value in session.flags().items()},
+        written_for=_clear(claims.specification),
     )
 
 
@@ -171,7 +174,7 @@ def _packages() -> tuple[str, ...]:
 def keep(result: Report, folder: str) -> None:
     """Leave the JSON of a run that goes on, in case that it is killed; what can't be written is told by `close`."""
     with suppress(OSError):
-        for name in store.FORMS[1:]:  # of an earlier run
+        for name in (*store.FORMS[1:], store.MARK):  # of an earlier run
             (Path(folder) / name).unlink(missing_ok=True)
         store.write(result, Path(folder) / store.FORMS[0])
 

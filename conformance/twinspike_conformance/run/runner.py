@@ -24,7 +24,7 @@ from twinspike_conformance.bounds.finding import Finding
 from twinspike_conformance.cases import Example
 from twinspike_conformance.checks import Bench, Check
 from twinspike_conformance.raised import interrupted, legible, said
-from twinspike_conformance.report.record import RATIO_BINS, VACUOUS, Failure, Record, Status, says_little
+from twinspike_conformance.report.record import NO_EXAMPLE, RATIO_BINS, VACUOUS, Failure, Record, Status, says_little
 from twinspike_conformance.run.profiles import Profile
 from twinspike_conformance.run.reproduction import reproduction
 
@@ -258,7 +258,7 @@ def run_check(
     if failure is not None:
         return _record(check, asked.tally, "fail", seconds, failure=failure)
     if asked.tally.comparisons == 0:
-        return _record(check, asked.tally, "not run", seconds, reason="no example of this profile came to a comparison")
+        return _record(check, asked.tally, "not run", seconds, reason=NO_EXAMPLE)
     return _weighed(_record(check, asked.tally, "pass", seconds))
 
 

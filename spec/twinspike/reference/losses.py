@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from twinspike.config import Exit, Loss, distillation_pairs, supervised
+from twinspike.config import Exit, Loss, distillation_pairs, pair_weights, supervised, supervised_weights
 from twinspike.reference import Array
 
 Labels = NDArray[np.integer[Any]]
@@ -71,6 +71,23 @@ def supervision_adjoint(loss: Loss, logits: Array, labels: Labels) -> Array:
     return np.asarray((1.0 - e) * g + e * (np.exp(log_softmax(logits)) - 1.0 / classes) / batch)
 
 
+def times(weight: float, term: Array) -> Array:
+    """A weighted term (clause DIS-11); a weight of 1 rounds nothing."""
+    return term if weight == 1.0 else np.asarray(weight * term)
+
+
+def spiking_supervision(loss: Loss, logits: Array, labels: Labels) -> Array:
+    """The spiking twin's: its share of the cross entropy and of the squared distance to a constant (clause DIS-13)."""
+    entropy, share = supervision(loss, logits, labels), loss.mse_weight
+    return np.asarray((1.0 - share) * entropy + share * ((logits - loss.mse_target) ** 2).mean()) if share else entropy
+
+
+def spiking_supervision_adjoint(loss: Loss, logits: Array, labels: Labels) -> Array:
+    """(1 - l) g + 2 l (logits - c)/(B K), g the cross entropy's gradient."""
+    g, share = supervision_adjoint(loss, logits, labels), loss.mse_weight
+    return np.asarray((1.0 - share) * g + share * (2.0 * (logits - loss.mse_target) / logits.size)) if share else g
+
+
 def distillation(loss: Loss, student: Array, teacher: Array) -> Array:
     """KD(student <- teacher) at the temperature tau, without the factor tau^2 (clause DIS-3)."""
     log_p = log_softmax(teacher / loss.temperature)
@@ -114,7 +131,7 @@ def _feature_count(loss: Loss, features: Array) -> int:
 def joint_loss(
     loss: Loss, logits_ann: Array, logits_snn: Array, features_ann: Array, features_snn: Array, labels: Labels
 ) -> Terms:
-    """The total over all exits, without the orthogonality penalty (clauses DIS-1, DIS-4, DIS-8 to DIS-10).
+    """The total over all exits, without the orthogonality penalty (clauses DIS-1, DIS-4, DIS-8 to DIS-13).
 
     Args:
         loss: weights, pairs and options.
@@ -125,14 +142,14 @@ def joint_loss(
         labels: (B,), in [0, K).
     """
     slices, exits = logits_snn.shape[:2]
-    learning, zero = supervised(loss, exits), np.zeros((), dtype=logits_ann.dtype)
-    ce_ann = sum((supervision(loss, logits_ann[i], labels) for i in learning["ann"]), zero)
-    ce_snn = sum((supervision(loss, z[i], labels) for z in logits_snn for i in learning["snn"]), zero) / slices
+    (ann, snn), zero = _learning(loss, exits), np.zeros((), dtype=logits_ann.dtype)
+    ce_ann = sum((times(w, supervision(loss, logits_ann[i], labels)) for i, w in ann), zero)
+    ce_snn = sum((times(w, spiking_supervision(loss, z[i], labels)) for z in logits_snn for i, w in snn), zero) / slices
     kd = zero
-    for student, teacher in distillation_pairs(loss, exits):
+    for (student, teacher), w in zip(distillation_pairs(loss, exits), pair_weights(loss, exits), strict=True):
         for s in range(slices):
-            ends = [_at(end, s, logits_ann, logits_snn) for end in (student, teacher)]
-            kd = kd + distillation(loss, *ends) / slices
+            ends = _at(student, s, logits_ann, logits_snn), _taught(loss, teacher, s, logits_ann, logits_snn)
+            kd = kd + times(w, distillation(loss, *ends)) / slices
     kd = loss.temperature**2 * kd
     feature = sum(feature_loss(loss, h, f) for h, f in zip(features_snn, features_ann, strict=True))
     total = (1.0 - loss.alpha) * (ce_ann + ce_snn) + loss.alpha * kd + loss.beta * feature
@@ -142,21 +159,26 @@ def joint_loss(
 def joint_loss_adjoint(
     loss: Loss, logits_ann: Array, logits_snn: Array, features_ann: Array, features_snn: Array, labels: Labels
 ) -> Gradients:
-    """Gradients of the total (clauses DIS-1, DIS-6, DIS-8 to DIS-10)."""
+    """Gradients of the total (clauses DIS-1, DIS-6, DIS-8 to DIS-13)."""
     slices, exits = logits_snn.shape[:2]
-    learning = supervised(loss, exits)
     d_a, d_z = np.zeros_like(logits_ann), np.zeros_like(logits_snn)
-    for i in learning["ann"]:
-        d_a[i] = (1.0 - loss.alpha) * supervision_adjoint(loss, logits_ann[i], labels)
+    ann, snn = _learning(loss, exits)
+    for i, w in ann:
+        d_a[i] = (1.0 - loss.alpha) * times(w, supervision_adjoint(loss, logits_ann[i], labels))
     for s in range(slices):
-        for i in learning["snn"]:
-            d_z[s, i] = (1.0 - loss.alpha) * supervision_adjoint(loss, logits_snn[s, i], labels) / slices
+        for i, w in snn:
+            g = spiking_supervision_adjoint(loss, logits_snn[s, i], labels)
+            d_z[s, i] = (1.0 - loss.alpha) * times(w, g) / slices
     weight = loss.alpha * loss.temperature**2 / slices
-    for student, teacher in distillation_pairs(loss, exits):
+    for (student, teacher), w in zip(distillation_pairs(loss, exits), pair_weights(loss, exits), strict=True):
         for s in range(slices):
-            ends = [_at(end, s, logits_ann, logits_snn) for end in (student, teacher)]
-            for end, g in zip((student, teacher), distillation_adjoint(loss, *ends), strict=True):
-                _at(end, s, d_a, d_z)[...] += weight * g
+            ends = _at(student, s, logits_ann, logits_snn), _taught(loss, teacher, s, logits_ann, logits_snn)
+            d_student, d_teacher = distillation_adjoint(loss, *ends)
+            _at(student, s, d_a, d_z)[...] += weight * times(w, d_student)
+            if teacher.twin == "ann" or loss.teacher_time == "step":
+                _at(teacher, s, d_a, d_z)[...] += weight * times(w, d_teacher)
+            else:
+                d_z[:, teacher.number - 1] += weight * times(w, d_teacher) / (slices if loss.teacher_time == "mean" else 1)
     d_h, d_f = np.empty_like(features_snn), np.empty_like(features_ann)
     for i in range(exits):
         g_h, g_f = feature_loss_adjoint(loss, features_snn[i], features_ann[i])
@@ -164,6 +186,20 @@ def joint_loss_adjoint(
     return Gradients(d_a, d_z, d_f, d_h)
 
 
+def _learning(loss: Loss, exits: int) -> tuple[tuple[tuple[int, float], ...], tuple[tuple[int, float], ...]]:
+    """Exits of the artificial and of the spiking twin that learn from labels, each with its weight (clauses DIS-9 and DIS-11)."""
+    found, weights = supervised(loss, exits), supervised_weights(loss, exits)
+    return tuple(zip(found["ann"], weights["ann"], strict=True)), tuple(zip(found["snn"], weights["snn"], strict=True))
+
+
 def _at(end: Exit, s: int, ann: Array, snn: Array) -> Array:
     """The (B, K) of one exit at slice s, a view; the artificial twin is the same at all slices."""
     return np.asarray(ann[end.number - 1] if end.twin == "ann" else snn[s, end.number - 1])
+
+
+def _taught(loss: Loss, end: Exit, s: int, ann: Array, snn: Array) -> Array:
+    """The (B, K) with which an exit teaches at slice s: of the spiking twin its own slice's, or of all slices (clause DIS-12)."""
+    if end.twin == "ann" or loss.teacher_time == "step":
+        return _at(end, s, ann, snn)
+    total = snn[:, end.number - 1].sum(axis=0)
+    return np.asarray(total / len(snn) if loss.teacher_time == "mean" else total)

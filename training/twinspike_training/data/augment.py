@@ -16,10 +16,11 @@ from twinspike_training.data.autoaugment import autoaugment
 from twinspike_training.data.config import Policy, Quirk
 from twinspike_training.data.source import Raw
 
-DRAWS = 10
-"""Uniforms per sample and epoch: crop row and column, flip, AutoAugment's five, cutout row and column."""
+DRAWS = 16
+"""Uniforms per sample and epoch: crop row and column, flip, AutoAugment's five, cutout row and column, roll row and column, and
+of drop what, how much, and where in rows (or frames) and columns."""
 
-_CROP, _FLIP, _AUTO, _CUTOUT = slice(0, 2), 2, slice(3, 8), slice(8, 10)
+_CROP, _FLIP, _AUTO, _CUTOUT, _ROLL, _DROP = slice(0, 2), 2, slice(3, 8), slice(8, 10), slice(10, 12), slice(12, 16)
 
 Uniforms = NDArray[np.float64]
 
@@ -57,6 +58,50 @@ def flip(images: Raw, uniforms: Uniforms) -> Raw:
     return images
 
 
+def roll(images: Raw, uniforms: Uniforms) -> Raw:
+    """Move an image by up to an eighth of each side (6 of 48), at least 1; what leaves at one border comes in at the other.
+
+    All offsets are equally likely. Reference: Li et al., Neuromorphic data augmentation, ECCV 2022.
+
+    Args:
+        images: (n, P, H, W), changed in place.
+        uniforms: (n, 2), for rows and columns.
+    """
+    most = np.maximum(1, np.array(images.shape[2:]) // 8)
+    moves = np.floor(uniforms * (2 * most + 1)).astype(np.int64) - most
+    for i, (down, right) in enumerate(moves.tolist()):
+        images[i] = np.roll(images[i], (down, right), axis=(1, 2))
+    return images
+
+
+def drop(images: Raw, uniforms: Uniforms) -> Raw:
+    """Leave events out: none, those of some frames in a row, or those of a rectangle in all frames, a third of samples each.
+
+    Of T frames k are left out, k equally likely 1 to T // 2 (none of a single one), of a rectangle's sides, which are alike in
+    proportion, up to half; all places within the sample are equally likely. Reference, of its parts: Gu et al., EventDrop,
+    IJCAI 2021, which draws windows of time and of place likewise.
+
+    Args:
+        images: (n, 2 T, H, W) counts, two polarities a frame, changed in place.
+        uniforms: (n, 4): what, how much, and where in rows (or frames) and columns.
+    """
+    count, planes, height, width = images.shape
+    frames = images.reshape(count, planes // 2, 2, height, width)
+    steps = planes // 2
+    for i, (what, much, first, second) in enumerate(uniforms.tolist()):
+        if what < 1 / 3:
+            continue
+        if what < 2 / 3:
+            length = 1 + int(much * (steps // 2)) if steps > 1 else 0
+            start = int(first * (steps - length + 1))
+            frames[i, start : start + length] = 0
+        else:
+            rows, columns = (int(much * (side // 2 + 1)) for side in (height, width))
+            top, left = int(first * (height - rows + 1)), int(second * (width - columns + 1))
+            frames[i, :, :, top : top + rows, left : left + columns] = 0
+    return images
+
+
 def cutout(images: Raw, uniforms: Uniforms) -> Raw:
     """Set a square of half the side (16 of 32), cut off at the border, to 0: the mean colour in normalized values.
 
@@ -76,21 +121,23 @@ def cutout(images: Raw, uniforms: Uniforms) -> Raw:
 
 
 def vary(images: Raw, uniforms: Uniforms, policies: AbstractSet[Policy], quirks: AbstractSet[Quirk] = frozenset()) -> Raw:
-    """Apply the policies that work on raw values, in the order crop, flip, AutoAugment.
+    """Apply the policies that work on raw values, in the order crop, roll, flip, AutoAugment, drop.
 
     Args:
-        images: (n, P, H, W); for autoaugment uint8 with P = 3. May be overwritten.
+        images: (n, P, H, W); for autoaugment uint8 with P = 3, for drop two planes a frame. May be overwritten.
         uniforms: (n, DRAWS).
         policies: the policies in force.
         quirks: of AutoAugment.
     """
     if "crop" in policies:
         images = crop(images, uniforms[:, _CROP])
+    if "roll" in policies:
+        images = roll(images, uniforms[:, _ROLL])
     if "flip" in policies:
         images = flip(images, uniforms[:, _FLIP])
     if "autoaugment" in policies:
         images = autoaugment(images, uniforms[:, _AUTO], quirks)
-    return images
+    return drop(images, uniforms[:, _DROP]) if "drop" in policies else images
 
 
 def cover(images: Raw, uniforms: Uniforms, policies: AbstractSet[Policy]) -> Raw:

@@ -90,6 +90,10 @@ class Maker:
             images = self._normalize(raw)
         return self._shape(images), split.labels[task.indices]
 
+    def present(self, raw: Raw) -> NDArray[np.float32]:
+        """Raw samples (n, P, H, W) from elsewhere as a batch's images that are not varied."""
+        return self._shape(self._normalize(raw))
+
     def _normalize(self, raw: Raw) -> NDArray[np.float32]:
         images = raw.astype(np.float32)
         if not self.source.event:

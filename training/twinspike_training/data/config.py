@@ -10,7 +10,7 @@ from twinspike.errors import require
 
 DatasetName = Literal["digits", "cifar10", "cifar100", "folder", "events", "recordings"]
 
-Policy = Literal["crop", "flip", "autoaugment", "cutout"]
+Policy = Literal["crop", "flip", "autoaugment", "cutout", "roll", "drop"]
 """One augmentation; `twinspike_training.data.augment` says what each does."""
 
 Quirk = Literal["black_cutout", "bicubic_shear", "positive_rotation", "subpolicy_16"]
@@ -21,12 +21,14 @@ of its sub-policy 16 with probability 0.8 and not 0.6."""
 QUIRKS: tuple[Quirk, ...] = get_args(Quirk)
 
 POLICIES: tuple[Policy, ...] = get_args(Policy)
-"""In the order in which they are applied, whatever the order in which a config names them."""
+"""All of them; `augment.vary` says in which order they are applied, whatever the order in which a config names them."""
+
+_IMAGES: tuple[Policy, ...] = ("crop", "flip", "autoaugment", "cutout")
 
 _DEFAULTS: dict[DatasetName, tuple[Policy, ...]] = {
     "digits": (),
-    "cifar10": POLICIES,
-    "cifar100": POLICIES,
+    "cifar10": _IMAGES,
+    "cifar100": _IMAGES,
     "folder": ("crop", "flip"),
     "events": (),
     "recordings": (),
@@ -44,8 +46,9 @@ class DataConfig(Config, frozen=True, kw_only=True):
     """Folder (or, for packed events, file) of the data set; must stay empty for digits. A folder of images is read by the
     rule of torchvision's ImageFolder, PNG and JPEG alone; what is left out is counted and said."""
     augment: Literal["auto", "none"] | tuple[Policy, ...] = "auto"
-    """auto: all four for CIFAR, crop and flip for folders, none for digits and events, whose frames are cut and mirrored
-    all alike. Training samples only."""
+    """auto: crop, flip, autoaugment and cutout for CIFAR, crop and flip for folders, none for digits and events. roll moves a
+    sample round by up to an eighth of its sides, drop leaves out frames or a rectangle of events and recordings, all frames of
+    one alike. Training samples only."""
     quirks: tuple[Quirk, ...] = ()
     """In what samples are varied as the authors' script does and not as the papers of the augmentations say."""
     mean: tuple[float, ...] = ()
@@ -56,8 +59,8 @@ class DataConfig(Config, frozen=True, kw_only=True):
     """Side in pixels to which a folder's images are resized, or to whose cells a sensor's pixels are joined (recordings),
     8 to 1024; 0 keeps the data set's own."""
     sensor: tuple[int, ...] = ()
-    """Height and width in pixels, 1 to 4096, of the sensor of recordings in the 40-bit form, [180, 240] for N-Caltech101; AEDAT
-    recordings are those of a DVS128."""
+    """Height and width in pixels, 1 to 4096, of the sensor of recordings in the 40-bit form, [180, 240] for N-Caltech101, and of
+    events in .npz files; AEDAT recordings are those of a DVS128."""
     test_share: float = 0.1
     """Share of each class, the last recordings by number, that tests where recordings have no split of their own, in (0, 1)."""
     workers: int = 2
@@ -126,6 +129,13 @@ class DataConfig(Config, frozen=True, kw_only=True):
             "autoaugment" not in self.augment or self.name in _RGB,
             "data.augment",
             expected=f"no autoaugment with data.name = {self.name!r} (it is defined for 8-bit RGB images)",
+            got=self.augment,
+        )
+
+        require(
+            "drop" not in self.augment or self.name in ("events", "recordings"),
+            "data.augment",
+            expected=f"no drop with data.name = {self.name!r} (it is defined for frames of events)",
             got=self.augment,
         )
 

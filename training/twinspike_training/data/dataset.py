@@ -13,6 +13,9 @@ from functools import cached_property
 from types import TracebackType
 from typing import Literal, Self, final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from twinspike.errors import require
 from twinspike.random import Stream
 from twinspike.replicas import portion, share
@@ -188,6 +191,15 @@ class Dataset:
         split: Literal["train", "test"] = "test" if part == "test" else "train"
         chosen = (every[first : first + batch_size] for first in range(0, len(every), batch_size))
         return in_order(self._make(), (Task(c, split) for c in chosen), self._config.workers)
+
+    def present(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Images from elsewhere as test samples are: normalized.
+
+        Args:
+            images: (n, C, H, W), white being 1.
+        """
+        require(not self.event, "images", expected="a data set of static images", got="one of event frames")
+        return self._maker.present(images * np.float32(self._source.levels))
 
     def _make(self) -> Make:
         """What the workers call: the maker itself, or the processes that hold one each."""

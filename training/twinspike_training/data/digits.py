@@ -11,6 +11,9 @@ from twinspike_training.data.source import ArraySplit, Source
 TRAIN = 1437
 """Training samples; the other 360 are for the test."""
 
+MEAN, STD = (0.3045,), (0.3756,)
+"""Of the training pixels, 16 levels being 1."""
+
 
 def open_digits() -> Source:
     """Load the digits with their fixed split.
@@ -41,6 +44,6 @@ def open_digits() -> Source:
         event=False,
         classes=tuple(str(name) for name in bunch.target_names),
         levels=16.0,
-        mean=(0.3045,),
-        std=(0.3756,),
+        mean=MEAN,
+        std=STD,
     )

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from twinspike.errors import SpecError, refuse, require
 from twinspike_training.data.listing import Left, is_sample, told
 from twinspike_training.data.pack import read_pack
-from twinspike_training.data.source import Raw, Source, Update
+from twinspike_training.data.source import Raw, Source, Split, Update
 from twinspike_training.memory import require_memory
 
 SIDE = 34
@@ -201,7 +201,7 @@ def _frames_fit(time_steps: int, grid: Grid) -> None:
 
 
 def event_source(
-    train: EventSplit, test: EventSplit, classes: tuple[str, ...], grid: Grid, time_steps: int, notes: tuple[str, ...] = ()
+    train: Split, test: Split, classes: tuple[str, ...], grid: Grid, time_steps: int, notes: tuple[str, ...] = ()
 ) -> Source:
     """What frames of counts are to who makes batches; SpecError where not one recording's frames fit in memory."""
     _frames_fit(time_steps, grid)
@@ -280,14 +280,14 @@ def _open_pack(file: Path, time_steps: int) -> _Opened:
         def read(index: int) -> tuple[Recording, str]:
             which = int(members[index])
             part = slice(int(pack.offsets[which]), int(pack.offsets[which + 1]))
-            x, y, polarity = (column[part].astype(np.int64) for column in (pack.x, pack.y, pack.polarity))
+            columns = (pack.x[part], pack.y[part], pack.polarity(part.start, part.stop))
+            x, y, polarity = (column.astype(np.int64) for column in columns)
             what = f"{file}, recording {pack.ids[which]}"
             return Recording(np.cumsum(pack.dt[part], dtype=np.int64), x, y, polarity), what
 
         def identify(update: Update) -> None:
             update(pack.ids[members])
-            for column in (pack.x, pack.y, pack.polarity, pack.dt, pack.offsets):
-                update(np.ascontiguousarray(column))
+            pack.identify(update)
 
         return EventSplit(read, pack.labels[members], time_steps, identify)
 

@@ -1,15 +1,22 @@
 """N-MNIST in one .npz file: what `events` describes as a pack, believed only as far as it has been checked.
 
-The headers of all arrays are read first: types, ranks and lengths must fit one another, and their sum the machine's
-memory, before an array is allocated. Then values: offsets, labels, ids and coordinates.
+The headers of all arrays are read first: types, ranks and lengths must fit one another, and there must be room for their sum,
+before an array is allocated. Then values: offsets, labels, ids and coordinates.
+
+Columns of more than `BUDGET` bytes in all are never in memory as a whole: they are unpacked, a piece at a time, to a file without
+a name in the folder for temporary files, and a recording's events are read from there by their index.
 """
 
 from __future__ import annotations
 
 import io
+import mmap
+import shutil
 import struct
+import tempfile
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from tokenize import TokenError
 from typing import IO, Any, NamedTuple
@@ -19,12 +26,18 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from twinspike.errors import SpecError, require
-from twinspike_training.memory import require_memory
+from twinspike_training.memory import require_memory, size
 
 KEYS = ("x", "y", "p", "dt", "offsets", "labels", "ids")
 
 CLASSES = 1 << 16
 """Labels are below this."""
+
+BUDGET = 64 << 20
+"""Bytes of columns of events that are kept in memory."""
+
+_PIECE = 1 << 20
+"""Bytes that are looked at at a time in a column that is not."""
 
 _HEAD = 1 << 14
 """Bytes, more than NumPy takes for an array's header; one that says it is longer might be of any size."""
@@ -33,7 +46,7 @@ _EXACT = {"x": "uint8", "y": "uint8", "p": "uint8", "dt": "uint16"}
 """Columns whose type is fixed; the others are whole numbers of any type."""
 
 
-_BROKEN = (
+BROKEN = (
     OSError, ValueError, TypeError, EOFError, SyntaxError, RuntimeError, zipfile.BadZipFile, zlib.error, struct.error, TokenError,
 )  # fmt: skip
 """What zipfile and NumPy raise of damaged files."""
@@ -45,8 +58,8 @@ class Pack(NamedTuple):
     x: NDArray[np.uint8]
     """(E,), below `side`."""
     y: NDArray[np.uint8]
-    polarity: NDArray[np.uint8]
-    """(E,), 0 OFF, 1 ON."""
+    bits: NDArray[np.uint8]
+    """(E / 8,), up: polarities, 0 OFF, 1 ON, the first in the highest bit."""
     dt: NDArray[np.uint16]
     """(E,), microseconds since the recording's last event."""
     offsets: NDArray[np.int64]
@@ -56,8 +69,28 @@ class Pack(NamedTuple):
     ids: NDArray[np.int64]
     """(N,), different, >= 0."""
 
+    def polarity(self, first: int, last: int) -> NDArray[np.uint8]:
+        """Of events `first` to `last - 1`."""
+        return np.unpackbits(self.bits[first // 8 : -(-last // 8)])[first % 8 :][: last - first]
 
-class _Head(NamedTuple):
+    def identify(self, update: Callable[[Any], None]) -> None:
+        """Feed all events to a hash, a piece at a time."""
+        _feed(self.x, update)
+        _feed(self.y, update)
+        for first in range(0, len(self.x), _PIECE):
+            update(self.polarity(first, min(first + _PIECE, len(self.x))))
+        _feed(self.dt, update)
+        _feed(self.offsets, update)
+
+
+def _feed(column: NDArray[Any], update: Callable[[Any], None]) -> None:
+    for first in range(0, len(column), _PIECE):
+        update(np.ascontiguousarray(column[first : first + _PIECE]))
+
+
+class Head(NamedTuple):
+    """What an array says of itself."""
+
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
@@ -80,11 +113,10 @@ def read_pack(file: Path, side: int) -> Pack:
             columns = _columns(file, archive)
     except SpecError:
         raise
-    except _BROKEN as error:
+    except BROKEN as error:
         raise SpecError(f"{file}: can't be read as a .npz pack: {' '.join(str(error).split())}; copy it again") from error
-    polarity = np.unpackbits(columns["p"])[: len(columns["x"])]
     whole = {key: _whole(file, key, columns[key]) for key in ("offsets", "labels", "ids")}
-    pack = Pack(columns["x"], columns["y"], polarity, columns["dt"], **whole)
+    pack = Pack(columns["x"], columns["y"], columns["p"], columns["dt"], **whole)
     _check(file, pack, side)
     return pack
 
@@ -96,27 +128,54 @@ def _columns(file: Path, archive: zipfile.ZipFile) -> dict[str, NDArray[Any]]:
     heads = {}
     for key in KEYS:
         with archive.open(f"{key}.npy") as stream:
-            heads[key] = _head(stream)
+            heads[key] = head_of(stream)
     _check_heads(file, heads)
+    small = sum(_bytes(heads[key]) for key in _EXACT) <= BUDGET
     columns = {}
     for key in KEYS:
         with archive.open(f"{key}.npy") as stream:
-            columns[key] = np.asarray(npy.read_array(stream, allow_pickle=False))
+            if small or key not in _EXACT:
+                columns[key] = np.asarray(npy.read_array(stream, allow_pickle=False))
+            else:
+                columns[key] = _unpacked(stream, heads[key])
     return columns
 
 
-def _head(file: IO[bytes]) -> _Head:
+def _bytes(head: Head) -> int:
+    return head.shape[0] * head.dtype.itemsize
+
+
+def _unpacked(stream: IO[bytes], head: Head) -> NDArray[Any]:
+    """An array of one dimension in a file without a name, mapped; ValueError if the stream ends before it."""
+    _read_head(stream)
+    with tempfile.TemporaryFile() as place:
+        left = _bytes(head)
+        while left and (piece := stream.read(min(left, _PIECE))):
+            place.write(piece)
+            left -= len(piece)
+        if left:
+            raise ValueError(f"EOF: reading array data, {left} bytes are missing")
+        stream.read(1)  # the archive's sum is looked at where it ends
+        place.flush()
+        return np.frombuffer(mmap.mmap(place.fileno(), 0, access=mmap.ACCESS_READ), head.dtype)
+
+
+def head_of(file: IO[bytes]) -> Head:
     """Shape and type of an array whose numbers are not read, nor more of its header than one has."""
-    stream = io.BytesIO(file.read(_HEAD))
+    return _read_head(io.BytesIO(file.read(_HEAD)))
+
+
+def _read_head(stream: IO[bytes]) -> Head:
+    """Likewise, of a stream that is then at the first number."""
     version = npy.read_magic(stream)
     read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
     if read is None:
         raise ValueError(f"array format {version} is not known")
     shape, _, dtype = read(stream)
-    return _Head(shape, dtype)
+    return Head(shape, dtype)
 
 
-def _check_heads(file: Path, heads: dict[str, _Head]) -> None:
+def _check_heads(file: Path, heads: dict[str, Head]) -> None:
     for key, head in heads.items():
         wanted = _EXACT.get(key, "whole numbers")
         right = head.dtype.name == wanted if key in _EXACT else head.dtype.kind in "iu"
@@ -127,9 +186,14 @@ def _check_heads(file: Path, heads: dict[str, _Head]) -> None:
     for key, length in lengths.items():
         got = heads[key].shape[0]
         require(got == length, f"{file}, {key}", expected=f"{length} entries, as x and labels have", got=got, do="copy it again")
-    sizes = {key: head.shape[0] * head.dtype.itemsize for key, head in heads.items()}
-    parts = {"columns of events": sum(sizes[key] for key in _EXACT) + events, "recordings": 24 * recordings}
+    columns = sum(_bytes(heads[key]) for key in _EXACT)
+    parts = {"columns of events": min(columns, BUDGET), "recordings": 24 * recordings}
     require_memory(str(file), parts, "copy it again, or use a smaller one")
+    if columns > BUDGET:
+        folder = tempfile.gettempdir()
+        room, do = shutil.disk_usage(folder).free, "copy it again, or set TMPDIR to a folder with room"
+        expected = f"room for {size(columns)} of events in {folder}, where they are unpacked"
+        require(columns <= room, str(file), expected=expected, got=size(room), do=do)
 
 
 def _whole(file: Path, key: str, column: NDArray[Any]) -> NDArray[np.int64]:
@@ -151,6 +215,8 @@ def _check(file: Path, pack: Pack, side: int) -> None:
     different = len(np.unique(pack.ids))
     require(different == len(pack.ids), f"{file}, ids", expected="different ones", got=f"{different} of {len(pack.ids)}")
     for key, column in (("x", pack.x), ("y", pack.y)):
-        event = int(np.argmax(column >= side))
-        got = f"{column[event]} at event {event}"
-        require(int(column.max()) < side, f"{file}, {key}", expected=f"0 to {side - 1}", got=got)
+        for first in range(0, len(column), _PIECE):
+            piece = column[first : first + _PIECE]
+            event = first + int(np.argmax(piece >= side))
+            got = f"{column[event]} at event {event}"
+            require(int(piece.max()) < side, f"{file}, {key}", expected=f"0 to {side - 1}", got=got)

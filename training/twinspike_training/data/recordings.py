@@ -2,10 +2,12 @@
 
     PATH/CLASS/*.aedat          CIFAR10-DVS: AEDAT 2.0 of a DVS128
     PATH/CLASS/*.bin            N-Caltech101: the 40 bits of N-MNIST (`events`), from a sensor of `data.sensor`
+    PATH/CLASS/*.npz            frames, or events of a sensor of `data.sensor`, as others publish them (`npz`)
     PATH/trials_to_train.txt    DVS128 Gesture, with trials_to_test.txt: a name of an AEDAT 3.1 file in each line, beside which
                                 NAME_labels.csv has the samples, `class,startTime_usec,endTime_usec`, classes from 1
 
-The first two have no split of their own: of each class the last recordings test, by the numbers in their names.
+The first three may stand in PATH/train and PATH/test. If not they have no split of their own: of each class the last
+recordings test, by the numbers in their names.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import numpy as np
 from twinspike.errors import SpecError, refuse, require
 from twinspike_training.data.aedat import DVS128, decode_aedat2, decode_aedat3
 from twinspike_training.data.events import EventSplit, Grid, Recording, decode_events, event_source
+from twinspike_training.data.npz import FrameSplit, frame_shape, read_events, steps_of
 from twinspike_training.data.source import Source, Update
 
 _TRIALS = {"train": "trials_to_train.txt", "test": "trials_to_test.txt"}
@@ -56,22 +59,28 @@ def open_recordings(path: str, time_steps: int, sensor: tuple[int, ...], side: i
     if (root / _TRIALS["train"]).is_file():
         train, test, classes, read = _gestures(root)
         require(not sensor, "data.sensor", expected="nothing with DVS128 Gesture, whose sensor is known", got=sensor)
-        pixels = (DVS128, DVS128)
+        pixels, shape = (DVS128, DVS128), None
     else:
         require(root.is_dir(), f"data.path {root}", expected="a folder of recordings", got="nothing there")
         train, test, classes, suffix = _class_folders(root, share)
-        read = _read_aedat2 if suffix == ".aedat" else _read_40_bits
+        read = _READERS[suffix]
+        shape = frame_shape(train[0].file) if suffix == ".npz" else None
         if suffix == ".aedat":
             require(not sensor, "data.sensor", expected="nothing with AEDAT 2.0 of a DVS128, which is known", got=sensor)
             pixels = (DVS128, DVS128)
+        elif shape is not None:
+            require(not sensor, "data.sensor", expected="nothing with frames, which have a size", got=sensor)
+            steps_of(train[0].file, shape, time_steps)
+            pixels = shape[2:]
         else:
             require(
                 len(sensor) == 2, "data.sensor", expected="height and width of the sensor, [180, 240] of N-Caltech101", got=sensor
             )
             pixels = (sensor[0], sensor[1])
+    framed = shape is not None
     grid = Grid(*pixels, side or pixels[0], side or pixels[1])
 
-    def split(samples: list[_Sample]) -> EventSplit:
+    def split(samples: list[_Sample]) -> EventSplit | FrameSplit:
         def one(index: int) -> tuple[Recording, str]:
             sample = samples[index]
             what = str(sample.file) + (f", {sample.begin} to {sample.end} us" if sample.end else "")
@@ -85,7 +94,10 @@ def open_recordings(path: str, time_steps: int, sensor: tuple[int, ...], side: i
                 name, size = sample.file.relative_to(root).as_posix(), sample.file.stat().st_size
                 update(os.fsencode(f"{name} {size} {sample.begin} {sample.end}\n"))
 
-        return EventSplit(one, np.array([sample.label for sample in samples], dtype=np.int64), time_steps, identify, grid)
+        labels = np.array([sample.label for sample in samples], dtype=np.int64)
+        if framed:
+            return FrameSplit([sample.file for sample in samples], labels, time_steps, grid, identify)
+        return EventSplit(one, labels, time_steps, identify, grid)
 
     return event_source(split(train), split(test), classes, grid, time_steps)
 
@@ -98,11 +110,22 @@ def _read_40_bits(sample: _Sample, what: str) -> Recording:
     return decode_events(sample.file.read_bytes(), what)
 
 
+def _read_npz(sample: _Sample, what: str) -> Recording:
+    return read_events(sample.file)
+
+
+_READERS: dict[str, Callable[[_Sample, str], Recording]] = {".aedat": _read_aedat2, ".bin": _read_40_bits, ".npz": _read_npz}
+"""Ending of a file's name -> what reads it."""
+
+
 def _read_part(sample: _Sample, what: str) -> Recording:
     with sample.file.open("rb") as file:
         require(os.fstat(file.fileno()).st_size > 0, what, expected="an AEDAT 3.1 file", got="an empty one")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return decode_aedat3(data, what, sample.begin, sample.end)
+
+
+_ENDINGS = "*.aedat, *.bin or *.npz"
 
 
 def _by_number(file: Path) -> list[tuple[int, str]]:
@@ -111,19 +134,27 @@ def _by_number(file: Path) -> list[tuple[int, str]]:
 
 
 def _class_folders(root: Path, share: float) -> tuple[list[_Sample], list[_Sample], tuple[str, ...], str]:
-    classes = tuple(sorted(folder.name for folder in root.iterdir() if folder.is_dir()))
+    parts = [root / part for part in ("train", "test") if (root / part).is_dir()]
+    tops = parts if len(parts) == 2 else [root]
+    named = [tuple(sorted(folder.name for folder in top.iterdir() if folder.is_dir())) for top in tops]
+    classes, got = named[0], f"{', '.join(named[0])} and {', '.join(named[-1])}"
+    require(named[-1] == classes, str(root), expected="the same class folders in train and test", got=got)
     require(bool(classes), str(root), expected="a folder of recordings for each class, or trials_to_train.txt", got="neither")
     train: list[_Sample] = []
     test: list[_Sample] = []
     kinds: set[str] = set()
     for label, name in enumerate(classes):
-        files = sorted((f for f in (root / name).iterdir() if f.suffix in (".aedat", ".bin") and f.is_file()), key=_by_number)
-        kinds |= {file.suffix for file in files}
+        found = [sorted((f for f in (t / name).iterdir() if f.suffix in _READERS and f.is_file()), key=_by_number) for t in tops]
+        kinds |= {file.suffix for files in found for file in files}
         require(len(kinds) < 2, str(root), expected="recordings of one kind", got=", ".join(sorted(kinds)))
-        last = max(1, round(share * len(files)))
-        require(len(files) > last, str(root / name), expected="recordings (*.aedat or *.bin) to train and test", got=len(files))
-        train += [_Sample(file, label) for file in files[:-last]]
-        test += [_Sample(file, label) for file in files[-last:]]
+        if len(tops) == 1:
+            files = found[0]
+            last = max(1, round(share * len(files)))
+            found = [files[:-last], files[-last:]]
+        count = [len(files) for files in found]
+        require(min(count) > 0, str(root / name), expected=f"recordings ({_ENDINGS}) to train and test", got=count)
+        train += [_Sample(file, label) for file in found[0]]
+        test += [_Sample(file, label) for file in found[1]]
     return train, test, classes, kinds.pop()
 
 
