@@ -102,9 +102,9 @@ def count(options: argparse.Namespace) -> list[Operation]:
         counted.part = "B"
         gradients = dict(zip(state.parameters, torch.autograd.grad(loss, list(state.parameters.values())), strict=True))
         counted.part = "O"
-        for flag, names in program._groups:
-            kept = {slot: [state.slots[f"optimizer/{slot}/{name}"] for name in names] for slot in slots(optimizer)}
-            given = [state.parameters[name] for name in names], [gradients[name] for name in names], kept
+        for flag, group in program._groups:
+            kept = {slot: [state.slots[f"optimizer/{slot}/{name}"] for name in group] for slot in slots(optimizer)}
+            given = [state.parameters[name] for name in group], [gradients[name] for name in group], kept
             with torch.no_grad():
                 update_(optimizer, *given, decays=flag, learning_rate=0.1, step=1)
     return counted.found
