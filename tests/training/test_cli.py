@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import json
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -222,6 +223,15 @@ def test_plot_draws_every_picture(trained: Path, tmp_path: Path) -> None:
         content = Path(path).read_bytes()
         assert content.startswith(b"\x89PNG")
         assert len(content) > 10_000
+    result = run("plot", str(trained), "--out", str(tmp_path / "r"), "--style", "paper")
+    assert (result.exit_code, result.stderr) == (0, "")
+    for path in map(Path, result.stdout.split()):
+        text = path.with_suffix(".svg").read_text(encoding="utf-8")
+        assert path.read_bytes().startswith(b"%PDF-")
+        assert float(re.search(r'<svg [^>]*?width="([\d.]+)pt"', text, re.DOTALL)[1]) <= 7 * 72  # type: ignore[index]
+        assert "<text" in text  # letters, not outlines
+    result = run("plot", str(trained), "--style", "poster")
+    assert (result.exit_code, result.stderr) == (2, "error: --style: expected screen or paper, got poster\n")
     result = run("plot", str(trained), "--out", str(tmp_path / "q"), "--index", "360")
     assert (result.exit_code, result.stderr) == (2, "error: index: expected a test image, 0 to 359, got 360\n")
 

@@ -239,19 +239,26 @@ def plot(
     run: RunPath,
     out: Annotated[str | None, typer.Option(help="Folder for the pictures; default: plots in the run's folder.")] = None,
     index: Annotated[int, typer.Option(help="Number of the test image whose spikes are drawn.")] = 0,
+    style: Annotated[
+        str, typer.Option(help="screen for PNG; paper for PDF and SVG of a page's width, without titles.")
+    ] = "screen",
     backend: BackendName = None,
     device: Device = None,
     precision: PrecisionOption = None,
     compiled: Compiled = None,
     set_: Set = None,
 ) -> None:
-    """Draw learning curves, spikes, singular values and orthogonality of a run as PNG files, with its backend or another."""
+    """Draw learning curves, spikes, singular values and orthogonality of a run, with its backend or another."""
+    if style not in ("screen", "paper"):
+        raise refuse("--style", expected="screen or paper", got=style)
     _require_matplotlib()
     from twinspike_training.plots import plot_run  # noqa: PLC0415 - matplotlib takes half a second to import
 
     folder = open_run(run)
     changes = overrides(set_, backend=backend, device=device, precision=precision, compile=compiled)
-    for path in plot_run(folder, expand(out) if out else folder.path / "plots", index, changes):
+    for path in plot_run(
+        folder, expand(out) if out else folder.path / "plots", index, changes, "paper" if style == "paper" else "screen"
+    ):
         say(console(), str(path))
 
 
@@ -272,7 +279,7 @@ def compare(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Folders of runs; the first is the one compared with.")],
     out: Annotated[str, typer.Option(help="The picture.")] = "compare.png",
 ) -> None:
-    """Lay runs beside each other: curves as PNG, and the first step at which they differ."""
+    """Lay runs beside each other: curves as PNG (or, named so, PDF and SVG), and the first step at which they differ."""
     _require_matplotlib()
     from twinspike_training.curves import plot_comparison  # noqa: PLC0415 - as above
 

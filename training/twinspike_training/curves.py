@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import style
+from matplotlib import rc_context, style
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.text import Text
 
 from twinspike.boundary import legible
 from twinspike.errors import refuse
@@ -48,14 +51,49 @@ def figure(rows: int, columns: int, size: tuple[float, float], title: str) -> tu
     return made, axes
 
 
+PAPER_WIDTH = 7.0
+"""Inches: the width of a page's text, over both columns where there are two."""
+
+_SMALLEST = 5.0
+"""Points, of a paper's letters."""
+
+
 def write(made: Figure, path: Path) -> Path:
-    """Save a figure as PNG, making its folder."""
+    """Save a figure, making its folder: as PNG, or where the path ends in .pdf for a paper, as PDF and beside it as SVG.
+
+    A paper's figure is as wide as its text at most, letters and lines in proportion, and has no title, which a caption is for.
+    Letters are embedded as such (PDF), or left to the reader's fonts (SVG), and no date is written: equal runs give equal files.
+    """
+    paper = path.suffix == ".pdf"
+    if paper:
+        _for_paper(made)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, lambda part: made.savefig(part, format="png"))
+        if not paper:
+            write_atomic(path, lambda part: made.savefig(part, format="png"))
+            return path
+        with rc_context({"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "twinspike"}):
+            write_atomic(path, lambda part: made.savefig(part, format="pdf", metadata={"CreationDate": None}))
+            vector = path.with_suffix(".svg")
+            write_atomic(vector, lambda part: made.savefig(part, format="svg", metadata={"Date": None}))
     except OSError as error:
         raise refuse("picture", expected="a path that can be written", got=f"{error.strerror}: {path}") from None
     return path
+
+
+def _for_paper(made: Figure) -> None:
+    """Scale a figure and all in it to a page, and take its title away."""
+    made.suptitle("")
+    width, height = made.get_size_inches()
+    share = min(1.0, PAPER_WIDTH / width)
+    made.set_size_inches(share * width, share**0.5 * height)  # letters have a smallest size, and legends need their room
+    for text in made.findobj(Text):
+        text.set_fontsize(max(_SMALLEST, share * text.get_fontsize()))
+    for line in made.findobj(Line2D):
+        line.set_linewidth(max(0.5, share * line.get_linewidth()))
+        line.set_markersize(share * line.get_markersize())
+    for marks in made.findobj(PathCollection):
+        marks.set_sizes(share**2 * marks.get_sizes())
 
 
 def smooth(values: Series, window: int) -> Series:

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -34,43 +34,46 @@ TRACES_SHOWN = 3
 
 
 @plain
-def plot_run(folder: RunFolder, out: Path, index: int = 0, changes: Sequence[Change] = ()) -> list[Path]:
+def plot_run(
+    folder: RunFolder, out: Path, index: int = 0, changes: Sequence[Change] = (), style: Literal["screen", "paper"] = "screen"
+) -> list[Path]:
     """Draw everything about a run.
 
     Args:
         folder: of the run.
-        out: folder for the PNG files.
+        out: folder for the files.
         index: number of the test image whose spikes are drawn, from 0.
         changes: of the run's config, `key.sub=value`.
+        style: screen for PNG, paper for PDF, with an SVG of the same name beside each.
 
     Returns:
-        The files written.
+        The PNG or PDF files written.
     """
     config = read_config(folder, changes)
-    lines = metrics.read_whole(folder.metrics)
+    lines, end = metrics.read_whole(folder.metrics), ".pdf" if style == "paper" else ".png"
     title = f"{folder.path.name}: {config.network} on {config.data.name}, T = {config.method.time_steps}, {config.backend}"
     done = []
     if any(line["kind"] == "step" for line in lines):
-        done.append(plot_learning(lines, f"Learning curves, {title}", out / "learning_curves.png"))
+        done.append(plot_learning(lines, f"Learning curves, {title}", out / f"learning_curves{end}"))
     tests = [line for line in lines if line["kind"] == "epoch"]
     if tests:
         length = epochs_of(lines)
         rates = _by_layer(tests, "spike_rates")
         epochs = np.array([line["step"] for line in tests]) / length
-        done.append(_plot_rates(epochs, rates, f"Spike rates on the test set, {title}", out / "spike_rates.png"))
+        done.append(_plot_rates(epochs, rates, f"Spike rates on the test set, {title}", out / f"spike_rates{end}"))
         deviations = _by_layer(tests, "deviation")
         if deviations:
             name = f"Loss of orthogonality, {title}"
-            done.append(_plot_deviation(epochs, deviations, name, out / "orthogonality.png"))
+            done.append(_plot_deviation(epochs, deviations, name, out / f"orthogonality{end}"))
     path = folder.checkpoint("last")
     if os.path.lexists(path):
         found = checkpoint.load(path)
         same_config(found.header, config, str(path))
         factored = [layer.name for layer in found.header.network.layers if f"{layer.name}.sigma_snn" in found.state]
         if factored:
-            done.append(_plot_spectra(factored, found.state, f"Singular values, {title}", out / "singular_values.png"))
+            done.append(_plot_spectra(factored, found.state, f"Singular values, {title}", out / f"singular_values{end}"))
         ready = prepare(config, found.header.network)
-        done.append(_plot_spikes(ready, found.state, index, f"Spikes of test image {index}, {title}", out / "spikes.png"))
+        done.append(_plot_spikes(ready, found.state, index, f"Spikes of test image {index}, {title}", out / f"spikes{end}"))
     require(bool(done), "plot", expected="a run with metrics or a checkpoint", got=str(folder.path))
     return done
 

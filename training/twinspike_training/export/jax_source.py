@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from twinspike.network import Activation, AvgPool, Conv, GlobalPool, Layer, Linear, Norm
-from twinspike_training.export.pieces import HEAD, READER, doc, neuron_lines
+from twinspike_training.export.pieces import HEAD, doc, neuron_lines, reader
 from twinspike_training.export.statements import identifiers, statements
 from twinspike_training.export.twin import SpikingTwin
 
@@ -50,7 +50,7 @@ def source(twin: SpikingTwin, arrays_file: str) -> str:
         "INPUT": twin.facts["input"],
         "K": str(network.classes),
     }
-    text = HEAD + _TEMPLATE.replace("@READER@", READER)
+    text = HEAD + _TEMPLATE.replace("@READER@", reader("numpy"))
     for key, value in filled.items():
         text = text.replace(f"@{key}@", value)
     return text
@@ -59,6 +59,7 @@ def source(twin: SpikingTwin, arrays_file: str) -> str:
 _TEMPLATE = '''
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 ARRAYS = "@ARRAYS@"
 T = @T@  # time steps

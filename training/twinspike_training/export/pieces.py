@@ -1,6 +1,8 @@
-"""What generated files of both kinds have in common: their heads, the reader of arrays, the neuron's two lines."""
+"""What generated files of both kinds have in common: their heads, the readers of arrays, the neuron's two lines."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 from twinspike.config import Neuron
 from twinspike_training.export.twin import SpikingTwin
@@ -9,21 +11,37 @@ HEAD = '''"""@DOC@"""
 
 import json
 from pathlib import Path
+'''
 
-import numpy as np'''
-
-READER = '''def read(path):
-    """Arrays of a safetensors file: its JSON's length in 8 bytes, the JSON, the values."""
-    content = Path(path).read_bytes()
+_READER = '''def read(path):
+    """@WHAT@ of a safetensors file: its JSON's length in 8 bytes, the JSON, the values."""
+    content = bytearray(Path(path).read_bytes())
     start = 8 + int.from_bytes(content[:8], "little")
-    formats = {"F32": "<f4", "F64": "<f8"}
+    formats = {"F32": @F32@, "F64": @F64@}
     arrays = {}
-    for name, told in json.loads(content[8:start]).items():
+    for name, told in json.loads(content[8:start].decode()).items():
         if name != "__metadata__":
             first, last = (start + offset for offset in told["data_offsets"])
-            arrays[name] = np.frombuffer(content[first:last], formats[told["dtype"]]).reshape(told["shape"]).copy()
+            arrays[name] = @ARRAY@.reshape(told["shape"])
     return arrays
 '''
+
+
+def reader(framework: Literal["torch", "numpy"]) -> str:
+    """A function that reads arrays without the package safetensors."""
+    if framework == "torch":
+        words = (
+            "Tensors",
+            "torch.float32",
+            "torch.float64",
+            'torch.frombuffer(content[first:last], dtype=formats[told["dtype"]])',
+        )
+    else:
+        words = ("Arrays", '"<f4"', '"<f8"', 'np.frombuffer(content[first:last], formats[told["dtype"]])')
+    text = _READER
+    for place, word in zip(("WHAT", "F32", "F64", "ARRAY"), words, strict=True):
+        text = text.replace(f"@{place}@", word)
+    return text
 
 
 def doc(twin: SpikingTwin, framework: str, use: str) -> str:
@@ -31,7 +49,7 @@ def doc(twin: SpikingTwin, framework: str, use: str) -> str:
     facts, network = twin.facts, twin.network
     values = facts["normalization"]
     lines = [
-        f"{_plain(network.name)}: the spiking twin of a joint network, T = {twin.time_steps}; needs {framework} and NumPy alone.",
+        f"{_plain(network.name)}: the spiking twin of a joint network, T = {twin.time_steps}; needs {framework} alone.",
         "",
         f"Written by {facts['producer']} from a checkpoint of {facts['epochs']} epochs, {facts['steps']:,} steps.",
         "",

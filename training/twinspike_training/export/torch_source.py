@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from twinspike.network import Activation, AvgPool, Conv, GlobalPool, Layer, Linear, Norm
-from twinspike_training.export.pieces import HEAD, READER, doc, neuron_lines
+from twinspike_training.export.pieces import HEAD, doc, neuron_lines, reader
 from twinspike_training.export.statements import identifiers, statements
 from twinspike_training.export.twin import Array, SpikingTwin
 
@@ -58,7 +58,7 @@ def source(twin: SpikingTwin, arrays_file: str) -> str:
         "INPUT": twin.facts["input"],
         "K": str(network.classes),
     }
-    text = HEAD + _TEMPLATE.replace("@READER@", READER)
+    text = HEAD + _TEMPLATE.replace("@READER@", reader("torch"))
     for key, words in filled.items():
         text = text.replace(f"@{key}@", words)
     return text
@@ -139,7 +139,7 @@ class Network(nn.Module):
 
 def load(path=Path(__file__).with_name(ARRAYS)):
     """The trained network, in the format of its arrays, on the CPU."""
-    arrays = {name: torch.from_numpy(value) for name, value in read(path).items()}
+    arrays = read(path)
     net = Network().to(next(iter(arrays.values())).dtype)
     net.load_state_dict(arrays)
     return net.eval()
