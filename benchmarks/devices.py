@@ -1,4 +1,4 @@
-"""Training over two processes of one core each, beside one process of one core and one of two: images per second.
+"""Training over two processes of one core each, beside one process of one core: images per second.
 
     python benchmarks/devices.py [--backend torch] [--backend jax] [--rounds 9]
 
@@ -21,22 +21,22 @@ from typing import Any
 
 from measure import header, ratio, spread, write
 
-BASE = {"network": "resnet18", "width": 16, "time_steps": 4, "batch_size": 16}
-VARIANTS = {"one process, one core": (1, 1), "one process, two cores": (1, 2), "two processes, one core each": (2, 1)}
-"""Processes, and cores of each."""
+BASE: dict[str, Any] = {"network": "resnet18", "width": 16, "time_steps": 4, "batch_size": 16}
+VARIANTS = {"one process": 1, "two processes": 2}
+"""Processes, each with a core and a thread of its own."""
 
 
 class Team:
     """The processes of one variant, which wait to be told how many steps to take."""
 
-    def __init__(self, backend: str, processes: int, cores: int) -> None:
+    def __init__(self, backend: str, processes: int) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{probe.getsockname()[1]}"
-        words = [sys.executable, __file__, "--work", backend, str(processes), str(cores), address]
+        words = [sys.executable, __file__, "--work", backend, str(processes), address]
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        environ = os.environ | {"OMP_NUM_THREADS": str(cores)}
-        self._popen = [subprocess.Popen([*words, str(rank)], env=environ, **pipes) for rank in range(processes)]
+        environ = os.environ | {"OMP_NUM_THREADS": "1"}
+        self._popen: list[Any] = [subprocess.Popen([*words, str(rank)], env=environ, **pipes) for rank in range(processes)]
         self.turn(2)  # compiles
 
     def turn(self, steps: int) -> tuple[float, float]:
@@ -60,11 +60,10 @@ class Team:
             process.wait()
 
 
-def work(backend: str, processes: int, cores: int, address: str, rank: int) -> None:
+def work(backend: str, processes: int, address: str, rank: int) -> None:
     """What each process does."""
     if hasattr(os, "sched_setaffinity"):
-        own = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, own[-cores:] if processes == 1 else [own[rank]])
+        os.sched_setaffinity(0, [sorted(os.sched_getaffinity(0))[-1 - rank]])
     from workload import LEARNING_RATE, batch
 
     import twinspike as ts
@@ -94,7 +93,7 @@ def work(backend: str, processes: int, cores: int, address: str, rank: int) -> N
 
 def rows(backend: str, rounds: int, steps: int) -> list[dict[str, Any]]:
     """One row for each variant."""
-    teams = {name: Team(backend, *form) for name, form in VARIANTS.items()}
+    teams = {name: Team(backend, processes) for name, processes in VARIANTS.items()}
     walls: dict[str, list[float]] = {name: [] for name in teams}
     cpus: dict[str, list[float]] = {name: [] for name in teams}
     names = list(teams)
@@ -122,8 +121,8 @@ def rows(backend: str, rounds: int, steps: int) -> list[dict[str, Any]]:
 def main() -> None:
     """Measure both backends, or those that were asked for."""
     if sys.argv[1:2] == ["--work"]:
-        backend, processes, cores, address, rank = sys.argv[2:]
-        work(backend, int(processes), int(cores), address, int(rank))
+        backend, processes, address, rank = sys.argv[2:]
+        work(backend, int(processes), address, int(rank))
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backend", action="append", choices=["torch", "jax"])
