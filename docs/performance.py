@@ -262,10 +262,10 @@ def _devices(known: dict[str, Result]) -> Iterator[str]:
         return
     base = result["base"]
     yield from (
-        f"ResNet-18 of width {base['width']}, T = {base['time_steps']}, {result['precision']}, a batch of {base['batch_size']}",
-        "that the processes share; each has a core and a thread. Both variants are running and take turns. Processor time is that of",
-        "all processes: what it is more than one process's is what the ranks' talk, and smaller parts, cost; by the clock, a",
-        "machine that others use gives two processes less than two cores.\n",
+        f"ResNet-18 of width {base['width']}, T = {base['time_steps']}, {result['precision']}, a batch of",
+        f"{base['batch_size']} that the processes share; each has a core and a thread. Both variants are running and take turns.",
+        "Processor time is that of all processes: what it is more than one process's is what the ranks' talk, and smaller parts,",
+        "cost; by the clock, a machine that others use gives two processes less than two cores.\n",
     )
     rows = [
         (row["backend"], row["variant"], *(_spread(row[key]) for key in ("images_per_second", "faster", "cpu_ms_per_image")))
