@@ -198,14 +198,15 @@ def _activation(node: Node, way: Way, tensors: Held, x: Tensor, values: Values, 
 def _joined(node: Node, way: Way, held: dict[str, Held], values: Values, found: Found) -> None:
     """An activation with the norms and the sum before it, in one where kernels can."""
     first = values.deferred.pop(node.inputs[0])
-    ends = [values.deferred.pop(name, None) for name in first.inputs] if first.kind == "add" else [first]
-    norms = [end for end in ends if end is not None]
+    ends = first.inputs if first.kind == "add" else (first.name,)
+    norms = [first] if first.kind == "norm" else [values.deferred.pop(name) for name in ends if name in values.deferred]
     steps = way.method.time_steps if way.twin == "snn" else 1
     source, *rest = (_source(norm, way, held[norm.name], values.values[norm.inputs[0]]) for norm in norms)
     other: Source | Tensor | None = rest[0] if rest else None
-    if None in ends:
-        x = values.values[first.inputs[ends.index(None)]]
-        other = x if way.twin == "snn" and not first.static_inputs[ends.index(None)] else x.unsqueeze(0)
+    if len(norms) < len(ends):
+        (place,) = (i for i, name in enumerate(ends) if name in values.values)
+        x = values.values[ends[place]]
+        other = x if way.twin == "snn" and not first.static_inputs[place] else x.unsqueeze(0)
     layers = (*norms, *([first] if first.kind == "add" else []), node)
     if not fits(source, other, steps):
         found.update(run(layers, way._replace(joined=False), held, values, None))

@@ -68,9 +68,9 @@ def by_cuda(function: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
     """Record on the current CUDA device."""
     torch.cuda.empty_cache()  # what steps before it held would stay beside the graph's own memory
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):  # type: ignore[no-untyped-call]  # untyped in torch
+    with torch.cuda.graph(graph):
         results = function()
-    return results, graph.replay  # type: ignore[return-value]  # untyped in torch
+    return results, graph.replay
 
 
 def kept(results: Any) -> Any:

@@ -7,7 +7,6 @@ quantities, many steps, other layouts, traces, what is compiled) goes layer by l
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -102,10 +101,12 @@ class _Activated(torch.autograd.Function):
         other = Source(*given[6:]) if given[7] is not None else given[6]
         ctx.config, ctx.shape = config, by.shape(config, own, steps, norm.x, other)
         known, *moved = by.statistics(config, norm)
-        added: Sequence[Tensor] = () if other is None else (other,)
+        added: tuple[Tensor, ...]
         if isinstance(other, Source):
             added, *of_other = by.statistics(config, other)
             moved += of_other
+        else:
+            added = () if other is None else (other,)
         y: Tensor = by.activate(ctx.shape, known, added, spikes)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*known, *added)
