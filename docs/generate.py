@@ -1,4 +1,5 @@
-"""Write the pages that say what the code says, and what was measured: clauses, operations, configs, performance, the field.
+"""Write the pages that say what the code says, and what was measured: clauses, operations, configs, the protocol, performance,
+the field.
 
 `python docs/generate.py` writes them beside this file; `--check` refuses pages that are out of date.
 Configs are read from their source, where the docstring of a field stands below it.
@@ -14,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 
 from twinspike.clauses import CHAPTERS, CLAUSES
+from twinspike.config import SURROGATES
 from twinspike.operations import OPERATIONS, Operation
 from twinspike_field.page import page
 from twinspike_field.report import read
@@ -26,7 +28,7 @@ CONFIGS = {
     "A run": ("training/twinspike_training/config.py", "RunConfig", "Training"),
     "Data": ("training/twinspike_training/data/config.py", "DataConfig"),
     "Method": ("spec/twinspike/config.py", "Method", "Neuron", "Factorization", "BatchNorm", "Loss"),
-    "Surrogates": ("spec/twinspike/config.py", "Rectangle", "Triangle", "Sigmoid", "Arctan", "FastSigmoid", "Tanh"),
+    "Surrogates": ("spec/twinspike/config.py", *(kind.__name__ for kind in SURROGATES)),
     "Orthogonality": ("spec/twinspike/config.py", "Free", "Penalty", "Retract"),
     "Optimizers": ("spec/twinspike/config.py", "SGD", "Adam", "AdamW"),
     "Schedules": ("spec/twinspike/config.py", "Cosine", "Constant"),
@@ -104,11 +106,45 @@ def specification() -> str:
         "One row per operation that a backend may offer; conformance is generated from it. Letters: T time, B batch,",
         "C channels, H W map, K classes, N exits, S slices of time that the loss sees (1 or T), O I out and in, F features,",
         "p kernel positions, m n rows and columns, r rank, \\*d any number of axes; `()` is a scalar, `?` may be left out.\n",
-        "| operation | inputs | outputs | gradients | results | clauses |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "*Config* is what `forward` and `vjp` are given beside the arrays, *cotangents* are the outputs whose gradients come in,",
+        "*gradients* the inputs whose gradients go out; outputs that are not among the cotangents end the graph.\n",
+        "| operation | config | inputs | outputs | cotangents | gradients | results | clauses |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
         *map(row, OPERATIONS.values()),
+        "\n### What operations leave out\n",
+        "Operations are unweighted parts; weights and choices that concern a whole network are not in them:\n",
+        *LEFT_OUT,
     ]
     return "\n".join(lines) + "\n"
+
+
+LEFT_OUT = (
+    "- `cross_entropy` is not smoothed ([DIS-10](#dis-10)) and knows nothing of `supervised` or alpha;",
+    "- `distillation` lacks tau^2 and alpha, though its logits are divided by tau; `feature_loss` lacks beta;",
+    "- `joint_loss` has all of these, and lacks the orthogonality penalty ([ORT-2](#ort-2)); its terms beside `loss` are",
+    "  unweighted, but `distillation` includes tau^2;",
+    "- `penalty` lacks its weight, `retract` its `every`;",
+    "- `optimizer_step` applies weight decay always ([OPT-4](#opt-4) is a network's), takes the number of the step and the rate",
+    "  as inputs, and projects nothing ([OPT-8](#opt-8));",
+    "- `lif` and `spike` ignore the scopes of decay and threshold: what is learned is what is given;",
+    "- `compose` and `factorize` ignore `scope` and `orthogonality`, and `compose` the rank.",
+)
+
+
+def config_of(operation: Operation) -> str:
+    """The type of an operation's config: a link to its options, or the options themselves where no run has them."""
+    found = []
+    for kind in getattr(operation.config, "__args__", (operation.config,)):
+        if kind.__module__ == "twinspike.config":
+            tag = kind.__struct_config__.tag
+            anchor = f"{kind.__name__}-kind-{tag}" if tag else kind.__name__
+            found.append(f"[`{kind.__name__}`](configuration.md#{anchor.lower()})")
+        elif kind.__struct_fields__:
+            hints = ", ".join(f"{name}: {kind.__annotations__[name]}" for name in kind.__struct_fields__)
+            found.append(f"`{kind.__name__}({hints})`")
+        else:
+            found.append(f"`{kind.__name__}`")
+    return ", ".join(found)
 
 
 def row(operation: Operation) -> str:
@@ -118,8 +154,11 @@ def row(operation: Operation) -> str:
         for side in (operation.inputs, operation.outputs)
     )
     clauses = ", ".join(f"[{clause}](#{clause.lower()})" for clause in operation.clauses)
-    gradients = ", ".join(f"`{name}`" for name in operation.differentiable)
-    return f"| `{operation.name}` | {inputs} | {outputs} | {gradients} | {operation.exactness} | {clauses} |"
+    gradients, cotangents = (
+        ", ".join(f"`{name}`" for name in names) for names in (operation.differentiable, operation.cotangents)
+    )
+    cells = (f"`{operation.name}`", config_of(operation), inputs, outputs, cotangents, gradients, operation.exactness, clauses)
+    return f"| {' | '.join(cells)} |"
 
 
 class Spelled(ast.NodeTransformer):
@@ -184,6 +223,44 @@ def fields(node: ast.ClassDef, classes: dict[str, ast.ClassDef], spelled: Spelle
         yield f"- `{ast.unparse(spelled.visit(statement))}`{meaning}"
 
 
+PROTOCOL = {
+    "spec/twinspike/backend.py": ("Backend", "Session", "Program", "Capabilities", "Metrics", "Evaluation"),
+    "spec/twinspike/mark.py": ("Mark",),
+    "spec/twinspike/replicas.py": ("ReplicatedBackend", "ReplicatedSession"),
+}
+"""What a backend's author meets: file -> its classes, in the order in which they are read."""
+
+
+def protocol() -> str:
+    """The contract of backends, from the docstrings of its classes."""
+    lines = [
+        "# Protocol\n",
+        "The contract of a [backend](backends.md), as the docstrings of `twinspike.backend` have it; in which order a whole one",
+        "is written is told by [A whole backend](whole-backend.md). Arrays are the backend's own (`Tensor`); `Values` are",
+        "NumPy's.\n",
+    ]
+    for path, names in PROTOCOL.items():
+        tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+        classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+        for name in names:
+            lines += [f"## {name}\n", *told(classes[name])]
+            lines += fields(classes[name], {}, Spelled({}))
+            lines.append("")
+            for node in classes[name].body:
+                if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+                    kind = "property " if any(ast.unparse(d) == "property" for d in node.decorator_list) else ""
+                    returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
+                    arguments = ast.unparse(node.args).removeprefix("self, ").removeprefix("self")
+                    lines += [f"### {name}.{node.name}\n", f"`{kind}{node.name}({arguments}){returns}`\n", *told(node)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def told(node: ast.ClassDef | ast.FunctionDef) -> list[str]:
+    """A docstring's paragraphs."""
+    paragraphs = (ast.get_docstring(node) or "").split("\n\n")
+    return [f"{prose(paragraph)}\n" for paragraph in paragraphs if paragraph.strip()]
+
+
 def pages() -> dict[Path, str]:
     """Every generated page and what it should hold."""
     if str(DOCS) not in sys.path:  # not there where this file is loaded by its path
@@ -191,6 +268,7 @@ def pages() -> dict[Path, str]:
     measured = str(import_module("performance").performance())
     judged = page(read(ROOT / "field" / "field.json"))
     texts = {"specification": specification(), "configuration": configuration(), "performance": measured, "field": judged}
+    texts["protocol"] = protocol()
     return {DOCS / f"{name}.md": NOTE + text for name, text in texts.items()}
 
 

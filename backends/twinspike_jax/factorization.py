@@ -91,9 +91,9 @@ def factorize(kernel: Array, *, factorization: Factorization, rank: int | None =
 
 
 def compose(
-    u: Array,
+    U: Array,
     sigma: Array,
-    v: Array,
+    V: Array,
     *,
     factorization: Factorization,
     kernel_shape: tuple[int, ...],
@@ -102,17 +102,17 @@ def compose(
     """Kernel of one twin: U diag(sigma) V, taken back to (out, in, kh, kw) or (out, in) (clause FAC-6).
 
     Args:
-        u: (*p, m, r).
+        U: (*p, m, r).
         sigma: (*p, r).
-        v: (*p, r, n).
+        V: (*p, r, n).
         factorization: decides the matrices.
         kernel_shape: of the result.
         precision: of the product; HIGHEST rules TF32 out.
     """
-    if products.serve(u, sigma, v) is None:
-        matrices = _product(u * sigma[..., None, :], v, precision)
+    if products.serve(U, sigma, V) is None:
+        matrices = _product(U * sigma[..., None, :], V, precision)
         return unmatricize(matrices, factorization=factorization, kernel_shape=kernel_shape)
-    transposed = _composed(precision, u, sigma, v)
+    transposed = _composed(precision, U, sigma, V)
     if transposed.ndim == 4:  # one transposition instead of two that cancel out
         return transposed.transpose(3, 2, 0, 1)
     return unmatricize(_t(transposed), factorization=factorization, kernel_shape=kernel_shape)
@@ -155,27 +155,27 @@ def _gram_error(a: Array) -> Array:
     return _product(_t(a), a) - jnp.eye(a.shape[-1], dtype=a.dtype)
 
 
-def penalty(u: Array, v: Array) -> Array:
+def penalty(U: Array, V: Array) -> Array:
     """Sum over positions of |U'U - I|^2 + |VV' - I|^2, Frobenius, shape () (clause ORT-2)."""
-    return (_gram_error(u) ** 2).sum() + (_gram_error(_t(v)) ** 2).sum()
+    return (_gram_error(U) ** 2).sum() + (_gram_error(_t(V)) ** 2).sum()
 
 
-def deviation(u: Array, v: Array) -> Array:
+def deviation(U: Array, V: Array) -> Array:
     """max |U'U - I| and |VV' - I| over positions and entries, shape () (clause ORT-1)."""
-    return jnp.maximum(jnp.abs(_gram_error(u)).max(), jnp.abs(_gram_error(_t(v))).max())
+    return jnp.maximum(jnp.abs(_gram_error(U)).max(), jnp.abs(_gram_error(_t(V))).max())
 
 
-def retract(u: Array, v: Array, *, by: Literal["polar", "qr"]) -> tuple[Array, Array]:
+def retract(U: Array, V: Array, *, by: Literal["polar", "qr"]) -> tuple[Array, Array]:
     """Orthonormal U (*p, m, r) and V (*p, r, n) for drifted ones of full rank (clause ORT-3).
 
     A matrix with NaN or infinity gives NaN: it is the loss that tells of a run that diverged.
 
     Args:
-        u: columns to make orthonormal.
-        v: rows to make orthonormal.
+        U: columns to make orthonormal.
+        V: rows to make orthonormal.
         by: `polar`, the nearest orthonormal matrix, or `qr`, Q with a positive diagonal of R.
     """
-    return _orthonormal(u, by), _t(_orthonormal(_t(v), by))
+    return _orthonormal(U, by), _t(_orthonormal(_t(V), by))
 
 
 def _orthonormal(a: Array, by: Literal["polar", "qr"]) -> Array:

@@ -85,7 +85,7 @@ def lif(
     return s, after
 
 
-def lif_with_potentials(
+def lif_traced(
     x: Array, v: Array | None = None, *, neuron: Neuron, decay: Array | None = None, threshold: Array | None = None
 ) -> tuple[Array, Array, Array]:
     """As `lif`, but also returns u, the potential of every step before reset, for inspection: no gradient passes it.

@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from twinspike.config import Arctan, FastSigmoid, Rectangle, Sigmoid, Surrogate, Tanh, Triangle
+from twinspike.config import SURROGATES, Rectangle, Triangle
 from twinspike_jax.native_build import Library
 from twinspike_jax.neuron_form import Form, Gradients, Inputs, Outputs, shaped
 from twinspike_jax.precision import wide
 
-_NUMBERS: dict[type[Surrogate], int] = {Rectangle: 0, Triangle: 1, Sigmoid: 2, Arctan: 3, FastSigmoid: 4, Tanh: 5}
+_NUMBERS = {kind: i for i, kind in enumerate(SURROGATES)}
 """Surrogates as `lif.h` counts them."""
 _STORED = (jnp.float32, jnp.float64, jnp.bfloat16)
 """Formats that the kernels read and write; others are converted before."""

@@ -24,7 +24,7 @@ Row = Callable[[Any, Inputs, Policy], dict[str, Array]]
 
 def _lif(config: Any, a: Inputs, casts: Policy) -> dict[str, Array]:
     options = {name: a.get(name) for name in ("v", "decay", "threshold")}
-    s, u, v = neuron.lif_with_potentials(a["x"], **options, neuron=config)
+    s, u, v = neuron.lif_traced(a["x"], **options, neuron=config)
     return {"s": s, "u": u, "v": v}
 
 

@@ -174,7 +174,7 @@ def _activation(node: Node, way: Way, tensors: Held, x: Tensor, values: Values, 
     decay, threshold = tensors
     x = x.expand(way.method.time_steps, *x.shape) if node.static_inputs[0] else x
     if traced:
-        s, _, u = lif_traced(x, neuron=neuron, decay=decay, threshold=threshold, kernel=way.kernel)
+        s, u, _ = lif_traced(x, neuron=neuron, decay=decay, threshold=threshold, kernel=way.kernel)
         return s, u
     with _recomputed(x, again):
         s = lif(x, neuron=neuron, decay=decay, threshold=threshold, kernel=way.kernel).s

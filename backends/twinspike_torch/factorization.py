@@ -44,24 +44,25 @@ def unmatricize(f: Factorization, matrices: Tensor, kernel_shape: tuple[int, ...
     return matrices.permute(2, 3, 0, 1)
 
 
-def factorize(kernel: Tensor, f: Factorization | None = None) -> Factors:
+def factorize(kernel: Tensor, *, factorization: Factorization, rank: int | None = None) -> Factors:
     """Truncated singular value decomposition of each matrix, in a fixed gauge (clauses FAC-3 to FAC-5).
 
     Args:
         kernel: (out, in, kh, kw) or (out, in), finite.
-        f: decides the matrices and the rank.
+        factorization: decides the matrices, and the rank if none is given.
+        rank: r, 1 to min(m, n).
 
     Returns:
         U with orthonormal columns, in each of which the entry of largest magnitude is positive; sigma,
         descending, >= 0; V with orthonormal rows.
 
     Raises:
-        SpecError: the kernel is not finite.
+        SpecError: the kernel is not finite, or the rank out of range.
     """
-    f = Factorization() if f is None else f
     require(bool(torch.isfinite(kernel).all()), "kernel", expected="finite values", got="NaN or infinity")
-    u, sigma, v = torch.linalg.svd(matricize(f, kernel.detach()), full_matrices=False)
-    rank = _rank(f, sigma)
+    u, sigma, v = torch.linalg.svd(matricize(factorization, kernel.detach()), full_matrices=False)
+    rank = _rank(factorization, sigma) if rank is None else rank
+    require(1 <= rank <= sigma.shape[-1], "rank", expected=f"1 to {sigma.shape[-1]}", got=rank)
     u, sigma, v = u[..., :rank], sigma[..., :rank], v[..., :rank, :]
     largest = u.gather(-2, u.abs().argmax(-2, keepdim=True))
     sign = torch.where(largest < 0, -1.0, 1.0).to(u.dtype)
@@ -81,18 +82,18 @@ def _rank(f: Factorization, sigma: Tensor) -> int:
     return int(too_few.sum(-1).max()) + 1
 
 
-def compose(f: Factorization, U: Tensor, sigma: Tensor, V: Tensor, kernel_shape: tuple[int, ...]) -> Tensor:
+def compose(U: Tensor, sigma: Tensor, V: Tensor, *, factorization: Factorization, kernel_shape: tuple[int, ...]) -> Tensor:
     """Kernel of one twin: U diag(sigma) V per matrix (clause FAC-6).
 
     Args:
-        f: decides how matrices become a kernel.
         U: (*p, m, r).
         sigma: (*p, r), of the twin.
         V: (*p, r, n).
+        factorization: decides how matrices become a kernel.
         kernel_shape: (out, in, kh, kw) or (out, in).
     """
     with without_autocast(U.device.type):  # clause PRE-2: composed kernels are float32
-        return unmatricize(f, (U * sigma.unsqueeze(-2)) @ V, kernel_shape)
+        return unmatricize(factorization, (U * sigma.unsqueeze(-2)) @ V, kernel_shape)
 
 
 def compose_each(
@@ -211,15 +212,15 @@ def deviation(U: Tensor, V: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def retract(by: Literal["polar", "qr"], U: Tensor, V: Tensor) -> tuple[Tensor, Tensor]:
+def retract(U: Tensor, V: Tensor, *, by: Literal["polar", "qr"]) -> tuple[Tensor, Tensor]:
     """Orthonormal U and V for drifted ones of full rank; sigma stays as it is (clause ORT-3).
 
     A matrix with NaN or infinity gives NaN: LAPACK would raise, and it is the loss that tells of a run that diverged.
 
     Args:
-        by: `polar`, the nearest orthonormal matrix, or `qr`, Q with a positive diagonal of R.
         U: (*p, m, r).
         V: (*p, r, n).
+        by: `polar`, the nearest orthonormal matrix, or `qr`, Q with a positive diagonal of R.
     """
     return _orthonormal(by, U), _orthonormal(by, V.mT).mT.contiguous()
 

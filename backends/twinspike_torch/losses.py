@@ -6,7 +6,7 @@ twin's logits and features, z and h the spiking twin's; N exits, S slices of tim
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,27 +26,7 @@ class Terms(NamedTuple):
     feature: Tensor
 
 
-class Exits(Protocol):
-    """What the loss reads of both twins; `network.TwinOutput` is one."""
-
-    @property
-    def logits_ann(self) -> Tensor:
-        """(N, B, K)."""
-
-    @property
-    def logits_snn(self) -> Tensor:
-        """(N, B, K) reduced over time, or (S, N, B, K) where the loss is per step."""
-
-    @property
-    def features_ann(self) -> Tensor:
-        """(N, B, F)."""
-
-    @property
-    def features_snn(self) -> Tensor:
-        """(N, B, F), reduced over time."""
-
-
-def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+def cross_entropy(logits: Tensor, labels: Tensor, *, smoothing: float = 0.0) -> Tensor:
     """-mean_batch log softmax(logits)[label] (clause DIS-2).
 
     Args:
@@ -57,34 +37,34 @@ def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Ten
     return functional.cross_entropy(logits, labels, label_smoothing=smoothing)
 
 
-def _spiking(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
+def _spiking(logits: Tensor, labels: Tensor, config: Loss) -> Tensor:
     """An exit's cross entropy, and its share of the squared distance of (S B, K) logits to a constant (clause DIS-13)."""
-    entropy, share = cross_entropy(logits, labels, loss.label_smoothing), loss.mse_weight
-    return (1.0 - share) * entropy + share * (logits - loss.mse_target).square().mean() if share else entropy
+    entropy, share = cross_entropy(logits, labels, smoothing=config.label_smoothing), config.mse_weight
+    return (1.0 - share) * entropy + share * (logits - config.mse_target).square().mean() if share else entropy
 
 
-def distillation(loss: Loss, student: Tensor, teacher: Tensor) -> Tensor:
+def distillation(student: Tensor, teacher: Tensor, *, config: Loss) -> Tensor:
     """KD(student <- teacher) at the temperature tau, without the factor tau^2 (clause DIS-3).
 
     Args:
-        loss: temperature, form, and whether the teacher is detached.
         student: logits, (..., B, K).
         teacher: logits, likewise; leading axes broadcast.
+        config: temperature, form, and whether the teacher is detached.
     """
-    if loss.detach_teacher:
+    if config.detach_teacher:
         teacher = teacher.detach()
-    log_p = functional.log_softmax(teacher / loss.temperature, dim=-1)
-    log_q = functional.log_softmax(student / loss.temperature, dim=-1)
-    surprise = log_p - log_q if loss.form == "kl" else -log_q
+    log_p = functional.log_softmax(teacher / config.temperature, dim=-1)
+    log_q = functional.log_softmax(student / config.temperature, dim=-1)
+    surprise = log_p - log_q if config.form == "kl" else -log_q
     return (log_p.exp() * surprise).sum(-1).mean()
 
 
-def feature_loss(loss: Loss, snn: Tensor, ann: Tensor) -> Tensor:
+def feature_loss(snn: Tensor, ann: Tensor, *, config: Loss) -> Tensor:
     """F(h, f), the squared distance of the twins' features, (B, F) each, reduced as `feature_reduction` says (DIS-5)."""
-    if loss.detach_teacher:
+    if config.detach_teacher:
         ann = ann.detach()
     total = (snn - ann).square().sum()
-    match loss.feature_reduction:
+    match config.feature_reduction:
         case "sum":
             return total
         case "batch_mean":
@@ -93,32 +73,37 @@ def feature_loss(loss: Loss, snn: Tensor, ann: Tensor) -> Tensor:
             return total / snn.numel()
 
 
-def joint_loss(loss: Loss, outputs: Exits, labels: Tensor) -> Tensor:
-    """The total over all exits (clause DIS-1), ready for `backward()`.
+def joint_loss(
+    logits_ann: Tensor,
+    logits_snn: Tensor,
+    features_ann: Tensor,
+    features_snn: Tensor,
+    labels: Tensor,
+    *,
+    config: Loss,
+    replicas: int = 1,
+) -> Terms:
+    """The total over all exits, without the orthogonality penalty, and its terms (clauses DIS-1, DIS-4, DIS-8 to DIS-10).
 
     Args:
-        loss: weights, pairs and options.
-        outputs: of a `TwinNetwork`, or anything with the same four fields.
+        logits_ann: a, (N, B, K); of a `TwinOutput` its first four fields come in this order.
+        logits_snn: z, (S, N, B, K), or (N, B, K) where S is 1; the loss is the mean over S.
+        features_ann: f, (N, B, F).
+        features_snn: h, (N, B, F), reduced over time.
         labels: (B,), int64 in [0, K).
+        config: weights, pairs and options.
+        replicas: of as many ranks with as many samples, what these contribute to the terms of the global batch (clause DEV-2).
     """
-    return joint_terms(loss, outputs, labels).loss
-
-
-def joint_terms(loss: Loss, outputs: Exits, labels: Tensor, *, replicas: int = 1) -> Terms:
-    """As `joint_loss`, with its parts.
-
-    Of `replicas` ranks with as many samples each, what these samples contribute to the terms of the global batch (clause DEV-2).
-    """
-    a, z = outputs.logits_ann, outputs.logits_snn
+    a, z = logits_ann, logits_snn
     if z.ndim == a.ndim:
         z = z.unsqueeze(0)
     exits = a.shape[0]
     every_step = labels.repeat(z.shape[0])
-    of_ann, of_snn = _supervised(loss, exits)
+    of_ann, of_snn = _supervised(config, exits)
     # Of no exits the sum is still one of the logits, so that all of their parameters have a gradient.
-    smooth = loss.label_smoothing
-    ce_ann = _sum([w * cross_entropy(a[i], labels, smooth) for i, w in of_ann]) if of_ann else a[:0].sum()
-    ce_snn = _sum([w * _spiking(loss, z[:, i].flatten(0, 1), every_step) for i, w in of_snn]) if of_snn else z[:0].sum()
+    smooth = config.label_smoothing
+    ce_ann = _sum([w * cross_entropy(a[i], labels, smoothing=smooth) for i, w in of_ann]) if of_ann else a[:0].sum()
+    ce_snn = _sum([w * _spiking(z[:, i].flatten(0, 1), every_step, config) for i, w in of_snn]) if of_snn else z[:0].sum()
 
     def logits(twin: str, number: int) -> Tensor:
         return a[number - 1] if twin == "ann" else z[:, number - 1]
@@ -126,18 +111,18 @@ def joint_terms(loss: Loss, outputs: Exits, labels: Tensor, *, replicas: int = 1
     def taught(twin: str, number: int) -> Tensor:
         """The teacher's logits, (S or 1, B, K), or (B, K) of the artificial twin (clause DIS-12)."""
         own = logits(twin, number)
-        if twin == "ann" or loss.teacher_time == "step":
+        if twin == "ann" or config.teacher_time == "step":
             return own
-        return own.sum(0, keepdim=True) if loss.teacher_time == "sum" else own.mean(0, keepdim=True)
+        return own.sum(0, keepdim=True) if config.teacher_time == "sum" else own.mean(0, keepdim=True)
 
-    pairs = _pairs(loss, exits)
-    kd = _sum([w * distillation(loss, logits(*s), taught(*t)) for s, t, w in pairs]) if pairs else a.new_zeros(())
-    kd = loss.temperature**2 * kd
-    feature = _sum([feature_loss(loss, h, f) for h, f in zip(outputs.features_snn, outputs.features_ann, strict=True)])
+    pairs = _pairs(config, exits)
+    kd = _sum([w * distillation(logits(*s), taught(*t), config=config) for s, t, w in pairs]) if pairs else a.new_zeros(())
+    kd = config.temperature**2 * kd
+    feature = _sum([feature_loss(h, f, config=config) for h, f in zip(features_snn, features_ann, strict=True)])
     if replicas > 1:
         ce_ann, ce_snn, kd = ce_ann / replicas, ce_snn / replicas, kd / replicas
-        feature = feature if loss.feature_reduction == "sum" else feature / replicas
-    total = (1.0 - loss.alpha) * (ce_ann + ce_snn) + loss.alpha * kd + loss.beta * feature
+        feature = feature if config.feature_reduction == "sum" else feature / replicas
+    total = (1.0 - config.alpha) * (ce_ann + ce_snn) + config.alpha * kd + config.beta * feature
     return Terms(total, ce_ann.detach(), ce_snn.detach(), kd.detach(), feature.detach())
 
 

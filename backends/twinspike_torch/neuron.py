@@ -35,9 +35,9 @@ class Traced(NamedTuple):
     """What a sequence gives, with its potentials."""
 
     s: Tensor
-    v: Tensor
     u: Tensor
     """Potentials before reset, (T, B, C, ...), outside of the graph."""
+    v: Tensor
 
 
 def lif(
@@ -79,10 +79,10 @@ def lif_traced(
     """As `lif`, with the potential before reset of every step."""
     s, after, u = _run(x, v, neuron, decay, threshold, kernel, True)
     assert u is not None
-    return Traced(s, after, u)
+    return Traced(s, u, after)
 
 
-def spike(u: Tensor, neuron: Neuron) -> Tensor:
+def spike(u: Tensor, *, neuron: Neuron) -> Tensor:
     """s = [u >= threshold], with ds/du = h(u - threshold) (clause LIF-2).
 
     Args:

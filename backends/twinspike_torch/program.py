@@ -190,7 +190,7 @@ class TorchProgram:
             out: TwinOutput = functional_call(body, values, (self._images(images), tap))
             if labels is not None:
                 y = to_device(labels, self._device, storage(self._precision))
-                loss = losses.joint_terms(self._method.loss, out, y, replicas=self._replicas).loss
+                loss = losses.joint_loss(*out[:4], y, config=self._method.loss, replicas=self._replicas).loss
                 found = torch.autograd.grad(loss, [*seen.values(), *state.parameters.values()])
                 if self._ranks is not None:
                     self._ranks.sum_(found[len(seen) :])
@@ -224,7 +224,7 @@ class TorchProgram:
         if isinstance(orthogonality, Retract) and state.step % orthogonality.every == 0:
             for name in self._factored:
                 u, v = state.parameters[f"{name}.U"], state.parameters[f"{name}.V"]
-                for old, new in zip((u, v), factorization.retract(orthogonality.by, u, v), strict=True):
+                for old, new in zip((u, v), factorization.retract(u, v, by=orthogonality.by), strict=True):
                     old.copy_(new)
                 if self._ranks is not None:  # decompositions of different processors round differently
                     self._ranks.first_((u, v))
@@ -270,8 +270,8 @@ def _objective(
     replicas, penalized = (1, True) if ranks is None else (ranks.world_size, ranks.rank == 0)  # a penalty counts once
 
     def objective(parameters: Tensors, statistics: Tensors, images: Tensor, labels: Tensor) -> tuple[Tensor, _Report]:
-        out = functional_call(body, (parameters, statistics), (images,), {"spike_rates": True})
-        terms = losses.joint_terms(method.loss, out, labels, replicas=replicas)
+        out: TwinOutput = functional_call(body, (parameters, statistics), (images,), {"spike_rates": True})
+        terms = losses.joint_loss(*out[:4], labels, config=method.loss, replicas=replicas)
         penalty = torch.zeros_like(terms.loss)
         if isinstance(orthogonality, Penalty) and penalized:
             for name in factored:

@@ -22,7 +22,6 @@ from twinspike_torch import convolution, factorization, losses, neuron, norm, we
 from twinspike_torch.arrays import to_device, to_host
 from twinspike_torch.compiling import compiled, compiler_warnings_ignored
 from twinspike_torch.lif_kernels import Kernel
-from twinspike_torch.network import TwinOutput
 from twinspike_torch.optimizer import update_
 from twinspike_torch.precision import activations, arithmetic, flags, storage
 from twinspike_torch.program import TorchProgram
@@ -163,12 +162,12 @@ def _hand(x: Tensor, handed: Handed) -> Tensor:
 
 def _lif(config: Any, a: Inputs, handed: Handed, kernel: Kernel = "auto") -> Tensors:
     learned = {"decay": a.get("decay"), "threshold": a.get("threshold")}
-    s, v, u = neuron.lif_traced(a["x"], a.get("v"), neuron=config, **learned, kernel=kernel)
+    s, u, v = neuron.lif_traced(a["x"], a.get("v"), neuron=config, **learned, kernel=kernel)
     return {"s": _hand(s, handed), "u": u, "v": v}
 
 
 def _spike(config: Any, a: Inputs, handed: Handed) -> Tensors:
-    return {"s": _hand(neuron.spike(a["u"], config), handed)}
+    return {"s": _hand(neuron.spike(a["u"], neuron=config), handed)}
 
 
 def _relu(config: Any, a: Inputs, handed: Handed) -> Tensors:
@@ -176,11 +175,12 @@ def _relu(config: Any, a: Inputs, handed: Handed) -> Tensors:
 
 
 def _factorize(config: Any, a: Inputs, handed: Handed) -> Tensors:
-    return factorization.factorize(a["kernel"], config)._asdict()
+    return factorization.factorize(a["kernel"], factorization=config)._asdict()
 
 
 def _compose(config: Any, a: Inputs, handed: Handed) -> Tensors:
-    return {"kernel": factorization.compose(config.factorization, a["U"], a["sigma"], a["V"], config.kernel_shape)}
+    form = {"factorization": config.factorization, "kernel_shape": config.kernel_shape}
+    return {"kernel": factorization.compose(a["U"], a["sigma"], a["V"], **form)}
 
 
 def _penalty(config: Any, a: Inputs, handed: Handed) -> Tensors:
@@ -188,7 +188,7 @@ def _penalty(config: Any, a: Inputs, handed: Handed) -> Tensors:
 
 
 def _retract(config: Any, a: Inputs, handed: Handed) -> Tensors:
-    u, v = factorization.retract(config.by, a["U"], a["V"])
+    u, v = factorization.retract(a["U"], a["V"], by=config.by)
     return {"U": u, "V": v}
 
 
@@ -229,16 +229,16 @@ def _cross_entropy(config: Any, a: Inputs, handed: Handed) -> Tensors:
 
 
 def _distillation(config: Any, a: Inputs, handed: Handed) -> Tensors:
-    return {"loss": losses.distillation(config, a["student"], a["teacher"])}
+    return {"loss": losses.distillation(a["student"], a["teacher"], config=config)}
 
 
 def _feature_loss(config: Any, a: Inputs, handed: Handed) -> Tensors:
-    return {"loss": losses.feature_loss(config, a["snn"], a["ann"])}
+    return {"loss": losses.feature_loss(a["snn"], a["ann"], config=config)}
 
 
 def _joint_loss(config: Any, a: Inputs, handed: Handed) -> Tensors:
-    outputs = TwinOutput(a["logits_ann"], a["logits_snn"], a["features_ann"], a["features_snn"], None)
-    return losses.joint_terms(config, outputs, a["labels"])._asdict()
+    names = ("logits_ann", "logits_snn", "features_ann", "features_snn", "labels")
+    return losses.joint_loss(*(a[name] for name in names), config=config)._asdict()
 
 
 def _optimizer_step(config: Any, a: Inputs, handed: Handed) -> Tensors:

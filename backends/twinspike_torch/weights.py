@@ -40,7 +40,8 @@ class _Factored(nn.Module):
     def kernel(self, twin: Twin, *, isolate: bool = False) -> Tensor:
         """The twin's kernel; with `isolate` no gradient reaches U and V (clause DIS-7)."""
         u, v = (self.U.detach(), self.V.detach()) if isolate else (self.U, self.V)
-        return compose(self.factorization, u, self.sigma_ann if twin == "ann" else self.sigma_snn, v, self.kernel_shape)
+        sigma = self.sigma_ann if twin == "ann" else self.sigma_snn
+        return compose(u, sigma, v, factorization=self.factorization, kernel_shape=self.kernel_shape)
 
     def kernels(
         self, *, isolate: bool = False, composed: tuple[bool, bool] = (True, True)
@@ -119,7 +120,8 @@ class FactorizedConv2d(_Factored):
         cls, kernel: Tensor, factorization: Factorization | None = None, *, stride: int = 1, padding: int = 0
     ) -> FactorizedConv2d:
         """Factor a kernel (out, in, kh, kw), pretrained or drawn: `nn.Conv2d(3, 16, 3).weight`, say."""
-        return cls(factorize(kernel, factorization), tuple(kernel.shape), factorization, stride=stride, padding=padding)
+        factors = factorize(kernel, factorization=factorization or Factorization())
+        return cls(factors, tuple(kernel.shape), factorization, stride=stride, padding=padding)
 
     def forward(self, x: Tensor, twin: Twin, *, isolate: bool = False) -> Tensor:
         """Convolve (..., in, H, W), any leading axes, with the twin's kernel."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import msgspec
 
@@ -142,6 +142,9 @@ class Tanh(_Sloped, tag="tanh", tag_field="kind", frozen=True, kw_only=True):
 
 Surrogate = Rectangle | Triangle | Sigmoid | Arctan | FastSigmoid | Tanh
 """Derivative h that stands in for ds/du, z = u - threshold. Each integrates to 1 (clause SUR-1)."""
+
+SURROGATES: tuple[type[Surrogate], ...] = get_args(Surrogate)
+"""All of them, in the order in which they are numbered."""
 
 Scope = Literal["constant", "layer", "channel"]
 """A neuron quantity: a constant, learned once per layer (shape ()), or learned per channel (shape (C,))."""

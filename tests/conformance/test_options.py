@@ -12,7 +12,7 @@ import pytest
 import twinspike
 from twinspike import config as configs
 from twinspike import operations
-from twinspike.config import SGD, Config, Method, Neuron, Sigmoid
+from twinspike.config import SGD, SURROGATES, Config, Method, Neuron, Sigmoid
 from twinspike.operations import OPERATIONS
 from twinspike.precision import PRECISIONS
 from twinspike_conformance.cases import CASES, Example, materialize
@@ -70,7 +70,7 @@ def _options(config: Config) -> Iterator[tuple[str, str]]:
 
 
 ONE_VALUE = {
-    *("Rectangle.width", "Triangle.width", *(f"{kind}.slope" for kind in ("Sigmoid", "Arctan", "FastSigmoid", "Tanh"))),
+    *(f"{kind.__name__}.{option}" for kind in SURROGATES for option in kind.__struct_fields__),
     *("Penalty.weight", *(f"{kind}.{name}" for kind in ("Adam", "AdamW") for name in ("beta1", "beta2", "eps"))),
 }
 """Constants that cells have at one value, which is not the default: `matters[...]` changes them."""

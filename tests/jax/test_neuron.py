@@ -76,7 +76,7 @@ def test_lif_jits_and_vmaps():
 def test_potentials_are_float32_under_bfloat16_currents():
     """0.5 - 2^-10 fires nowhere, but would round to the threshold in bfloat16."""
     x = jnp.asarray([0.375, 0.498046875 - 0.1875], jnp.bfloat16).reshape(2, 1, 1)
-    s, u, v = tj.lif_with_potentials(x, neuron=ts.Neuron(decay=0.5))
+    s, u, v = tj.lif_traced(x, neuron=ts.Neuron(decay=0.5))
     assert (s.dtype, u.dtype, v.dtype) == (jnp.bfloat16, jnp.float32, jnp.float32)
     exact = np.float32(x[1, 0, 0]) + 0.1875
     assert float(u[1, 0, 0]) == exact
@@ -87,7 +87,7 @@ def test_potentials_are_float32_under_bfloat16_currents():
 def test_the_trace_of_potentials_certifies_itself():
     """Each reported spike is the comparison of its own reported potential, compiled or not, in float32."""
     x = jnp.asarray(np.random.default_rng(13).normal(size=(4, 50, 20)) * 0.6, jnp.float32)
-    for run in (tj.lif_with_potentials, jax.jit(tj.lif_with_potentials, static_argnames="neuron")):
+    for run in (tj.lif_traced, jax.jit(tj.lif_traced, static_argnames="neuron")):
         s, u, _ = run(x, neuron=ts.Neuron(decay=0.3, threshold=0.7))
         np.testing.assert_array_equal(s, u >= np.float32(0.7))
     want = reference.lif(ts.Neuron(decay=0.3, threshold=0.7), np.asarray(x, np.float64))

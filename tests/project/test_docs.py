@@ -45,6 +45,13 @@ def test_contributing_installs_what_tests_and_lint_need_and_names_files_that_are
     assert [name for name in re.findall(r"`(test_\w+)`", section) if f"def {name}(" not in tests] == []
 
 
+def test_what_the_specification_computes_for_a_backend_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(python_of("docs/whole-backend.md"), {})
+    printed = capsys.readouterr().out
+    assert "main.head.weight_ann" in printed
+    assert "{'ann': (0, 1, 2), 'snn': (0, 1, 2)}" in printed
+
+
 def test_the_smallest_backend_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     small = ModuleType("small")
     exec(python_of("docs/backends.md"), small.__dict__)

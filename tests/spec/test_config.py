@@ -8,9 +8,8 @@ import msgspec
 import pytest
 
 import twinspike as ts
-from twinspike.config import Exit, decode, distillation_pairs, encode, parse_pair
+from twinspike.config import SURROGATES, Exit, decode, distillation_pairs, encode, parse_pair
 
-SURROGATES = (ts.Rectangle, ts.Triangle, ts.Sigmoid, ts.Arctan, ts.FastSigmoid, ts.Tanh)
 CONFIGS: tuple[msgspec.Struct, ...] = (
     *(surrogate() for surrogate in SURROGATES),
     ts.Method(),

@@ -9,12 +9,13 @@ import torch
 
 import twinspike as ts
 import twinspike_torch as tt
+from twinspike.config import SURROGATES as KINDS
 from twinspike.network import INPUT, Activation, Branch, Conv, GlobalPool, Linear, Norm
 from twinspike.operations import OPERATIONS, Composition, Convolution, Nothing, Pooling, Readout
 from twinspike.parameters import initial_state
 
 U64 = 2.0**-53
-SURROGATES = [ts.Rectangle(), ts.Triangle(), ts.Sigmoid(), ts.Arctan(), ts.FastSigmoid(), ts.Tanh()]
+SURROGATES = [kind() for kind in KINDS]
 NEURONS = [
     ts.Neuron(decay=0.5),
     ts.Neuron(reset="soft", surrogate=ts.Triangle()),

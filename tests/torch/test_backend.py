@@ -95,11 +95,11 @@ def test_factors_have_their_properties(rank: Any, matricize: Any) -> None:
     largest = np.take_along_axis(got["U"], np.abs(got["U"]).argmax(-2)[..., None, :], -2)
     assert (largest > 0).all()
     if rank == "full":
-        composed = tt.compose(f, u, torch.from_numpy(got["sigma"]), v, kernel.shape)
+        composed = tt.compose(u, torch.from_numpy(got["sigma"]), v, factorization=f, kernel_shape=kernel.shape)
         assert np.abs(composed.numpy() - kernel).max() <= limit
     drifted = (u + 0.1, v - 0.1)
     for by in ("polar", "qr"):
-        assert tt.deviation(*tt.retract(by, *drifted)) <= 100 * U64
+        assert tt.deviation(*tt.retract(*drifted, by=by)) <= 100 * U64
 
 
 def test_refusals_are_one_line() -> None:

@@ -125,7 +125,7 @@ def test_convolutions_of_factors_are_those_of_the_composed_kernel_bit_for_bit(si
         if min(size) + 2 * padding < kernel:
             continue
         factors = Factors(whole(kernel, kernel, 4, 2), whole(kernel, kernel, 2), whole(kernel, kernel, 2, 3))
-        weight = compose(ts.Factorization(), *factors, (4, 3, kernel, kernel))
+        weight = compose(*factors, factorization=ts.Factorization(), kernel_shape=(4, 3, kernel, kernel))
         spikes = torch.randint(0, 2, (2, 3, 3, *size)).double().requires_grad_()
         for x, kept in ((whole(2, 3, *size), None), (spikes, None), (spikes, spikes.detach().bool())):
             expected = convolution.convolve(x, weight, stride, padding)
@@ -169,7 +169,7 @@ def test_training_with_factors_equals_training_with_composed_kernels(monkeypatch
         monkeypatch.setattr(convolution, "WORTH", worth)
         body = tt.build(network, method, dtype=torch.float64)
         before = len(called)
-        tt.joint_loss(method.loss, body(images), labels).backward()
+        tt.joint_loss(*body(images)[:4], labels, config=method.loss).loss.backward()
         assert (len(called) > before) is (worth == 0)
         found.append({name: p.grad for name, p in body.named_parameters()})
     twins = {x.shape[0] for x in called}
@@ -201,7 +201,8 @@ def test_composing_both_kernels_equals_composing_each(
     lead, n = ((2, 2), 3) if matricize == "per_position" else ((), 12)
     u, ann, snn, v = whole(*lead, 5, 3), whole(*lead, 3), whole(*lead, 3), whole(*lead, 3, n)
     shared = (u.detach(), v.detach()) if isolate else (u, v)
-    expected = compose(f, u, ann, v, shape), compose(f, shared[0], snn, shared[1], shape)
+    form = {"factorization": f, "kernel_shape": shape}
+    expected = compose(u, ann, v, **form), compose(shared[0], snn, shared[1], **form)
     found = compose_each(f, u, v, shape, (ann, snn), isolated=(False, isolate))
     g = [whole(*shape).detach() for _ in range(2)]
     for one, other in zip(found, expected, strict=True):

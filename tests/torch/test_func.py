@@ -64,7 +64,7 @@ def test_vmap_of_grad_is_one_gradient_each(surrogate: Any) -> None:
     layer = tt.LIF(neuron)
 
     def loss(x: Tensor) -> Tensor:
-        return layer(x).s.sum() + tt.spike(x, neuron).sum()
+        return layer(x).s.sum() + tt.spike(x, neuron=neuron).sum()
 
     got = vmap(grad(loss))(xs)
     assert torch.equal(got, torch.stack([grad(loss)(x) for x in xs]))

@@ -70,7 +70,7 @@ def maps_kept(network: Network, method: ts.Method, precision: str, recompute: bo
 
     images, labels = (torch.from_numpy(a) for a in batch(network, method, size))
     with saved_tensors_hooks(pack, lambda tensor: tensor):
-        loss = tt.joint_loss(method.loss, body(images), labels)
+        loss = tt.joint_loss(*body(images)[:4], labels, config=method.loss).loss
     assert loss.requires_grad
     return sum(storage.nbytes() for storage in storages.values())
 
@@ -108,8 +108,8 @@ def test_recomputation_traces_as_one_graph() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # torch's own, inside its tracer
         traced = torch.compile(module, backend="aot_eager", fullgraph=True)
-        tt.joint_loss(method.loss, traced(images.double()), labels).backward()
-    tt.joint_loss(method.loss, plain(images.double()), labels).backward()
+        tt.joint_loss(*traced(images.double())[:4], labels, config=method.loss).loss.backward()
+    tt.joint_loss(*plain(images.double())[:4], labels, config=method.loss).loss.backward()
     for (name, p), q in zip(plain.named_parameters(), module.parameters(), strict=True):
         assert p.grad is not None
         assert q.grad is not None

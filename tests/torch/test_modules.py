@@ -37,7 +37,7 @@ def test_an_ordinary_training_loop() -> None:
     first = last = None
     for _ in range(15):
         optimizer.zero_grad()
-        loss = tt.joint_loss(method.loss, module(images), labels)
+        loss = tt.joint_loss(*module(images)[:4], labels, config=method.loss).loss
         loss.backward()
         assert all(p.grad is not None for p in module.parameters()), "unused parameters break DDP"
         optimizer.step()
@@ -92,7 +92,7 @@ def test_autocast_keeps_potentials_and_composition_in_float32() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         out = module(images)
         assert module.stage2.conv.kernel("snn").dtype == torch.float32
-        tt.joint_loss(ts.Loss(), out, labels).backward()
+        tt.joint_loss(*out[:4], labels, config=ts.Loss()).loss.backward()
     assert out.logits_snn.dtype == torch.float32
     s, v = tt.lif(torch.randn(2, 3, 4).bfloat16(), neuron=ts.Neuron())
     assert (s.dtype, v.dtype) == (torch.bfloat16, torch.float32)

@@ -117,8 +117,8 @@ def test_the_module_traces_as_one_graph(case: str) -> None:
     other = copy.deepcopy(module)
     with compiler_warnings_ignored():
         traced = torch.compile(other, backend="aot_eager", fullgraph=True)
-        tt.joint_loss(method.loss, traced(images), labels).backward()
-    tt.joint_loss(method.loss, module(images), labels).backward()
+        tt.joint_loss(*traced(images)[:4], labels, config=method.loss).loss.backward()
+    tt.joint_loss(*module(images)[:4], labels, config=method.loss).loss.backward()
     for (name, p), q in zip(module.named_parameters(), other.parameters(), strict=True):
         assert p.grad is not None
         assert q.grad is not None
@@ -148,7 +148,8 @@ def test_off_the_cpu_a_training_step_goes_through(layout: torch.memory_format, a
     network, method = DIGITS, ts.Method(time_steps=2)
     module = tt.TwinNetwork(network, method, activations=activations, kernel="plain", device="meta", dtype=torch.float32)
     images = torch.empty(3, *network.input_shape, device="meta").contiguous(memory_format=layout)
-    loss = tt.joint_loss(method.loss, module(images), torch.zeros(3, dtype=torch.int64, device="meta"))
+    labels = torch.zeros(3, dtype=torch.int64, device="meta")
+    loss = tt.joint_loss(*module(images)[:4], labels, config=method.loss).loss
     found = torch.autograd.grad(loss, list(module.parameters()))
     assert [g.shape for g in found] == [p.shape for p in module.parameters()]
 

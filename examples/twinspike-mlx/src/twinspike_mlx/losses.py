@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import mlx.core as mx
 
-from twinspike.config import Exit, Loss, Twin, distillation_pairs, supervised
+from twinspike.config import Exit, Loss, Twin, distillation_pairs, pair_weights, supervised, supervised_weights
 
 
 class Terms(NamedTuple):
@@ -68,20 +68,34 @@ def joint_loss(
         config: weights, pairs and options.
     """
     slices, exits = logits_snn.shape[:2]
-    learning = supervised(config, exits)
+    learning, weights = supervised(config, exits), supervised_weights(config, exits)
 
     def at(end: Exit) -> mx.array:
         a = logits_ann[end.number - 1]
         return mx.broadcast_to(a, (slices, *a.shape)) if end.twin == "ann" else logits_snn[:, end.number - 1]
 
+    def taught(end: Exit) -> mx.array:
+        """The teacher's logits: at each slice, or of all slices together (clause DIS-12)."""
+        own = at(end)
+        if end.twin == "ann" or config.teacher_time == "step":
+            return own
+        together = own.sum(axis=0, keepdims=True)
+        return mx.broadcast_to(together if config.teacher_time == "sum" else together / slices, own.shape)
+
+    def entropy(logits: mx.array, twin: Twin) -> mx.array:
+        """An exit's cross entropy and, of the spiking twin, its squared distance to a constant (clause DIS-13)."""
+        found = cross_entropy(logits, labels, smoothing=config.label_smoothing)
+        share = config.mse_weight if twin == "snn" else 0.0
+        return (1.0 - share) * found + share * (mx.square(logits - config.mse_target).sum() / logits.size) if share else found
+
     def entropies(logits: mx.array, twin: Twin) -> mx.array:
-        found = [cross_entropy(logits[..., i, :, :], labels, smoothing=config.label_smoothing) for i in learning[twin]]
-        return sum(found, mx.zeros((), logits.dtype))
+        chosen = zip(learning[twin], weights[twin], strict=True)
+        return sum((w * entropy(logits[..., i, :, :], twin) for i, w in chosen), mx.zeros((), logits.dtype))
 
     zero = mx.zeros((), logits_ann.dtype)
     ce_ann, ce_snn = entropies(logits_ann, "ann"), entropies(logits_snn, "snn")
-    pairs = distillation_pairs(config, exits)
-    kd = config.temperature**2 * sum((distillation(at(a), at(b), config=config) for a, b in pairs), zero)
+    pairs = zip(distillation_pairs(config, exits), pair_weights(config, exits), strict=True)
+    kd = config.temperature**2 * sum((w * distillation(at(a), taught(b), config=config) for (a, b), w in pairs), zero)
     feature = sum((feature_loss(features_snn[i], features_ann[i], config=config) for i in range(exits)), zero)
     total = (1.0 - config.alpha) * (ce_ann + ce_snn) + config.alpha * kd + config.beta * feature
     return Terms(total, ce_ann, ce_snn, kd, feature)
