@@ -36,6 +36,7 @@ COMMANDS = (
     "python benchmarks/conformance.py --deep    # without --deep also at two sizes of the deep profile",
     "python benchmarks/scaling.py",
     "python benchmarks/scaling.py --plot",
+    "python benchmarks/devices.py",
     "python benchmarks/traffic.py torch --save    # counts for a GPU, needs none",
     "tox run -e traffic -- --save    # compiles for a GPU, needs none",
     "python benchmarks/gpu.py --out DIR --authors PATH    # then copy DIR/gpu.json to benchmarks/results",
@@ -51,7 +52,7 @@ def load() -> dict[str, Result]:
 def performance() -> str:
     """The page."""
     known = load()
-    sections = (_targets, _neuron, _options, _sizes, _step, _memory, _pipeline, _conformance, _scaling, _gpu, _traffic)
+    sections = (_targets, _neuron, _options, _sizes, _step, _memory, _pipeline, _conformance, _scaling, _devices, _gpu, _traffic)
     lines = [
         "# Performance\n",
         "Medians, with quartiles and number of turns; variants of one table took turns, and ratios are medians of the ratios",
@@ -252,6 +253,25 @@ def _scaling(known: dict[str, Result]) -> Iterator[str]:
             (row["sweep"].replace("_", " "), row["at"], _number(row["gflop"]), _spread(row["seconds"])) for row in result["rows"]
         ]
         yield from _table(("varied", "at", "GFLOP a step", "seconds a step"), rows)
+
+
+def _devices(known: dict[str, Result]) -> Iterator[str]:
+    result = known.get("devices")
+    yield from ("## Over two processes\n", f"{_where(result)}\n")
+    if result is None:
+        return
+    base = result["base"]
+    yield from (
+        f"ResNet-18 of width {base['width']}, T = {base['time_steps']}, {result['precision']}, a batch of",
+        f"{base['batch_size']} that the processes share; each has a core and a thread. Both variants are running and take turns.",
+        "Processor time is that of all processes: what it is more than one process's is what the ranks' talk, and smaller parts,",
+        "cost; by the clock, a machine that others use gives two processes less than two cores.\n",
+    )
+    rows = [
+        (row["backend"], row["variant"], *(_spread(row[key]) for key in ("images_per_second", "faster", "cpu_ms_per_image")))
+        for row in result["rows"]
+    ]
+    yield from _table(("backend", "", "images/s", "faster", "processor ms an image"), rows)
 
 
 def check_plot(svg: str) -> None:

@@ -40,6 +40,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     """That the clauses give for this step (SCH-*), whatever the step was called with."""
     trace: Mapping[str, Mapping[str, Values]]
     """`Program.trace` of the batch from the state before, in training, with labels."""
+    replicas: int = 1
+    """N, the devices that shared the batch (DEV-1); images, labels and trace are those of all."""
     metrics: Mapping[str, float]
     """What the step reported, by the fields of `Metrics`."""
     after: State

@@ -22,9 +22,10 @@ from twinspike import judge as judges
 from twinspike import setting
 from twinspike.backend import Program
 from twinspike.config import encode
-from twinspike_training import checkpoint, compare, loop
+from twinspike_training import certify, checkpoint, compare, loop
 from twinspike_training.certify import EVIDENCE, UncertifiedError
 from twinspike_training.commands import app
+from twinspike_training.ranks import Group
 from twinspike_training.run import Ready
 
 
@@ -141,3 +142,19 @@ def test_the_suite_judges_with_what_training_has() -> None:
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "twinspike_conformance.judges.steps" in loaded
     assert not {"hypothesis", "pytest", "torch", "jax"} & set(loaded)
+
+
+def test_what_processes_have_apart_breaks_a_clause() -> None:
+    """Traces are put together in the order of ranks; what must be the same in every process is compared to the bit."""
+    alike = Group(world_size=2, replicas=2, ask=lambda values: np.stack([values, values]))
+    other = Group(world_size=2, replicas=2, ask=lambda values: np.stack([values, values + values.dtype.type(1)]))
+    trace = {"fc": {"ann": np.zeros((3, 2)), "snn": np.zeros((4, 3, 2)), "d_bias": np.zeros(2)}}
+    found, wrong = certify._of_all(alike, trace)
+    assert wrong is None
+    assert {key: value.shape for key, value in found["fc"].items()} == {"ann": (6, 2), "snn": (4, 6, 2), "d_bias": (2,)}
+    found, wrong = certify._of_all(other, trace)
+    assert wrong == "gradient of fc.bias: expected the same on every rank, got others; clause DEV-2"
+    assert np.array_equal(found["fc"]["ann"], np.repeat([[0.0] * 2, [1.0] * 2], 3, axis=0))
+    state = {"fc.bias": np.zeros(2)}
+    assert certify._differs(alike, state, "state") is None
+    assert certify._differs(other, state, "state") == "state: expected the same on every rank, got others; clause DEV-5"

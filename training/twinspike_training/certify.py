@@ -21,7 +21,9 @@ from twinspike.backend import Metrics, Values
 from twinspike.errors import SpecError
 from twinspike.judge import Step, Verdict, load_judge
 from twinspike.parameters import STEP, State
+from twinspike.replicas import digest
 from twinspike.setting import Setting, write
+from twinspike_training.ranks import Group
 from twinspike_training.run import Ready
 
 EVIDENCE = "uncertified.npz"
@@ -44,6 +46,8 @@ class Watched(msgspec.Struct, frozen=True):
     trace: Mapping[str, Mapping[str, Values]]
     seconds: float
     """That taking it to the host took."""
+    apart: str | None = None
+    """What is not the same in every process, though it must be."""
 
 
 @final
@@ -87,10 +91,16 @@ class Certifier:
             labels: likewise.
             rate: its learning rate.
         """
-        began = time.perf_counter()
+        began, group = time.perf_counter(), self._ready.group
         before = self._ready.program.dump(state)
         trace = self._ready.program.trace(state, images, training=True, labels=labels)
-        return Watched(taken + 1, before, images, labels, rate, trace, time.perf_counter() - began)
+        apart = None
+        if group.world_size > 1:
+            images = np.concatenate([*group.ask(np.asarray(images))], axis=int(self._ready.network.event))
+            labels = np.concatenate([*group.ask(np.asarray(labels))])
+            trace, apart = _of_all(group, trace)
+            apart = apart or _differs(group, before, "state before the step")
+        return Watched(taken + 1, before, images, labels, rate, trace, time.perf_counter() - began, apart)
 
     def certify(self, watched: Watched, state: Any, metrics: Metrics, folder: Path) -> dict[str, Any]:
         """Judge the step that was taken: its line of metrics.
@@ -104,10 +114,27 @@ class Certifier:
         Raises:
             UncertifiedError: the first thing that is wrong, in the order of the data, with its clauses.
         """
+        after, group = self._ready.program.dump(state), self._ready.group
+        apart = watched.apart or (_differs(group, after, "state after the step") if group.world_size > 1 else None)
+
+        def judged() -> str:
+            try:
+                return msgspec.json.encode(self._judged(watched, after, metrics, apart, folder)).decode()
+            except UncertifiedError as error:
+                return f"!{error}"
+
+        said = group.told(judged)  # by the process of rank 0 alone
+        if said.startswith("!"):
+            raise UncertifiedError(said[1:])
+        found: dict[str, Any] = msgspec.json.decode(said)
+        return found
+
+    def _judged(self, watched: Watched, after: State, metrics: Metrics, apart: str | None, folder: Path) -> dict[str, Any]:
+        """The line of metrics of a right step; UncertifiedError of another, whose evidence is kept."""
         began, fields = time.perf_counter(), type(metrics).__struct_fields__
         reported = {name: float(self._ready.session.to_numpy(getattr(metrics, name))) for name in fields}
-        failure = self._of_run(watched)
-        verdict = self._verdict(watched, reported, self._ready.program.dump(state)) if failure is None else None
+        failure = apart or self._of_run(watched)
+        verdict = self._verdict(watched, reported, after) if failure is None else None
         failure = failure or (verdict.failure if verdict is not None else None)
         if failure is not None or verdict is None:
             self._keep(watched, folder)
@@ -126,7 +153,7 @@ class Certifier:
         step = Step(
             network=self._ready.network, method=config.method, optimizer=config.optimizer, precision=config.precision,
             before=watched.before, images=watched.images, labels=np.asarray(watched.labels), learning_rate=watched.rate,
-            trace=watched.trace, metrics=reported, after=after,
+            trace=watched.trace, metrics=reported, after=after, replicas=self._ready.group.replicas,
         )  # fmt: skip
         return self._judge(step, sample=config.training.certify_sample, seed=watched.number)
 
@@ -151,6 +178,33 @@ class Certifier:
         config, state = self._config, {name: np.asarray(value) for name, value in watched.before.items()}
         batch = (watched.images,), (np.asarray(watched.labels),)
         write(folder / EVIDENCE, Setting(self._ready.network, config.method, config.optimizer, state, *batch))
+
+
+def _of_all(group: Group, trace: Mapping[str, Mapping[str, Values]]) -> tuple[dict[str, dict[str, Values]], str | None]:
+    """All processes' traces as that of the global batch, in the process that judges; and what differs that must not."""
+    found: dict[str, dict[str, Values]] = {}
+    differing = None
+    for layer, tap in trace.items():
+        found[layer] = {}
+        for key, value in tap.items():
+            parts = group.ask(value)
+            if not key.startswith("d_"):
+                found[layer][key] = np.concatenate([*parts], axis=0 if key in ("ann", "g_ann") else 1) if group.first else value
+                continue
+            found[layer][key] = value
+            if any(part.tobytes() != parts[0].tobytes() for part in parts):
+                differing = (
+                    differing or f"gradient of {layer}.{key[2:]}: expected the same on every rank, got others; clause DEV-2"
+                )
+    return found, differing
+
+
+def _differs(group: Group, state: State, what: str) -> str | None:
+    """Whether a state is not the same in every process (DEV-5)."""
+    rows = group.ask(np.frombuffer(digest(state), np.uint8))
+    if all(row.tobytes() == rows[0].tobytes() for row in rows):
+        return None
+    return f"{what}: expected the same on every rank, got others; clause DEV-5"
 
 
 def _equal(a: Values, b: Values) -> bool:

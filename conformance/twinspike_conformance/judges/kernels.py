@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from twinspike.config import TWINS, Twin
 from twinspike.network import Conv
 from twinspike.parameters import is_factored
+from twinspike.replicas import share
 from twinspike_conformance.bounds.finding import Finding, compare
 from twinspike_conformance.bounds.roundings import TERMS
 from twinspike_conformance.bounds.tracked import Tracked, gamma
@@ -87,20 +88,26 @@ def _over_pixels(a: Tracked, b: Tracked) -> Tracked:
     return found
 
 
-def _cast(t: Taps, x: Tracked) -> Tracked:
-    """A kernel's gradient, which the composed kernel's cast may round on its way back."""
-    return x._view(x.value, x.error + 2 * t.cast * np.abs(x.value))
+def _cast(t: Taps, g: Tracked, x: Tracked) -> Tracked:
+    """A kernel's gradient, which the composed kernel's cast may round on its way back, that of each rank (PRE-5)."""
+    found = _over_pixels(g, x)
+    if not t.cast:
+        return found
+    samples = t.images.shape[int(t.network.event)]
+    at = np.arange(len(g.value)).reshape(-1, samples)
+    parts = (at[:, share(samples, t.replicas, rank)].ravel() for rank in range(t.replicas))
+    size = sum(np.abs(_over_pixels(g[part], x[part]).value) for part in parts) if t.replicas > 1 else np.abs(found.value)
+    return found._view(found.value, found.error + 2 * t.cast * size)
 
 
 def _unfactored(t: Taps, layer: Conv, twin: Twin, rows: Values, columns: Values, tap: int) -> Iterator[Finding]:
     x, g = _maps(t, layer, twin, tap)
     i, j = divmod(tap, layer.kernel)
     got = t.trace[layer.name][f"d_weight_{twin}"][:, :, i, j]
-    for what, seen, exact in (
-        ("rows", got[rows], _over_pixels(g[:, rows], x)),
-        ("columns", got[:, columns], _over_pixels(g, x[:, columns])),
+    for what, seen, want in (
+        ("rows", got[rows], _cast(t, g[:, rows], x)),
+        ("columns", got[:, columns], _cast(t, g, x[:, columns])),
     ):
-        want = _cast(t, exact)
         quantity = f"gradient of {layer.name}.weight_{twin}, {what}"
         yield compare(quantity, seen, want.value, want.error, rung="bound", clauses=OF_PARAMETERS[f"weight_{twin}"])
 

@@ -47,7 +47,7 @@ def judge(step: Step, *, sample: int, seed: int) -> Verdict:
     """As `twinspike.judge.Judge` says."""
     precision = PRECISIONS[step.precision]
     unit, trace = roundoff_of(precision), {name: dict(tap) for name, tap in step.trace.items()}
-    t = networks.Taps(step.network, step.method, precision, unit, step.before, step.images, True, trace)
+    t = networks.Taps(step.network, step.method, precision, unit, step.before, step.images, True, trace, step.replicas)
     tally = _Tally()
     with np.errstate(all="ignore"):  # what overflows is told by the comparison that it spoils
         tally.take(_judged(step, t, sample, seed))
@@ -167,7 +167,7 @@ def _statistics(step: Step, t: networks.Taps, turned: bool, draw: sampled.Draw |
             largest = np.abs(x.value).max(initial=0.0)
             x = x._view(x.value, x.error + near * largest)
             arrays = [t.lift(np.asarray(step.before[name], np.float64)[kept]) for name in names]
-            want = tracked()["norm"].batch_norm_train(t.method.batch_norm, x, *arrays)
+            want = tracked()["replicas"].batch_norm_train(t.method.batch_norm, x, *arrays, replicas=t.replicas)
             for name, right in ((names[2], want.mean), (names[3], want.var)):
                 got, clauses = step.after[name][kept], ("BN-2", "BN-3", "BN-4", "BN-6")
                 yield compare(name, got, right.value, right.error, rung="bound", clauses=clauses)

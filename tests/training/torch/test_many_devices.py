@@ -50,13 +50,15 @@ def lines(folder: Path, kind: str) -> list[dict[str, Any]]:
 
 
 def test_a_run_over_two_devices_and_then_on_one(tmp_path: Path) -> None:
-    process = command(tmp_path, *RUN, "--devices", "2", *settings(epochs=2, max_steps=4))
+    process = command(tmp_path, *RUN, "--devices", "2", *settings(epochs=2, max_steps=4, certify_every=4))
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, said
     assert said.count("finished runs/run after 4 steps") == 1
     assert lines(tmp_path, "session")[0]["devices"] == 2
     assert [line["samples"] for line in lines(tmp_path, "step")] == [64] * 4
     assert lines(tmp_path, "epoch")[-1]["samples"] == 51
+    assert [line["step"] for line in lines(tmp_path, "certificate")] == [4]
+    assert all(0 < line["worst"] < 1 and line["comparisons"] > 100 for line in lines(tmp_path, "certificate"))
     on_one_device(tmp_path, "devices=1", "training.max_steps=6")
     assert [line["devices"] for line in lines(tmp_path, "session")] == [2, 1]
     assert load_header(tmp_path / "runs/run/last.safetensors").steps == 6
