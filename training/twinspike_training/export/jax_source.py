@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from twinspike.network import Activation, AvgPool, Conv, GlobalPool, Layer, Linear, Norm
-from twinspike_training.export.pieces import HEAD, doc, neuron_lines, reader
+from twinspike_training.export.pieces import HEAD, doc, neuron_lines, reader, surrogate_line
 from twinspike_training.export.statements import identifiers, statements
 from twinspike_training.export.twin import SpikingTwin
 
@@ -38,13 +38,14 @@ def source(twin: SpikingTwin, arrays_file: str) -> str:
     image = "images.reshape(-1, *images.shape[2:])" if network.event else "images"
     body = statements(network, call, {"image": image, "repeat": "repeat({})"})
     readout = f"logits.reshape(T, -1, {network.classes})." + ("sum(0)" if twin.method.readout == "sum" else "mean(0)")
-    charge, reset = neuron_lines(twin.method.neuron, where="jnp.where(u >= threshold, {}, u)", array="")
+    charge, reset = neuron_lines(twin.method.neuron, detached="jax.lax.stop_gradient(s)", array="")
     filled = {
         "DOC": doc(twin, "jax", "p = load()\n    logits = jax.jit(network)(p, images)"),
         "ARRAYS": arrays_file,
         "T": str(twin.time_steps),
         "EPS": repr(twin.method.batch_norm.eps),
         "CHARGE": charge,
+        "H": surrogate_line(twin.method.neuron.surrogate, "jnp"),
         "RESET": reset,
         "BODY": "\n    ".join([*body, f"return {readout}"]),
         "INPUT": twin.facts["input"],
@@ -80,21 +81,34 @@ def norm(p, name, x):
     return gamma * (x - mean) / jnp.sqrt(var + @EPS@) + beta
 
 
+@jax.custom_jvp
+def spike(u, threshold):
+    """1 where u >= threshold, else 0; in place of the step's derivative stands the surrogate of the training."""
+    return (u >= threshold).astype(u.dtype)
+
+
+@spike.defjvp
+def _spike_jvp(primals, tangents):
+    z = primals[0] - primals[1]
+    return spike(*primals), (@H@) * (tangents[0] - tangents[1])
+
+
 def lif(p, name, x):
-    """Leaky integrate-and-fire neurons over T steps: (T B, ...) currents to spikes, 0 or 1. The step has no derivative here."""
+    """Leaky integrate-and-fire neurons over T steps: (T B, ...) currents to spikes, 0 or 1."""
     decay, threshold = p[f"{name}.decay"], p[f"{name}.threshold"]
     spikes, v = [], jnp.zeros_like(x[: len(x) // T])
     for x_t in jnp.split(x, T):
         u = @CHARGE@
-        spikes.append((u >= threshold).astype(u.dtype))  # equality fires
+        s = spike(u, threshold)  # equality fires
         v = @RESET@
+        spikes.append(s)
     return jnp.concatenate(spikes)
 
 
 def avg_pool(x, kernel, stride):
     """Mean over windows, without padding."""
     window, strides = (1, 1, kernel, kernel), (1, 1, stride, stride)
-    return jax.lax.reduce_window(x, jnp.zeros((), x.dtype), jax.lax.add, window, strides, "VALID") / kernel**2
+    return jax.lax.reduce_window(x, np.zeros((), x.dtype), jax.lax.add, window, strides, "VALID") / kernel**2
 
 
 def linear(p, name, x):

@@ -1,10 +1,11 @@
-"""What generated files of both kinds have in common: their heads, the readers of arrays, the neuron's two lines."""
+"""What generated files of both kinds have in common: their heads, the readers of arrays, the neuron's lines."""
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
-from twinspike.config import Neuron
+from twinspike.config import Arctan, FastSigmoid, Neuron, Rectangle, Sigmoid, Surrogate, Tanh, Triangle
 from twinspike_training.export.twin import SpikingTwin
 
 HEAD = '''"""@DOC@"""
@@ -68,14 +69,36 @@ def _plain(name: str) -> str:
     return "".join(sign if sign.isalnum() or sign in "-_. " else "_" for sign in name)
 
 
-def neuron_lines(neuron: Neuron, where: str, array: str) -> tuple[str, str]:
-    """The charge and the reset (clauses LIF-1, LIF-3, LIF-4) of v, x_t and u.
+def surrogate_line(surrogate: Surrogate, framework: Literal["torch", "jnp"]) -> str:
+    """The expression of h(z) (clauses SUR-2 to SUR-7), of arrays of torch or of jax.numpy."""
+    sigmoid = "torch.sigmoid" if framework == "torch" else "jax.nn.sigmoid"
+    match surrogate:
+        case Rectangle(width=width):
+            inside = f"(abs(z) < {width / 2!r})"
+            return f"{inside}.to(z.dtype) / {width!r}" if framework == "torch" else f"{inside}.astype(z.dtype) / {width!r}"
+        case Triangle(width=width):
+            kept = f"(1 - abs(z) / {width!r})"
+            return f"{kept}.clamp(min=0) / {width!r}" if framework == "torch" else f"jnp.maximum({kept}, 0) / {width!r}"
+        case Sigmoid(slope=slope):
+            return f"{slope!r} * {sigmoid}({slope!r} * z) * {sigmoid}(-{slope!r} * z)"
+        case Arctan(slope=slope):
+            return f"{slope / 2!r} / (1 + ({math.pi * slope / 2!r} * z) ** 2)"
+        case FastSigmoid(slope=slope):
+            return f"{slope / 2!r} / (1 + {slope!r} * abs(z)) ** 2"
+        case Tanh(slope=slope):
+            return f"{2 * slope!r} * {sigmoid}({2 * slope!r} * z) * {sigmoid}(-{2 * slope!r} * z)"
+
+
+def neuron_lines(neuron: Neuron, detached: str, array: str) -> tuple[str, str]:
+    """The charge and the reset (clauses LIF-1, LIF-3, LIF-4, LIF-7) of v, x_t, u and s.
 
     Args:
         neuron: its options.
-        where: a format that gives the reset potential where the neuron fires, u elsewhere.
+        detached: the expression of s without a gradient.
         array: what stands before `decay` and `threshold`.
     """
-    decay, threshold = f"{array}decay", f"{array}threshold"
+    decay, threshold, s = f"{array}decay", f"{array}threshold", detached if neuron.detach_reset else "s"
     charge = f"{decay} * v + (1 - {decay}) * x_t" if neuron.decay_input else f"{decay} * v + x_t"
-    return charge, where.format(repr(neuron.v_reset)) if neuron.reset == "hard" else f"u - spikes[-1] * {threshold}"
+    if neuron.reset == "soft":
+        return charge, f"u - {s} * {threshold}"
+    return charge, f"(1 - {s}) * u + {s} * {neuron.v_reset!r}" if neuron.v_reset else f"(1 - {s}) * u"

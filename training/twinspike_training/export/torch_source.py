@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from twinspike.network import Activation, AvgPool, Conv, GlobalPool, Layer, Linear, Norm
-from twinspike_training.export.pieces import HEAD, doc, neuron_lines, reader
+from twinspike_training.export.pieces import HEAD, doc, neuron_lines, reader, surrogate_line
 from twinspike_training.export.statements import identifiers, statements
 from twinspike_training.export.twin import Array, SpikingTwin
 
@@ -45,13 +45,14 @@ def source(twin: SpikingTwin, arrays_file: str) -> str:
     body = statements(network, call, {"image": image, "repeat": "repeat({})"})
     made = [f"self.{names[layer.name]} = {_made(twin, layer)}" for layer in network.layers if layer.name in names]
     readout = "logits.unflatten(0, (T, -1))." + ("sum(0)" if twin.method.readout == "sum" else "mean(0)")
-    charge, reset = neuron_lines(twin.method.neuron, where="torch.where(u >= self.threshold, {}, u)", array="self.")
+    charge, reset = neuron_lines(twin.method.neuron, detached="s.detach()", array="self.")
     filled = {
         "DOC": doc(twin, "torch", "net = load()\n    logits = net(images)"),
         "ARRAYS": arrays_file,
         "T": str(twin.time_steps),
         "EPS": repr(twin.method.batch_norm.eps),
         "CHARGE": charge,
+        "H": surrogate_line(twin.method.neuron.surrogate, "torch"),
         "RESET": reset,
         "MADE": "\n        ".join(made),
         "BODY": "\n        ".join([*body, f"return {readout}"]),
@@ -104,8 +105,22 @@ class Norm(nn.Module):
         return gamma * (x - mean) / torch.sqrt(var + @EPS@) + beta
 
 
+class Spike(torch.autograd.Function):
+    """1 where u >= threshold, else 0; in place of the step's derivative stands the surrogate of the training."""
+
+    @staticmethod
+    def forward(ctx, z, fires):
+        ctx.save_for_backward(z)
+        return fires.to(z.dtype)
+
+    @staticmethod
+    def backward(ctx, g):
+        (z,) = ctx.saved_tensors
+        return g * (@H@), None
+
+
 class LIF(nn.Module):
-    """Leaky integrate-and-fire neurons over T steps: (T B, ...) currents to spikes, 0 or 1. The step has no derivative here."""
+    """Leaky integrate-and-fire neurons over T steps: (T B, ...) currents to spikes, 0 or 1."""
 
     def __init__(self, decay, threshold):
         super().__init__()
@@ -116,8 +131,9 @@ class LIF(nn.Module):
         spikes, v = [], torch.zeros_like(x[: len(x) // T])
         for x_t in x.chunk(T):
             u = @CHARGE@
-            spikes.append((u >= self.threshold).to(u.dtype))  # equality fires
+            s = Spike.apply(u - self.threshold, u >= self.threshold)  # equality fires
             v = @RESET@
+            spikes.append(s)
         return torch.cat(spikes)
 
 
