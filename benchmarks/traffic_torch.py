@@ -7,7 +7,7 @@ and results, each of Triton's kernels with what it reads and writes; views are f
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -18,8 +18,7 @@ from torch.utils._pytree import tree_leaves
 import twinspike as ts
 from twinspike.network import infer_shapes
 from twinspike.parameters import slots
-from twinspike_torch import lif_kernels, norm, norm_triton
-from twinspike_torch.lif_form import Gradients, Outputs, empty_sequence, empty_step, potential_dtype
+from twinspike_torch import lif_kernels, lif_triton, norm, norm_activation_kernels, norm_triton
 from twinspike_torch.optimizer import update_
 from twinspike_torch.program import TorchProgram
 
@@ -43,7 +42,6 @@ class Counted(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leav
         super().__init__()  # type: ignore[no-untyped-call]  # likewise
         self.found: list[Operation] = []
         self.part = "F"
-        self._inside = False
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
@@ -55,54 +53,45 @@ class Counted(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leav
         given, made = _tensors((args, kwargs)), _tensors(result)
         held = {a.untyped_storage()._cdata for a in given}
         view = not function._schema.is_mutable and all(a.untyped_storage()._cdata in held for a in made)
-        if not (self._inside or view or name.startswith(FREE)):
+        if not (view or name.startswith(FREE)):
             self._note(name, [*given, *made])
         return result
 
-    def kernel(self, name: str, given: Iterable[Any], body: Callable[[], Any]) -> Any:
-        """What a kernel gives, noted as one operation."""
-        self._inside = True
-        result = body()
-        self._inside = False
-        self._note(name, [*_tensors(list(given)), *_tensors(result)])
-        return result
+    def kernel(self, name: str, args: tuple[Any, ...]) -> None:
+        """Note a launch of one of Triton's kernels with all tensors that it is given: what it reads and what it writes."""
+        held = {id(a): a for a in _tensors(args)}
+        self._note(name, list(held.values()))
 
     def _note(self, name: str, arrays: list[Tensor]) -> None:
         self.found.append(Operation(name, f"{self.part} {name}", sum(map(_size, arrays))))
 
-    # --- Triton's kernels: empty results, and what they read --------------------------------------------
 
-    def lif_forward(self, kernel: str, x: Tensor, v: Any, decay: Any, threshold: Any, form: Any, traced: bool) -> Any:
-        """As `lif_kernels.forward`."""
-        return self.kernel(
-            "lif forward", [x, v], lambda: Outputs(empty_sequence(x, x.dtype), empty_step(x, potential_dtype(x)), None)
-        )
+class Launched:
+    """Stands for one of Triton's kernels: its launches are noted."""
 
-    def lif_backward(
-        self, kernel: str, x: Tensor, v: Any, decay: Any, threshold: Any, g: Any, e: Any, form: Any, wanted: Any
-    ) -> Any:
-        """As `lif_kernels.backward`."""
-        return self.kernel("lif backward", [x, g, e], lambda: Gradients(empty_sequence(x, x.dtype), None, None, None))
+    def __init__(self, name: str, counted: Counted) -> None:
+        self.name, self.counted = name, counted
 
-    def normalize(self, x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> Any:
-        """As `norm_triton.normalize`."""
-        statistics = self.kernel("norm statistics", [x], lambda: [gamma.new_empty(x.shape[0], x.shape[2]) for _ in range(3)])
-        return self.kernel("norm apply", [x], lambda: torch.empty_like(x)), *statistics
+    def __getitem__(self, grid: Any) -> Callable[..., None]:
+        return lambda *args, **options: self.counted.kernel(self.name, args)
 
-    def gradients(self, g: Tensor, x: Tensor, gamma: Tensor, mean: Tensor, inverse: Tensor, eps: float) -> Any:
-        """As `norm_triton.gradients`."""
-        g = g if g.stride() == x.stride() else torch.empty_like(x).copy_(g)
-        d_gamma, d_beta = self.kernel("norm sums", [g, x], lambda: [torch.empty_like(mean), torch.empty_like(mean)])
-        return self.kernel("norm to_inputs", [g, x], lambda: torch.empty_like(x)), d_gamma, d_beta
+
+KERNELS = {
+    "lif": (lif_triton, ("_forward", "_backward")),
+    "norm": (norm_triton, ("_statistics", "_apply", "_sums", "_to_inputs")),
+    "norm activation": (norm_activation_kernels, ("_activate", "_sums", "_to_inputs", "_finish", "_finish_sums")),
+}
+"""Beginning of their names -> the module that has them, and which."""
 
 
 def count(options: argparse.Namespace) -> list[Operation]:
-    """The operations of a step; for good, neurons and norms of this process then count and do not compute."""
+    """The operations of a step; for good, Triton's kernels of this process then count and do not compute."""
     counted, meta = Counted(), torch.device("meta")
-    served = {"forward": counted.lif_forward, "backward": counted.lif_backward, "choose": lambda *_: "triton"}
-    for name, value in served.items():
-        setattr(lif_kernels, name, value)
-    setattr(norm, "_fused", lambda x: counted if norm_triton.fits(x) else None)  # noqa: B010  # mypy knows it as it was
+    for beginning, (module, names) in KERNELS.items():
+        for name in names:
+            setattr(module, name, Launched(f"{beginning} {name.strip('_')}", counted))
+    setattr(lif_kernels, "choose", lambda *_: "triton")  # noqa: B010  # mypy knows it as it was
+    setattr(norm, "_fused", lambda x: norm_triton if norm_triton.fits(x) else None)  # noqa: B010  # likewise
     network, method, optimizer = ts.network(options.network), ts.Method(time_steps=options.time_steps), ts.SGD()
     program = TorchProgram(network, method, optimizer, meta, options.precision, False, False, "triton")
     state = program.load(ts.initial_state(network, method, optimizer))
@@ -113,9 +102,9 @@ def count(options: argparse.Namespace) -> list[Operation]:
         counted.part = "B"
         gradients = dict(zip(state.parameters, torch.autograd.grad(loss, list(state.parameters.values())), strict=True))
         counted.part = "O"
-        for flag, names in program._groups:
-            kept = {slot: [state.slots[f"optimizer/{slot}/{name}"] for name in names] for slot in slots(optimizer)}
-            given = [state.parameters[name] for name in names], [gradients[name] for name in names], kept
+        for flag, group in program._groups:
+            kept = {slot: [state.slots[f"optimizer/{slot}/{name}"] for name in group] for slot in slots(optimizer)}
+            given = [state.parameters[name] for name in group], [gradients[name] for name in group], kept
             with torch.no_grad():
                 update_(optimizer, *given, decays=flag, learning_rate=0.1, step=1)
     return counted.found

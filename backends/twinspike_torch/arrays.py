@@ -19,7 +19,10 @@ def to_device(values: NDArray[Any], device: torch.device, floats: torch.dtype) -
     own = np.array(values, dtype=None if kind == "f" else np.int64, order="C")
     if own.dtype.kind == "f" and own.dtype.itemsize not in (2, 4, 8):
         own = own.astype(np.float64)
-    return torch.from_numpy(own).to(device=device, dtype=floats if kind == "f" else torch.int64, non_blocking=True)
+    host = torch.from_numpy(own)
+    if device.type == "cuda":  # of other memory a copy is waited for; torch keeps this until the device has read it
+        host = host.pin_memory()
+    return host.to(device=device, dtype=floats if kind == "f" else torch.int64, non_blocking=True)
 
 
 def to_host(tensor: Tensor) -> NDArray[Any]:

@@ -22,6 +22,7 @@ from twinspike_torch.factorization import Factors
 from twinspike_torch.lif_kernels import Kernel
 from twinspike_torch.neuron import lif, lif_traced
 from twinspike_torch.norm import batch_norm_again, batch_norm_eval, batch_norm_train
+from twinspike_torch.norm_activation import Source, activated, fits
 from twinspike_torch.plan import Node
 from twinspike_torch.replicas import Ranks
 from twinspike_torch.weights import project, readout
@@ -52,6 +53,8 @@ class Way(NamedTuple):
     """Who computes the neurons."""
     ranks: Ranks | None
     """Those with which norms share their statistics."""
+    joined: bool
+    """Whether activations compute the norms and sums that they alone read."""
 
 
 class Found(NamedTuple):
@@ -79,6 +82,7 @@ class Values:
         self.values = values
         self.spikes: dict[str, Tensor] = {}
         self.again: dict[str, Again] = {}
+        self.deferred: dict[str, Node] = {}
 
     def drop(self, names: tuple[str, ...]) -> None:
         """Forget what is known of values that nothing reads any more."""
@@ -99,6 +103,12 @@ def run(nodes: tuple[Node, ...], way: Way, held: dict[str, Held], values: Values
     """
     found = Found({}, {}, {}, {})
     for node in nodes:
+        if way.joined and node.deferred:
+            values.deferred[node.name] = node
+            continue
+        if node.kind == "activation" and node.inputs[0] in values.deferred:
+            _joined(node, way, held, values, found)
+            continue
         xs = [values.values[name] for name in node.inputs]
         tensors, u = held.get(node.name, ()), None
         if node.kind == "norm":
@@ -183,6 +193,44 @@ def _activation(node: Node, way: Way, tensors: Held, x: Tensor, values: Values, 
         values.spikes[node.name] = spikes
         values.again[node.name] = lambda: spikes.to(dtype)
     return s, None
+
+
+def _joined(node: Node, way: Way, held: dict[str, Held], values: Values, found: Found) -> None:
+    """An activation with the norms and the sum before it, in one where kernels can."""
+    first = values.deferred.pop(node.inputs[0])
+    ends = first.inputs if first.kind == "add" else (first.name,)
+    norms = [first] if first.kind == "norm" else [values.deferred.pop(name) for name in ends if name in values.deferred]
+    steps = way.method.time_steps if way.twin == "snn" else 1
+    source, *rest = (_source(norm, way, held[norm.name], values.values[norm.inputs[0]]) for norm in norms)
+    other: Source | Tensor | None = rest[0] if rest else None
+    if len(norms) < len(ends):
+        (place,) = (i for i, name in enumerate(ends) if name in values.values)
+        x = values.values[ends[place]]
+        other = x if way.twin == "snn" and not first.static_inputs[place] else x.unsqueeze(0)
+    layers = (*norms, *([first] if first.kind == "add" else []), node)
+    if not fits(source, other, steps):
+        found.update(run(layers, way._replace(joined=False), held, values, None))
+        return
+    neurons = way.method if way.twin == "snn" else None
+    spikes = source.gamma.new_zeros((), dtype=torch.float64) if way.spike_rates and way.twin == "snn" else None
+    y, moved = activated(way.method.batch_norm, neurons, steps, source, other, spikes)
+    found.moved.update(zip((norm.name for norm in norms), moved, strict=True))
+    if spikes is not None:
+        found.rates[node.name] = (spikes / y.numel()).to(torch.promote_types(y.dtype, torch.float32))
+    y = y if way.twin == "snn" else y.squeeze(0)
+    if node.feature:
+        found.features[node.name] = _over_time(y, node.static, way)
+    values.values[node.name] = y
+    for layer in layers:
+        values.drop(layer.last)
+
+
+def _source(node: Node, way: Way, tensors: Held, x: Tensor) -> Source:
+    """A norm that is left to its activation."""
+    gamma, beta, mean, var = (value for value in tensors if value is not None)
+    single = way.twin == "ann" or node.static
+    repeats = way.method.time_steps if single and way.twin == "snn" else 1
+    return Source(x.unsqueeze(0) if single else x, gamma, beta, mean, var, repeats)
 
 
 def _recomputed(x: Tensor, again: Again | None) -> AbstractContextManager[object]:

@@ -25,6 +25,7 @@ from twinspike_torch.lif_func import refuse_transforms
 from twinspike_torch.lif_kernels import Kernel
 from twinspike_torch.neuron import LIF
 from twinspike_torch.norm import TwinBatchNorm
+from twinspike_torch.norm_activation import serves
 from twinspike_torch.plan import Node, Segment, plan
 from twinspike_torch.precision import autocast_dtype
 from twinspike_torch.replicas import Ranks
@@ -178,7 +179,11 @@ class TwinNetwork(nn.Module):
         # Elsewhere computing again costs more than memory that is there; a compiler plans for itself what to keep.
         # With ranks it would ask them once more.
         thrifty = plain and self._ranks is None and not recompute and x.device.type == "cpu" and not torch.compiler.is_compiling()
-        way = Way(self.method, twin, self._activations, self.training, spike_rates, thrifty, self.kernel, self._ranks)
+        joined = tap is None and self.training and self._ranks is None and serves(self.method, self.kernel, x.device)
+        way = Way(
+            *(self.method, twin, self._activations, self.training, spike_rates, thrifty and not joined),
+            *(self.kernel, self._ranks, joined),
+        )
         values, total = Values({INPUT: x}), Found({}, {}, {}, {})
         for segment in self._plan:
             held = {node.name: self._held(node, twin, kernels) for node in segment.nodes}
@@ -188,11 +193,18 @@ class TwinNetwork(nn.Module):
                 values.drop(segment.last)
             else:
                 found = run(segment.nodes, way, held, values, tap)
-            for node in segment.nodes:
-                if node.name in found.moved:
-                    self._of(node).move(twin, *found.moved[node.name])
             total.update(found)
+        self._move(twin, total.moved)
         return total
+
+    @torch.no_grad()
+    def _move(self, twin: Twin, moved: dict[str, tuple[Tensor, Tensor]]) -> None:
+        """Take over running statistics, a few kernels for all of them."""
+        old: list[Tensor] = []
+        for segment in self._plan:
+            old += [s for node in segment.nodes if node.name in moved for s in self._of(node).of(twin)[2:]]
+        if old:
+            torch._foreach_copy_(old, [value for pair in moved.values() for value in pair])
 
     def _composed(self, node: Node, batch: int) -> dict[str, tuple[bool, bool]]:
         """Which twins' kernels of a layer are to be composed, as an argument of its `kernels`: none where all are."""

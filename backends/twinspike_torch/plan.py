@@ -33,6 +33,8 @@ class Node(NamedTuple):
     """Pairs of a kernel's tap and an output pixel of one sample that meet the map, of a convolution; else 0."""
     last: tuple[str, ...]
     """Values that no later layer reads."""
+    deferred: bool
+    """Whether it is a norm, or a sum with one, that an activation of the segment alone reads: this may compute it."""
 
 
 class Segment(NamedTuple):
@@ -71,6 +73,7 @@ def plan(network: Network) -> tuple[Segment, ...]:
                 window=_window(layer),
                 pixels=_pixels(layer, shapes),
                 last=tuple(name for name in (layer.name, *dict.fromkeys(inputs)) if final[name] == i),
+                deferred=False,
             )
         )
     return _segments(nodes)
@@ -104,7 +107,7 @@ def _segments(nodes: list[Node]) -> tuple[Segment, ...]:
         if node.name in forks:
             latest = node.name
             parts.append([])
-    parts = [part for part in parts if part]
+    parts = [_deferring(part, readers) for part in parts if part]
     segments = []
     for i, part in enumerate(parts):
         made = {node.name for node in part}
@@ -119,3 +122,16 @@ def _segments(nodes: list[Node]) -> tuple[Segment, ...]:
             )
         )
     return tuple(segments)
+
+
+def _deferring(part: list[Node], readers: list[str]) -> list[Node]:
+    """Layers with those marked that an activation among them may compute."""
+    alone = {node.name: node for node in part if readers.count(node.name) == 1 and not node.feature}
+    deferred: set[str] = set()
+    for node in part:
+        source = alone.get(node.inputs[0]) if node.kind == "activation" else None
+        if source is not None and source.kind in ("norm", "add"):
+            ends = source.inputs if source.kind == "add" else (source.name,)
+            norms = {name for name in ends if name in alone and alone[name].kind == "norm"}
+            deferred |= {source.name, *norms} if norms else set()
+    return [node._replace(deferred=node.name in deferred) for node in part]

@@ -22,6 +22,7 @@ from twinspike.replicas import check_same, digest
 from twinspike_torch import factorization, losses
 from twinspike_torch.arrays import to_device, to_host
 from twinspike_torch.compiling import compiled, compiler_warnings_ignored
+from twinspike_torch.graphs import Recorder, Replayed, Step, kept
 from twinspike_torch.lif_kernels import Kernel
 from twinspike_torch.network import TwinNetwork, TwinOutput
 from twinspike_torch.optimizer import project_, update_
@@ -70,6 +71,7 @@ class TorchProgram:
         recompute: bool,
         kernel: Kernel = "auto",
         ranks: Ranks | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         self._network, self._method, self._optimizer = network, method, optimizer
         self._device, self._precision, self._ranks = device, precision, ranks
@@ -82,6 +84,7 @@ class TorchProgram:
         wrap: Callable[[Callable[..., Any]], Callable[..., Any]] = compiled if compile_ else lambda function: function
         self._objective = wrap(_objective(self._training, self._factored, self._shares(), ranks))
         self._outputs = wrap(_outputs(self._evaluation))
+        self._replayed = None if recorder is None else Replayed(self._found, recorder)
         trained = [entry for entry in self._layout if entry.trained]
         self._groups = [(flag, [e.name for e in trained if decays(e, optimizer) is flag]) for flag in (True, False)]
         self._domains = {e.name: within for e in trained if (within := domain(e, method)) is not None}
@@ -121,7 +124,8 @@ class TorchProgram:
         check_rate(learning_rate)
         self._check_shares(labels)
         with arithmetic(self._precision), compiler_warnings_ignored():
-            gradients, metrics = self._gradients(state.parameters, state.statistics, images, labels)
+            found = self._found if self._replayed is None else self._replayed
+            gradients, metrics = self._gradients(state.parameters, state.statistics, images, labels, found)
             state.spent = True
             step = state.step + 1
             after = ProgramState(state.parameters, state.statistics, state.slots, step)
@@ -147,7 +151,7 @@ class TorchProgram:
         self._check_shares(labels)
         with arithmetic(self._precision), compiler_warnings_ignored():
             statistics = {name: value.clone() for name, value in state.statistics.items()}
-            gradients, metrics = self._gradients(state.parameters, statistics, images, labels)
+            gradients, metrics = self._gradients(state.parameters, statistics, images, labels, self._found)
             return {name: to_host(g) for name, g in gradients.items()}, metrics
 
     def evaluate(self, state: ProgramState, images: NDArray[Any]) -> Evaluation:
@@ -201,15 +205,21 @@ class TorchProgram:
                     taps[layer][f"d_{part}"] = to_host(g)
         return taps
 
-    def _gradients(
-        self, parameters: Tensors, statistics: Tensors, images: NDArray[Any], labels: NDArray[Any]
-    ) -> tuple[Tensors, Metrics]:
-        """Gradients by name; the given statistics move. Within `arithmetic`."""
-        y = to_device(labels, self._device, storage(self._precision))
+    def _found(self, parameters: Tensors, statistics: Tensors, images: Tensor, labels: Tensor) -> tuple[list[Tensor], _Report]:
+        """Gradients in the order of the parameters, of this rank; the given statistics move."""
         with torch.enable_grad():
-            loss, report = self._objective(parameters, statistics, self._images(images), y)
+            loss, report = self._objective(parameters, statistics, images, labels)
             found = torch.autograd.grad(loss, list(parameters.values()))
-        report = report._replace(terms=report.terms._replace(loss=loss.detach()))
+        return list(found), report._replace(terms=report.terms._replace(loss=loss.detach()))
+
+    def _gradients(
+        self, parameters: Tensors, statistics: Tensors, images: NDArray[Any], labels: NDArray[Any], step: Step
+    ) -> tuple[Tensors, Metrics]:
+        """Gradients by name, by a step such as `_found`; the given statistics move. Within `arithmetic`."""
+        y = to_device(labels, self._device, storage(self._precision))
+        found, report = step(parameters, statistics, self._images(images), y)
+        if step is self._replayed:  # metrics are read later than the next step
+            report = kept(report)
         if self._ranks is not None:
             self._ranks.sum_(found)
             report = _together(report, self._ranks)

@@ -21,6 +21,7 @@ from twinspike.parameters import slots
 from twinspike_torch import convolution, factorization, losses, neuron, norm, weights
 from twinspike_torch.arrays import to_device, to_host
 from twinspike_torch.compiling import compiled, compiler_warnings_ignored
+from twinspike_torch.graphs import by_cuda
 from twinspike_torch.lif_kernels import Kernel
 from twinspike_torch.optimizer import update_
 from twinspike_torch.precision import activations, arithmetic, flags, storage
@@ -103,16 +104,31 @@ class TorchSession:
             )
             return {k: v.detach() for k, v in outputs.items()}, dict(zip(asked, found, strict=True))
 
-    def program(self, network: Network, method: Method, optimizer: Optimizer, *, recompute: bool = False) -> TorchProgram:
-        """The network, ready to train; `recompute` has each block run again in the backward pass.
+    def program(
+        self, network: Network, method: Method, optimizer: Optimizer, *, recompute: bool = False, graphs: bool = False
+    ) -> TorchProgram:
+        """The network, ready to train.
 
         Programs are pure, so that one serves all who ask for the same.
+
+        Args:
+            network: the graph of layers.
+            method: all options.
+            optimizer: its form and constants.
+            recompute: whether each block runs again in the backward pass.
+            graphs: whether a training step's gradients are recorded as a CUDA graph: the same kernels, started at once.
+
+        Raises:
+            SpecError: graphs are asked for where there is no CUDA device, or of ranks.
         """
-        key = network, method, optimizer, recompute
+        alone = self._device.type == "cuda" and self._ranks is None
+        require(alone or not graphs, "program.graphs", expected="one CUDA device", got=str(self._device), do="leave graphs out")
+        key = network, method, optimizer, recompute, graphs
         if key not in self._programs:
             if len(self._programs) == PROGRAMS:
                 del self._programs[next(iter(self._programs))]
-            form = (self._device, self.precision, self.compiled, recompute, self._kernel, self._ranks)
+            recorder = by_cuda if graphs else None
+            form = (self._device, self.precision, self.compiled, recompute, self._kernel, self._ranks, recorder)
             with arithmetic(self.precision):
                 self._programs[key] = TorchProgram(network, method, optimizer, *form)
         return self._programs[key]

@@ -177,3 +177,12 @@ def test_command_refuses_what_is_not_there(tmp_path: Path, capsys: pytest.Captur
     one = msgspec.structs.replace(library("snntorch"), distribution="no-such-distribution")
     with pytest.raises(SpecError, match=r"got nothing; pip install 'twinspike\[field-snntorch\]'"):
         one.backend()
+
+
+def test_several_libraries_are_judged_each_in_a_process_of_its_own(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["judge", "snntorch", "slax", "--out", str(tmp_path / "x.json")]) == 2
+    said = capfd.readouterr().err
+    assert [line.split(":")[0] for line in said.splitlines()] == ["library snntorch", "library slax"]
+    assert not (tmp_path / "x.json").exists()
+    assert main(["judge", "snntorch", "nothing", "--out", str(tmp_path / "x.json")]) == 2
+    assert capfd.readouterr().err.startswith("library: expected one of ")

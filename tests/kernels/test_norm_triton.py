@@ -100,14 +100,18 @@ def on_an_h100() -> dict[str, dict[str, object]]:
 
 
 def test_kernels_compile_for_an_h100_and_keep_all_in_registers(on_an_h100) -> None:
-    assert len(on_an_h100) == 24
-    assert {name: used for name, used in on_an_h100.items() if used["stack"] or used["local"] or used["reg"] > 168} == {}
+    assert len(on_an_h100) == 33
+    spilt = [name for name, used in on_an_h100.items() if used["stack"] or used["local"]]
+    large = [name for name, used in on_an_h100.items() if used["reg"] > (224 if name.endswith("norm") else 168)]  # of two norms
+    assert spilt == large == []
 
 
 def test_maps_are_read_and_written_in_whole_words(on_an_h100) -> None:
     """16 bytes at a time; 8 where sixteen steps of 16 bits are in registers. Statistics of a channel are single numbers."""
     for name, used in on_an_h100.items():
         kind, way, *_ = name.split()
+        if way.startswith("finish"):
+            continue  # of no maps
         widths = {width for width, count in used["access"].items() if count}
         whole = (
             {"LDG.64", "STG.64", "STG.128"} if name.startswith("lif") and name.endswith("bfloat16 16") else {"LDG.128", "STG.128"}
@@ -118,16 +122,18 @@ def test_maps_are_read_and_written_in_whole_words(on_an_h100) -> None:
 
 
 def test_the_eager_step_is_counted_with_its_kernels(tmp_path: Path) -> None:
-    """Norms and neurons are kernels of one pass, in both twins, so that none of their steps in between is written."""
+    """Norms, what is added to them and activations are one pass in each direction in both twins, and one for the norms' sums."""
     root = Path(__file__).resolve().parents[2]
     words = ["torch", "--network", "resnet18", "--batch-size", "2", "--top", "100"]
     done = subprocess.run(
         [sys.executable, root / "benchmarks" / "traffic.py", *words], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    counted = dict(re.findall(r"^([FB] \w+(?: \w+)?) +(\d+) +\d+\.\d+$", done.stdout, re.M))
-    norms, neurons = 2 * 29, 26
-    for way, passes in (("F", ("statistics", "apply")), ("B", ("sums", "to_inputs"))):
-        assert {counted[f"{way} norm {name}"] for name in passes} == {str(norms)}
-    assert counted["F lif forward"] == counted["B lif backward"] == str(neurons)
+    counted = dict(re.findall(r"^([FB] \w+(?: \w+)*) +(\d+) +\d+\.\d+$", done.stdout, re.M))
+    norms, activations = 2 * 29, 2 * 26
+    ways = {"F": ("activate",), "B": ("sums", "to_inputs")}
+    assert {counted[f"{way} norm activation {name}"] for way in ways for name in ways[way]} == {str(activations)}
+    assert counted["F norm statistics"] == counted["F norm activation finish"] == str(norms)
+    assert counted["B norm activation finish_sums"] == str(norms)
+    assert not [name for name in counted if "lif" in name or "relu" in name or "threshold" in name]
     assert counted["F convolution"] == counted["B convolution_backward"] == str(norms)

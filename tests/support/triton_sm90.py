@@ -19,8 +19,9 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
 
 import twinspike as ts
-from twinspike_torch import lif_triton, norm_triton
+from twinspike_torch import lif_triton, norm_activation_kernels, norm_activation_triton, norm_triton
 from twinspike_torch.lif_form import form
+from twinspike_torch.norm_activation import Source
 
 TOOL = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 
@@ -89,6 +90,7 @@ def kernels() -> Iterator[tuple[str, Any]]:
     for module, names in (
         (lif_triton, ("_forward", "_backward")),
         (norm_triton, ("_statistics", "_apply", "_sums", "_to_inputs")),
+        (norm_activation_kernels, ("_activate", "_sums", "_to_inputs", "_finish", "_finish_sums")),
     ):
         for name in names:
             setattr(module, name, Recorded(getattr(module, name), noted))
@@ -106,7 +108,7 @@ def kernels() -> Iterator[tuple[str, Any]]:
                 (f"lif {name} {dtype} {steps}", found) for name, found in zip(("forward", "backward"), noted, strict=True)
             )
             noted.clear()
-        for channels in (64, 512):
+        for channels in (64, 512) if dtype == torch.bfloat16 else (64,):
             x = torch.empty(2, 4, 16, 16, channels, dtype=dtype).movedim(-1, 2)
             gamma = torch.empty(channels)
             _, mean, _, inverse = norm_triton.normalize(x, gamma, gamma, 1e-5)
@@ -114,6 +116,25 @@ def kernels() -> Iterator[tuple[str, Any]]:
             names = ("statistics", "apply", "sums", "to_inputs")
             yield from ((f"norm {name} {dtype} {channels}", found) for name, found in zip(names, noted, strict=True))
             noted.clear()
+    yield from joined(neuron, noted)
+
+
+def joined(neuron: ts.Neuron, noted: list[Any]) -> Iterator[tuple[str, Any]]:
+    """A norm with its activation in one: with a value as it is, and with another norm, each of four steps."""
+    by, config = norm_activation_triton, ts.BatchNorm()
+    for dtype, adds in ((torch.bfloat16, "value"), (torch.bfloat16, "norm"), (torch.float32, "value")):
+        x, gamma = torch.empty(4, 4, 16, 16, 64, dtype=dtype).movedim(-1, 2), torch.empty(64)
+        source = Source(x, gamma, gamma, gamma, gamma, 1)
+        known, *_ = by.statistics(config, source)
+        other: tuple[Any, ...] = known if adds == "norm" else (torch.empty_like(x),)
+        shape = by.shape(config, form(neuron), 4, x, source if adds == "norm" else other[0])
+        y = by.activate(shape, known, other, torch.zeros((), dtype=torch.float64))
+        by.gradients(config, shape, known, other, torch.empty_like(y))
+        for found in noted:
+            name = found.src.fn.__name__.strip("_")
+            if name not in ("statistics", *(("finish", "finish_sums") if dtype == torch.float32 else ())):
+                yield f"joined {name} {dtype} {adds}", found
+        noted.clear()
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from typer.testing import CliRunner, Result
 import twinspike as ts
 from twinspike.boundary import legible
 from twinspike.network import from_json
-from twinspike_training import cli, metrics
+from twinspike.registry import Availability
+from twinspike_training import cli, commands, metrics
 from twinspike_training.commands import app
 from twinspike_training.run import open_run
 
@@ -210,6 +211,24 @@ def test_backends_are_listed() -> None:
     result = run("backends")
     assert result.exit_code == 0
     assert all(name in result.stdout for name in ts.names())
+
+
+def test_a_backend_shows_its_marks_and_for_which_specification_it_was_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mark = ts.Mark(
+        backend="own", specification="0.1.0", profile="ci", precision="f64", device="cpu", compiled=False, date="2026-01-31",
+        passed=3, unsupported=2, report="ab" * 32,
+    )  # fmt: skip
+    able = ts.Capabilities(
+        operations=frozenset(), networks=False, precisions=frozenset({"f64"}), devices=("cpu",), compiled=False, versions={},
+        specification="0.0.9", conformance=(mark,),
+    )  # fmt: skip
+    monkeypatch.setattr(commands, "survey", lambda: (Availability("own", able, None),))
+    printed = " ".join(run("backends").stdout.split())
+    assert "own: written for version 0.0.9 of the specification, this is 0.1.0" in printed
+    told = "own: conformed to 0.1.0 in f64 on cpu, profile ci, 2026-01-31: 3 checks, 2 not supported; report abababababab"
+    assert told in printed
 
 
 def test_plot_draws_every_picture(trained: Path, tmp_path: Path) -> None:
