@@ -120,6 +120,8 @@ def measurements(options: argparse.Namespace) -> Iterator[Part]:
         yield own(f"lif {backend}", "lif", options, 60, MEASURE, "--backend", backend)
     for size in sizes[:1]:
         yield joint("torch", False, size, options, 90, MEASURE)
+        lacks = "a graph is recorded on a CUDA device" if options.device == "cpu" else ""
+        yield joint("torch", False, size, options, 90, MEASURE, graphs=True, lacks=lacks)
     yield own("convolutions torch", "convolutions", options, 60, MEASURE)
 
 
@@ -164,10 +166,21 @@ def rest(options: argparse.Namespace) -> Iterator[Part]:
             yield suite(f"profile ci {backend} {precision}", words, options, "ci", 240, FINISH)
 
 
-def joint(backend: str, compiled: bool, size: int, options: argparse.Namespace, limit: float, stage: int, **more: Any) -> Part:
+def joint(
+    backend: str,
+    compiled: bool,
+    size: int,
+    options: argparse.Namespace,
+    limit: float,
+    stage: int,
+    *,
+    graphs: bool = False,
+    **more: Any,
+) -> Part:
     """A joint step, its epoch and its profile."""
-    mode = "jax" if backend == "jax" else f"torch {'compiled' if compiled else 'eager'}"
-    words = ["--backend", backend, "--batch-size", str(size), *(["--compiled"] if compiled else [])]
+    mode = "jax" if backend == "jax" else f"torch {'compiled' if compiled else 'graphs' if graphs else 'eager'}"
+    words = ["--backend", backend, "--batch-size", str(size)]
+    words += [f"--{name}" for name, asked in (("compiled", compiled), ("graphs", graphs)) if asked]
     words += ["--data", str(options.data)] if options.data else []
     return own(f"joint {mode} bf16-mixed {size}", "joint", options, limit, stage, *words)._replace(**more)
 
@@ -207,7 +220,7 @@ def _where(options: argparse.Namespace, precision: str) -> list[str]:
 def _tests(options: argparse.Namespace, backend: str, result: Path) -> list[str]:
     """pytest, of the backend's tests those that compute on the device that is named."""
     files = [str(ROOT / "tests" / backend)]
-    kernels = ("test_lif.py", "test_norm_triton.py") if backend == "torch" else ()
+    kernels = ("test_lif.py", "test_norm_triton.py", "test_norm_activation.py") if backend == "torch" else ()
     files += [str(ROOT / "tests" / "kernels" / name) for name in kernels]
     # Warnings are errors where versions are pinned, and these are the machine's own.
     command = [sys.executable, "-m", "pytest", "-q", "-W", "default", "-p", "no:cacheprovider", f"--junitxml={result}"]

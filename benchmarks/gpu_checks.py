@@ -114,6 +114,11 @@ def step(options: argparse.Namespace, notes: Notes) -> None:
         run = JointStep(Workload(**work, device=options.device, compiled=options.backend == "jax"))
         losses = [run(), run()]
         notes.add(**{precision: {"losses": losses}})
+        if options.backend == "torch" and options.device != "cpu":  # replayed from the fourth on
+            runs = [JointStep(Workload(**work, device=options.device, graphs=graphs)) for graphs in (False, True)]
+            eager, replayed = ([one() for _ in range(8)] for one in runs)
+            notes.add(**{f"{precision}, steps run and replayed": {"run": eager, "replayed": replayed}})
+            losses += replayed
         differing += [] if np.all(np.isfinite(losses)) else [precision]
     _end(notes, differing)
 

@@ -31,7 +31,7 @@ EVERY = 2
 """Steps between checkpoints."""
 LIMIT = 60.0
 """Seconds within which every process must have ended."""
-START = 240.0
+START = 900.0
 """Seconds for starting, compiling and the first steps."""
 SET = {
     "width": 2, "method.time_steps": 2, "data.limit": 128, "data.test_limit": 20, "data.workers": 0, "training.batch_size": 16,

@@ -24,6 +24,8 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     precision: str = "f32-ieee"
     compiled: bool = False
     recompute: bool = False
+    graphs: bool = False
+    """Whether torch records the step as a CUDA graph, after some steps that are run."""
     network: str = "resnet18"
     """One of the zoo, or `small`."""
     width: int | None = None
@@ -40,7 +42,7 @@ class JointStep:
         self.session: Any = ts.load(work.backend).session(work.device, work.precision, work.compiled)
         network = small() if work.network == "small" else ts.network(work.network, width=work.width, classes=work.classes)
         method, optimizer = ts.Method(time_steps=work.time_steps), ts.SGD()
-        options = {"recompute": True} if work.recompute else {}
+        options = {name: True for name in ("recompute", "graphs") if getattr(work, name)}
         self.program = self.session.program(network, method, optimizer, **options)
         self.state = self.program.load(ts.initial_state(network, method, optimizer))
         self.images, self.labels = batch(work.batch_size, network.input_shape)

@@ -17,7 +17,7 @@ from jax import Array
 from twinspike.config import BatchNorm
 from twinspike.errors import require
 from twinspike_jax.precision import wide
-from twinspike_jax.replicas import combined, total
+from twinspike_jax.replicas import combined, count, total
 from twinspike_jax.residuals import kept
 
 Statistics = tuple[Array, Array]
@@ -60,7 +60,7 @@ def _normalize_backward(axes: tuple[int, ...], space: int, eps: float, ranks: st
     g = cotangents[0].astype(mean.dtype)
     z = (x.astype(mean.dtype) - mean) * inverse
     sum_g, sum_gz = g.sum(axis=axes, keepdims=True), (g * z).sum(axis=axes, keepdims=True)
-    n = x.size // mean.size * total(1, ranks)
+    n = x.size // mean.size * count(ranks)
     all_g, all_gz = total((sum_g, sum_gz), ranks)
     d_x = _wide(gamma, space) * inverse * (g - all_g / n - z * (all_gz / n))
     slices = tuple(i for i in range(x.ndim) if i != x.ndim - 1 - space)
@@ -102,7 +102,7 @@ def batch_norm_train(
     per_step = config.time == "per_step"
     axes = tuple(i for i in range(1 if per_step else 0, x.ndim) if i != channel)
     y, new_mean, new_var = _normalize(axes, x.ndim - 1 - channel, config.eps, ranks, x, gamma, beta)
-    n = x.size // (x.shape[channel] * (x.shape[0] if per_step else 1)) * total(1, ranks)
+    n = x.size // (x.shape[channel] * (x.shape[0] if per_step else 1)) * count(ranks)
     unbiased = new_var * _correction(n)
     if not per_step:
         return y, _moved(mean, new_mean, config.momentum), _moved(var, unbiased, config.momentum)
@@ -130,7 +130,7 @@ def batch_norm_train_constant(
     """
     axes = tuple(i for i in range(x.ndim) if i != channel)
     y, new_mean, new_var = _normalize(axes, x.ndim - 1 - channel, config.eps, ranks, x, gamma, beta)
-    n, momentum = x.size // x.shape[channel] * total(1, ranks), config.momentum
+    n, momentum = x.size // x.shape[channel] * count(ranks), config.momentum
     if config.time == "per_step":
         momentum = 1.0 - (1.0 - momentum) ** steps
     else:

@@ -90,6 +90,7 @@ def _obstacle(kernel: Kernel, device: str) -> str | None:
     return None if module.works_on(device) else f"{kernel} does not work there"
 
 
+@cache
 def _module(kernel: str) -> ModuleType:
     # A kernel's library takes a second to import: not before it is used.
     return importlib.import_module(f"twinspike_torch.lif_{kernel}")

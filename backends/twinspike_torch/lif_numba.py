@@ -60,7 +60,7 @@ def forward(x: Tensor, v: Tensor | None, decay: Tensor | None, threshold: Tensor
     )
     addresses = [_address(a) for a in (values, state, alpha, gain, theta, s, after, u)]
     _share_out(steps, layout.neurons, block, loops.ROWS, dtype, loop, *counts, form.v_reset, *addresses)
-    return Outputs(s.to(x.dtype), after, u)
+    return Outputs(s if s.dtype == x.dtype else s.to(x.dtype), after, u)
 
 
 def backward(
@@ -80,7 +80,11 @@ def backward(
     d_v = None if v is None else layout.step(dtype)
     block, surrogate = _block(dtype, steps), int(form.surrogate)
     values, apart = layout.steps_of(wide)
-    towards, g_apart = (torch.zeros(layout.neurons, dtype=wide.dtype), 0) if g is None else layout.steps_of(g.to(wide.dtype))
+    towards, g_apart = (
+        (torch.zeros(layout.neurons, dtype=wide.dtype), 0)
+        if g is None
+        else layout.steps_of(g if g.dtype == wide.dtype else g.to(wide.dtype))
+    )
     state, end = layout.step_of(v, dtype), layout.step_of(e, dtype)
     alpha, gain, theta = _quantities(decay, threshold, form, dtype)
     sums = [_sums(q, layout, block, dtype) if asked else None for q, asked in zip((decay, threshold), wanted, strict=True)]
@@ -95,7 +99,7 @@ def backward(
     addresses = [_address(a) for a in (values, towards, state, end, alpha, gain, theta, d_x, d_v, *sums)]
     room = loops.ROWS + block * steps
     _share_out(steps, layout.neurons, block, room, dtype, loop, *counts, *reals, *addresses)
-    return Gradients(d_x.to(x.dtype), d_v, *map(_shared_by, (decay, threshold), sums))
+    return Gradients(d_x if d_x.dtype == x.dtype else d_x.to(x.dtype), d_v, *map(_shared_by, (decay, threshold), sums))
 
 
 # --- tensors as addresses --------------------------------------------------------------------------------
@@ -195,8 +199,8 @@ _room = _Room()
 
 
 def _supported(x: Tensor) -> Tensor:
-    """A current in a format that the loops read."""
-    return x.detach() if x.dtype in (torch.float32, torch.float64, torch.bfloat16) else x.detach().to(torch.float32)
+    """A current in a format that the loops read, which read its memory alone."""
+    return x if x.dtype in STORED else x.detach().to(torch.float32)
 
 
 def _quantities(decay: Tensor | None, threshold: Tensor | None, form: Form, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:

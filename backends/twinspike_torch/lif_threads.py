@@ -29,8 +29,9 @@ def run(work: Work, count: int, threads: int) -> None:
 
     It must not fail after it has taken a piece. A thread that comes too late finds none left, and nobody waits for it.
     """
-    for helper in _some(threads - 1):
-        helper.put(work)
+    if threads > 1:
+        for helper in _some(threads - 1):
+            helper.put(work)
     asked = 0
     while work(0) < count:
         asked += 1

@@ -197,7 +197,8 @@ class _LIF(torch.autograd.Function):
         if kernel == "plain":
             s, after, u = lif_plain.forward(x, v, decay, threshold, neuron, traced)
         else:
-            s, after, u = lif_kernels.forward(kernel, x, v, decay, threshold, form(neuron), traced)
+            ctx.form = form(neuron)
+            s, after, u = lif_kernels.forward(kernel, x, v, decay, threshold, ctx.form, traced)
         if u is not None:
             ctx.mark_non_differentiable(u)
         return s, after, u
@@ -214,7 +215,7 @@ class _LIF(torch.autograd.Function):
         if ctx.kernel == "plain":
             found = lif_plain.backward(x, v, decay, threshold, g, e, ctx.neuron, wanted)
         else:
-            found = lif_kernels.backward(ctx.kernel, x, v, decay, threshold, g, e, form(ctx.neuron), wanted)
+            found = lif_kernels.backward(ctx.kernel, x, v, decay, threshold, g, e, ctx.form, wanted)
         d_v = None if v is None or found.v is None else found.v.to(v.dtype)
         return found.x, d_v, found.decay, found.threshold, None, None, None
 

@@ -364,3 +364,15 @@ def test_a_jump_of_the_learning_rate_is_said(tmp_path: Path, kind: str, said: bo
     )
     assert (line in shown.getvalue()) == said
     assert ("jumps" in shown.getvalue()) == said
+
+
+@pytest.mark.parametrize(
+    ("backend", "words"),
+    [
+        ("numpy", "graphs: expected false with a backend that records no steps, got true; leave it out"),
+        ("torch", "program.graphs: expected one CUDA device, got cpu; leave graphs out"),
+    ],
+)
+def test_steps_are_recorded_where_that_can_be_alone(tmp_path: Path, backend: str, words: str) -> None:
+    with pytest.raises(ts.SpecError, match=f"^{words}$"):
+        prepare(tiny(tmp_path, f"backend={backend}", "graphs=true"))

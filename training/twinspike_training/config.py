@@ -97,6 +97,9 @@ class RunConfig(Config, frozen=True, kw_only=True):
     recompute: bool = False
     """Whether the backward pass runs blocks again instead of keeping their inner values: less memory, more time,
     the same results."""
+    graphs: bool = False
+    """Whether a training step is recorded as one CUDA graph after a few that are run: the same kernels, started at once;
+    torch alone has it, on one CUDA device."""
     seed: int = 0
     """Of initial values, order and augmentation, in [0, 2^63)."""
     network: str = "digits_cnn"

@@ -23,7 +23,7 @@ from twinspike_training.run import flat, open_run, stored_config
 from twinspike_training.synops import synaptic_operations
 
 _ELSEWHERE = (
-    "seed", "name", "out", "recipe", "device", "compile", "recompute", "data.path", "data.workers", "data.worker",
+    "seed", "name", "out", "recipe", "device", "compile", "recompute", "graphs", "data.path", "data.workers", "data.worker",
     "training.log_every", "training.evaluate_every", "training.checkpoint_every_steps", "training.checkpoint_every_seconds",
     "training.tensorboard",
 )  # fmt: skip

@@ -6,6 +6,7 @@ so that a run killed at any moment can be resumed from it.
 
 from __future__ import annotations
 
+import inspect
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -33,7 +34,18 @@ from twinspike_training.lock import LOCK, alone
 from twinspike_training.memory import require_memory, training_parts
 from twinspike_training.ranks import Group, Place, place, rendezvous
 
-MAY_CHANGE = ("backend", "device", "devices", "precision", "compile", "recompute", "training", "data.path", "data.workers")
+MAY_CHANGE = (
+    "backend",
+    "device",
+    "devices",
+    "precision",
+    "compile",
+    "recompute",
+    "graphs",
+    "training",
+    "data.path",
+    "data.workers",
+)
 """Keys, or tables, that a resumed run may be given anew: they decide where and how long it computes, not what.
 
 That data from another place are the same data is checked by their fingerprint.
@@ -200,10 +212,20 @@ def prepare(config: RunConfig, network: Network | None = None, *, together: bool
     compiled = capabilities.prefers_compiled if config.compile is None else config.compile
     session, group = where.session(config.device, config.precision, compiled)
     _shares(config, dataset, group)
-    program = session.program(network, config.method, config.optimizer, recompute=config.recompute)
+    asked = {"recompute": config.recompute, **_graphs(config, session)}
+    program = session.program(network, config.method, config.optimizer, **asked)
     return Ready(
         config=config, dataset=dataset, network=network, session=session, program=program, capabilities=capabilities, group=group
     )
+
+
+def _graphs(config: RunConfig, session: Any) -> dict[str, bool]:
+    """As an argument of the session's `program`, which has it in torch alone: none where it is not asked for."""
+    if not config.graphs:
+        return {}
+    offered = "graphs" in inspect.signature(session.program).parameters
+    require(offered, "graphs", expected="false with a backend that records no steps", got="true", do="leave it out")
+    return {"graphs": True}
 
 
 def _shares(config: RunConfig, dataset: Dataset, group: Group) -> None:
