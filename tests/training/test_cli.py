@@ -62,7 +62,7 @@ REFUSALS = {
     ),
     ("recipe", "digits-plan"): (
         "recipe digits-plan: expected after digits any of digits_cnn, t and a number, plain, exits, sharing, distillation, "
-        "best, small, got plan; did you mean 'plain'?"
+        "best, tet, small, got plan; did you mean 'plain'?"
     ),
     ("recipe", "digits-t2-t4"): "recipe digits-t2-t4: expected at most one number of time steps, got another, t4",
     ("recipe", "digits", "--seeds", "0"): "--seeds: expected a whole number >= 1, got 0",
