@@ -162,6 +162,7 @@ class LifOnly:
             devices=("cpu",),
             compiled=False,
             versions={"numpy": np.__version__},
+            specification="0.1.0",
         )
 
     def session(self, device: str = "cpu", precision: str = "f32-ieee", compiled: bool = False) -> Session:

@@ -141,6 +141,7 @@ CASES = (
                 feature_reduction="mean",
                 detach_teacher=False,
             ),
+            _TOGETHER[1],
         ),
         fill=_joint_fill,
         families=("normal", "constant", "sparse", "boundary"),

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 
 from twinspike.config import TWINS, Method, Twin
+from twinspike.errors import refuse
 from twinspike.network import INPUT, Activation, Add, AvgPool, Conv, GlobalPool, Layer, Linear, Network, Norm, infer_shapes
 from twinspike.parameters import is_factored, kernel_shape
 from twinspike_mlx import factorization, layers, losses, norm
@@ -91,6 +92,8 @@ def run_twin(
                 y = _over_time(partial(layers.avg_pool, kernel=layer.kernel, stride=layer.stride), x)
             case GlobalPool():
                 y = _over_time(layers.global_pool, x)
+            case _:  # of a later specification than the backend was written for
+                raise refuse(f"layer {layer.name}", expected="a kind of version 0.1.0", got=type(layer).__name__)
         run.values[layer.name] = y if probes is None else y + probes[layer.name]
     return run
 

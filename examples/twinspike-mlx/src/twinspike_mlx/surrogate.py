@@ -10,6 +10,7 @@ from typing import Any
 import mlx.core as mx
 
 from twinspike.config import Arctan, FastSigmoid, Neuron, Rectangle, Sigmoid, Surrogate, Tanh, Triangle
+from twinspike.errors import refuse
 
 
 def derivative(surrogate: Surrogate, z: mx.array) -> mx.array:
@@ -30,6 +31,8 @@ def derivative(surrogate: Surrogate, z: mx.array) -> mx.array:
             return (k / 2) / (1.0 + mx.square(math.pi * k / 2 * a))
         case FastSigmoid(slope=k):
             return (k / 2) / mx.square(1.0 + k * a)
+        case _:  # of a later specification than the backend was written for
+            raise refuse("neuron.surrogate", expected="one of SUR-2 to SUR-7", got=type(surrogate).__name__)
 
 
 @cache
