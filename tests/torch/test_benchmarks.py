@@ -66,8 +66,8 @@ def test_the_device_s_own_tests_are_selected(monkeypatch: pytest.MonkeyPatch, tm
     names = [line for line in run.stdout.splitlines() if "::" in line]
     own = {f"tests/torch/test_{name}.py" for name in ("ambient", "device", "projection")}
     assert {name.partition("::")[0] for name in names} == own | {
-        f"tests/kernels/test_{name}.py" for name in ("lif", "norm_triton")
+        f"tests/kernels/test_{name}.py" for name in ("lif", "norm_triton", "norm_activation")
     }
     kernels = [name for name in names if "kernels" in name]
     assert len(kernels) > 50
-    assert all("triton" in name and "numba" not in name for name in kernels)
+    assert all(("triton" in name or "norm_activation" in name) and "numba" not in name for name in kernels)
