@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import threading
 import time
 from collections.abc import Iterator
@@ -64,6 +65,68 @@ def test_a_process_that_stood_still_itself_misses_nobody_for_it(two: list[alive.
         assert [watch.turn() for watch in two] == [None, None]
     time.sleep(2.5)
     assert two[0].turn() is None
+
+
+def test_processes_that_are_paused_together_go_on(two: list[alive.Watch], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alive, "SILENCE", 1.0)
+    began = time.monotonic()
+    while time.monotonic() - began < 0.5:
+        assert [watch.turn() for watch in two] == [None, None]
+    hear = two[0]._hear
+
+    def paused(seconds: float) -> None:
+        while two[0]._socket in select.select([two[0]._socket], [], [], 0)[0]:
+            hear(0.01)
+        time.sleep(1.5)  # it nearly always waits for a sign when it is stopped
+
+    monkeypatch.setattr(two[0], "_hear", paused)
+    assert two[0].turn() is None
+    monkeypatch.setattr(two[0], "_hear", hear)
+    began = time.monotonic()
+    while (said := two[0].turn()) is None:  # one that does not come back is missed all the same
+        assert time.monotonic() - began < 60
+    assert "none of process 1" in said
+
+
+def test_one_that_leaves_as_it_should_is_not_missed(two: list[alive.Watch], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alive, "SILENCE", 1.0)
+    began = time.monotonic()
+    while time.monotonic() - began < 0.5:
+        assert [watch.turn() for watch in two] == [None, None]
+    two[1].leave()
+    began = time.monotonic()
+    while time.monotonic() - began < 2.0:
+        assert two[0].turn() is None
+    assert two[0]._heard == {}
+
+
+def test_a_lost_process_ends_another_after_its_checkpoint_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Lost:
+        def __init__(self, *_: object) -> None:
+            self.leave = self.wake = self.close = lambda: None
+
+        def turn(self) -> str | None:
+            time.sleep(0.01)
+            return "process 1 is lost" if writing.locked() else None
+
+    writing, ends, whole = threading.Lock(), threading.Event(), list[bool]()
+
+    def kept() -> str:
+        with writing:
+            whole.append(True)
+            return "last keeps step 3"
+
+    def end(status: int) -> None:
+        assert (status, bool(whole)) == (2, True)
+        ends.set()
+
+    monkeypatch.setattr(alive, "Watch", Lost)
+    monkeypatch.setattr("os._exit", end)
+    group = Group(rank=0, world_size=2, replicas=2, at=Rendezvous(address="127.0.0.1:1", rank=0, world_size=2))
+    with alive.watched(group, kept):
+        with writing:
+            assert not ends.wait(0.3)
+        assert ends.wait(10)
 
 
 def test_words_of_others_are_no_sign(two: list[alive.Watch]) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from twinspike.errors import SpecError
+from twinspike_training import memory
 from twinspike_training.data import DataConfig, Dataset, open_dataset
 from twinspike_training.data.aedat import decode_aedat2, decode_aedat3
 from twinspike_training.data.events import Grid, Recording, bin_events
@@ -240,6 +241,14 @@ def test_hostile_npz_files_are_one_line(tmp_path: Path) -> None:
             opened(tmp_path)
         assert line in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_events_that_no_memory_holds_are_refused_before_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = published(tmp_path, framed=False)
+    data = opened(root, sensor=(16, 12))
+    monkeypatch.setattr(memory, "machine_memory", lambda: 100)
+    with pytest.raises(SpecError, match=r"_\d\.npz: needs at least .* of memory \(.* for [txyp]\), this machine has"):
+        list(data.train_batches(0, 0, 4))
 
 
 def test_damaged_samples_are_one_line_when_they_are_due(tmp_path: Path) -> None:

@@ -142,3 +142,17 @@ def test_what_does_not_fit_is_a_line_each_and_leaves_nothing(tmp_path: Path) -> 
     assert len(result.stderr.splitlines()) == 1
     result = run("nowhere", *SETS)
     assert result.stderr == "error: import: expected a safetensors file, got no such file: nowhere\n"
+
+
+def test_values_that_no_run_can_begin_with_are_refused_and_leave_nothing(tmp_path: Path) -> None:
+    file, arrays = tmp_path / "ann.safetensors", drawn(torchvision_names((2, 2, 2, 2)))
+    save_file(arrays | {"bn1.running_var": np.array([-1, 1], np.float32)}, file)
+    result = run(str(file), *SETS, "--out", str(tmp_path / "runs"))
+    assert (result.exit_code, result.stderr) == (2, "error: import[stem.norm.var_ann]: expected values >= 0, got -1.0\n")
+    head = b'{"conv1.weight":{"dtype":"F32","shape":[' + b",".join([b"1"] * 70) + b'],"data_offsets":[0,4]}}'
+    file.write_bytes(len(head).to_bytes(8, "little") + head + bytes(4))  # of more dimensions than NumPy has
+    result = run(str(file), *SETS, "--out", str(tmp_path / "runs"))
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: import: expected a readable safetensors file, got ")
+    assert len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "runs").exists()

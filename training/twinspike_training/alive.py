@@ -25,6 +25,10 @@ PERIOD = 2.0
 SILENCE = 20.0
 """Seconds without a sign after which a process counts as lost."""
 
+_LEAVES = "leaves"
+_REPEATED = 3
+"""Times that a process says so, since a datagram may be lost."""
+
 _PLACE = 96
 """Bytes in which a process tells where it listens, and a word that only those of its run know."""
 
@@ -35,7 +39,7 @@ def watched(group: Group, kept: Callable[[], str]) -> Iterator[None]:
 
     Args:
         group: the processes, and where they met.
-        kept: what the run can go on from.
+        kept: what the run can go on from; where that is being written it waits until it is whole.
     """
     if group.world_size == 1 or group.at is None:
         yield
@@ -45,15 +49,19 @@ def watched(group: Group, kept: Callable[[], str]) -> Iterator[None]:
 
     def end() -> None:
         while not over.is_set():
-            if (said := watch.turn()) is not None and not over.is_set():
+            if (said := watch.turn()) is None:
+                continue
+            way = kept()
+            if not over.is_set():
                 with suppress(OSError, ValueError):
-                    print(f"error: {said}; {kept()}", file=sys.stderr, flush=True)
+                    print(f"error: {said}; {way}", file=sys.stderr, flush=True)
                 os._exit(2)  # the main thread waits inside the framework, where nothing reaches it
 
     thread = threading.Thread(target=end, name="twinspike-alive", daemon=True)
     thread.start()
     try:
         yield
+        watch.leave()
     finally:
         over.set()
         watch.wake()
@@ -86,22 +94,26 @@ class Watch:
     def turn(self) -> str | None:
         """Give a sign where one is due, hear one or wait for a while; which process is lost, None where none is."""
         now = time.monotonic()
-        if now - self._before > SILENCE / 2:  # it was this process that stood still: the others may have said much
-            self._heard.clear()
-        self._before = now
         if now >= self._next:
             self._next = now + PERIOD
-            for place in self._places.values():
-                with suppress(OSError):
-                    self._socket.sendto(f"{self._word} {self._rank}".encode(), place)
+            self._say(f"{self._word} {self._rank}")
         self._hear(max(0.01, self._next - now))
-        lost = next((rank for rank, since in self._heard.items() if time.monotonic() - since > SILENCE), None)
+        now = time.monotonic()
+        if now - self._before > SILENCE / 2:  # it was this process that stood still, and maybe all: their time begins anew
+            self._heard = dict.fromkeys(self._heard, now)
+        self._before = now
+        lost = next((rank for rank, since in self._heard.items() if now - since > SILENCE), None)
         if lost is None:
             return None
         return (
             f"process {self._rank} of {self._size}: expected a sign of life of every other one, got none of process {lost} for "
             f"{SILENCE:.0f} s; its machine hangs or can't be reached"
         )
+
+    def leave(self) -> None:
+        """Say that this process ends as it should: others may still have a checkpoint to write, and must not miss it."""
+        for _ in range(_REPEATED):
+            self._say(f"{self._word} {self._rank} {_LEAVES}")
 
     def wake(self) -> None:
         """End another thread's wait within `turn`."""
@@ -112,11 +124,22 @@ class Watch:
         """Listen no more."""
         self._socket.close()
 
+    def _say(self, text: str) -> None:
+        for place in list(self._places.values()):
+            with suppress(OSError):
+                self._socket.sendto(text.encode(), place)
+
     def _hear(self, seconds: float) -> None:
         self._socket.settimeout(seconds)
         try:
-            word, _, rank = self._socket.recv(256).decode("ascii", "replace").partition(" ")
+            word, _, said = self._socket.recv(256).decode("ascii", "replace").partition(" ")
         except OSError:  # nothing came, or a process that has ended refused what was sent
             return
-        if word == self._word and rank.isdecimal() and int(rank) in self._places:
+        rank, _, leaves = said.partition(" ")
+        if word != self._word or not rank.isdecimal() or int(rank) not in self._places:
+            return
+        if leaves == _LEAVES:
+            del self._places[int(rank)]
+            self._heard.pop(int(rank), None)
+        else:
             self._heard[int(rank)] = time.monotonic()

@@ -119,7 +119,7 @@ def save(path: Path, header: Header, state: State) -> None:
     Raises:
         SpecError: the state is not that of the header's network and position, not finite or out of range.
     """
-    _check(header, state, "checkpoint")
+    check(header, state, "checkpoint")
     # Row-major copies: safetensors stores the memory of an array as it lies.
     arrays = {name: np.asarray(value, order="C") for name, value in state.items()}
     stamped = msgspec.structs.replace(header, arrays=_digest(arrays), checksum=_PLACE)
@@ -152,7 +152,7 @@ def load(path: Path) -> Checkpoint:
     except (SafetensorError, KeyError) as error:  # a KeyError for a dtype that NumPy has not
         raise refuse(what, expected="a readable checkpoint", got=" ".join(str(error).split())) from None
     require(_digest(state) == header.arrays, what, expected="values that match their digest", got=_DAMAGED)
-    _check(header, state, what)
+    check(header, state, what)
     return Checkpoint(header, state)
 
 
@@ -220,8 +220,8 @@ def _json(text: bytes) -> Any:
         return None
 
 
-def _check(header: Header, state: State, what: str) -> None:
-    """Refuse a state that is not the header's."""
+def check(header: Header, state: State, what: str) -> None:
+    """Refuse a state that is not the header's: of another layout, another format or position, not finite or out of range."""
     config = header.config
     entries = layout(header.network, config.method, config.optimizer)
     check_state(state, entries, what)

@@ -172,11 +172,11 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Test both twins of a checkpoint, with the run's backend or another, where its data are now, with another T."""
+    require(energy >= 0, "--energy", expected="a number of samples >= 0", got=energy)
     ready, found = opened(run, which, overrides(set_, backend=backend, device=device, precision=precision, compile=compiled))
     for note in ready.dataset.notes:
         typer.echo(boundary.legible(note), err=True)
     result = evaluate_run(ready, ready.program.load(found.state))
-    require(energy >= 0, "--energy", expected="a number of samples >= 0", got=energy)
     counts = count(ready, found.state, energy)
     if as_json:
         line = result.as_line() | {"energy": {twin: counted.as_line() for twin, counted in counts.items()}}

@@ -96,7 +96,12 @@ def read_arrays(path: Path) -> dict[str, Array]:
     require(what == FILE, "import", expected="a safetensors file", got=f"{what}: {path}")
     try:
         arrays = from_bytes(path.read_bytes())
-    except (SafetensorError, KeyError, OSError) as error:  # a KeyError for a dtype that NumPy has not
+    except (
+        SafetensorError,
+        KeyError,
+        OSError,
+        ValueError,
+    ) as error:  # a KeyError for a dtype, a ValueError for a rank, of NumPy's
         do = "save it as safetensors, in float32"
         raise refuse("import", expected="a readable safetensors file", got=" ".join(str(error).split()), do=do) from None
     named: dict[str, Array] = {}
@@ -223,6 +228,7 @@ def import_run(config: RunConfig, file: str, skip: Sequence[str] = ()) -> Import
         backend=config.backend, epoch=0, step=0, steps=0, best=None, fingerprint=ready.dataset.fingerprint, metrics_bytes=0,
         config=config, network=ready.network,
     )  # fmt: skip
+    checkpoint.check(header, cast, "import")  # before the folder is made
     folder: RunFolder = create(config)
     checkpoint.save(folder.checkpoint("last"), header, cast)
     own = set(drawn)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 import time
 from collections.abc import Generator
 from contextlib import closing, nullcontext
@@ -182,6 +183,7 @@ class _Loop:
         board = Board(folder.path, self.steps, progress.note) if config.training.tensorboard and self.group.first else None
         self.log = MetricsLog(folder.metrics if self.group.first else None, ready.session.to_numpy, board)
         self.due = found is not None and found.header.due
+        self.writing = threading.RLock()
         self.saved_at = time.monotonic()
 
     def _keep_best(self, path: Path) -> None:
@@ -359,10 +361,11 @@ class _Loop:
 
     def _kept(self) -> str:
         path = self.folder.checkpoint("last")
-        try:
-            return f"{path} keeps step {checkpoint.load_header(path).steps}"
-        except SpecError:
-            return f"{path} keeps none that can be read"
+        with self.writing:  # another thread that ends the process lets a checkpoint be whole first
+            try:
+                return f"{path} keeps step {checkpoint.load_header(path).steps}"
+            except SpecError:
+                return f"{path} keeps none that can be read"
 
     def _due(self) -> bool:
         training = self.config.training
@@ -390,7 +393,8 @@ class _Loop:
             network=self.ready.network,
         )
         try:
-            checkpoint.save(self.folder.checkpoint(which), header, values)
+            with self.writing:
+                checkpoint.save(self.folder.checkpoint(which), header, values)
         except SpecError as error:  # the state is one that nothing can go on from
             raise SpecError(f"{error}; {self._kept()}; lower learning_rate in a new run") from None
         except OSError as error:

@@ -7,6 +7,7 @@ object ever is. What a header says must fit in the file, at the densest that a .
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from twinspike.errors import SpecError, refuse, require
 from twinspike_training.data.events import Grid, Recording
 from twinspike_training.data.pack import BROKEN, Head, head_of
 from twinspike_training.data.source import Raw, Update
+from twinspike_training.memory import require_memory
 
 _EVENTS = ("t", "x", "y", "p")
 _DENSEST = 1032
@@ -102,13 +104,13 @@ def _arrays(file: Path, fits: Callable[[dict[str, Head]], Any], *, read: bool = 
             for key in keys:
                 with archive.open(f"{key}.npy") as stream:
                     heads[key] = head_of(stream)
-                count = 1
-                for length in heads[key].shape:
-                    count *= length
-                need = count * heads[key].dtype.itemsize
+                need = math.prod(heads[key].shape) * heads[key].dtype.itemsize
                 say = f"{heads[key]} in a file of {room // _DENSEST} bytes"
                 require(0 <= need <= room, f"{file}, {key}", expected="as much as the file can hold", got=say, do="copy it again")
             told = fits(heads)
+            if read:  # as they are stored, and as the eight bytes that a number becomes
+                parts = {key: math.prod(heads[key].shape) * (heads[key].dtype.itemsize + 8) for key in told}
+                require_memory(str(file), parts, "copy it again")
             columns = {}
             for key in told if read else ():
                 with archive.open(f"{key}.npy") as stream:

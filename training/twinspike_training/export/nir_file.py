@@ -8,9 +8,8 @@ threshold itself, so v_threshold is the float32 number just below it: for float3
 
 from __future__ import annotations
 
+import io
 import json
-import shutil
-from pathlib import Path
 
 import nir
 import numpy as np
@@ -37,15 +36,11 @@ def graph(twin: SpikingTwin) -> nir.NIRGraph:
     return made.whole()
 
 
-def write(path: Path, written: nir.NIRGraph) -> None:
-    """Write a graph to a file of any name."""
-    # nir names the kind of file by the suffix.
-    beside = path.with_name(f"{path.name}.nir")
-    try:
-        nir.write(beside, written)
-        shutil.move(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+def content(written: nir.NIRGraph) -> bytes:
+    """The file of a graph."""
+    file = io.BytesIO()  # nir would open a path of its own, through whatever lies there
+    nir.write(file, written)
+    return file.getvalue()
 
 
 class _Graph:

@@ -64,8 +64,7 @@ def export(twin: SpikingTwin, to: str, out: Path, *, folded: bool = False) -> li
             write = {out: _bytes(model.SerializeToString())}
         case "nir":
             nir_file = _needs("nir_file", "nir")
-            graph = nir_file.graph(twin)
-            write = {out: lambda path: nir_file.write(path, graph)}
+            write = {out: _bytes(nir_file.content(nir_file.graph(twin)))}
     for path, content in write.items():
         try:
             write_atomic(path, content)
