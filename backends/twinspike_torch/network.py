@@ -200,10 +200,9 @@ class TwinNetwork(nn.Module):
     @torch.no_grad()
     def _move(self, twin: Twin, moved: dict[str, tuple[Tensor, Tensor]]) -> None:
         """Take over running statistics, a few kernels for all of them."""
-        old: list[Tensor] = []
-        for segment in self._plan:
-            old += [s for node in segment.nodes if node.name in moved for s in self._of(node).of(twin)[2:]]
-        if old:
+        if moved:  # in the order in which norms were computed, which is not that of the layers where activations compute them
+            nodes = {node.name: node for segment in self._plan for node in segment.nodes}
+            old: list[Tensor] = [s for name in moved for s in self._of(nodes[name]).of(twin)[2:]]
             torch._foreach_copy_(old, [value for pair in moved.values() for value in pair])
 
     def _composed(self, node: Node, batch: int) -> dict[str, tuple[bool, bool]]:
