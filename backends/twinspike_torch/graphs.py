@@ -69,7 +69,8 @@ def by_cuda(device: torch.device, function: Callable[[], Any]) -> tuple[Any, Cal
     torch.cuda.empty_cache()  # what steps before it held would stay beside the graph's own memory
     with torch.cuda.device(device):
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=torch.cuda.Stream(device)):
+        stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # untyped in torch
+        with torch.cuda.graph(graph, stream=stream):
             results = function()
     return results, graph.replay
 
