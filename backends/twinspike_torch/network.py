@@ -18,7 +18,7 @@ from twinspike.config import Method, Twin
 from twinspike.network import INPUT, Activation, Conv, Layer, Linear, Network, Norm, infer_shapes
 from twinspike.parameters import initial_state, is_factored, kernel_shape, layout
 from twinspike_torch.compiling import stacked
-from twinspike_torch.convolution import factors_pay
+from twinspike_torch.convolution import channels_last, factors_pay
 from twinspike_torch.execution import Found, Held, Tap, Values, Way, run
 from twinspike_torch.factorization import Factors
 from twinspike_torch.lif_func import refuse_transforms
@@ -155,6 +155,8 @@ class TwinNetwork(nn.Module):
     def run(self, images: Tensor, *, spike_rates: bool = False, tap: Tap | None = None) -> TwinOutput:
         """As calling the network, with a tap that sees every layer's output."""
         still = images.mean(0) if self.network.event else None
+        if still is not None and still.ndim == 4 and still.device.type == "cuda":
+            still = channels_last(still)  # which a mean has not, though the images had
         if self._activations is not None:
             still, images = None if still is None else still.to(self._activations), images.to(self._activations)
         isolate = self.method.loss.isolate_ann
