@@ -42,7 +42,9 @@ class JointStep:
 
     def __init__(self, work: Workload) -> None:
         self.session: Any = ts.load(work.backend).session(work.device, work.precision, work.compiled)
-        network = small(work.channels) if work.network == "small" else ts.network(work.network, width=work.width, classes=work.classes)
+        network = (
+            small(work.channels) if work.network == "small" else ts.network(work.network, width=work.width, classes=work.classes)
+        )
         method, optimizer = ts.Method(time_steps=work.time_steps), ts.SGD()
         options = {name: True for name in ("recompute", "graphs") if getattr(work, name)}
         self.program = self.session.program(network, method, optimizer, **options)
@@ -59,7 +61,7 @@ class JointStep:
 
 
 def small(channels: int = 1) -> Network:
-    """For digits, or images of more channels: one residual block whose shortcut is a kernel of one tap and stride 2, as in every ResNet."""
+    """For digits, or images of more channels: one residual block whose shortcut is a kernel of one tap and stride 2."""
     layers = (
         Conv(name="stem", input=INPUT, out_channels=4, kernel=3, padding=1, part="stem"),
         Norm(name="stem.norm", input="stem"),
