@@ -487,6 +487,6 @@ def test_proofs_can_not_take_the_time_of_what_was_compiled(visit: ModuleType, tm
 
 def test_the_neuron_s_kernels_are_tested_on_the_device(visit: ModuleType, tmp_path: Path) -> None:
     (part,) = [part for part in visit.parts(options(tmp_path)) if part.name == "tests torch"]
-    assert [Path(word).name for word in part.command[-2:]] == ["test_lif.py", "test_norm_triton.py"]
+    assert [Path(word).name for word in part.command[-3:]] == ["test_lif.py", "test_norm_triton.py", "test_norm_activation.py"]
     assert part.command[part.command.index("--device") + 1] == "cuda"
     assert "--on-device" in part.command
