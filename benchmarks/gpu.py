@@ -119,9 +119,9 @@ def measurements(options: argparse.Namespace) -> Iterator[Part]:
     for backend in BACKENDS:
         yield own(f"lif {backend}", "lif", options, 60, MEASURE, "--backend", backend)
     for size in sizes[:1]:
-        yield joint("torch", False, size, options, 90, MEASURE)
+        yield joint("torch", False, size, options, 180, MEASURE)
         lacks = "a graph is recorded on a CUDA device" if options.device == "cpu" else ""
-        yield joint("torch", False, size, options, 90, MEASURE, graphs=True, lacks=lacks)
+        yield joint("torch", False, size, options, 180, MEASURE, graphs=True, lacks=lacks)
     yield own("convolutions torch", "convolutions", options, 60, MEASURE)
 
 

@@ -110,7 +110,7 @@ def step(options: argparse.Namespace, notes: Notes) -> None:
     """Two joint steps of a residual block in every precision, with a loss that is finite; torch eager, jax compiled."""
     differing = []
     for precision in profiles(options):
-        work: dict[str, Any] = {"backend": options.backend, "precision": precision, "network": "small"}
+        work: dict[str, Any] = {"backend": options.backend, "precision": precision, "network": "small", "channels": 3}
         run = JointStep(Workload(**work, device=options.device, compiled=options.backend == "jax"))
         losses = [run(), run()]
         notes.add(**{precision: {"losses": losses}})

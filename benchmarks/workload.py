@@ -28,6 +28,8 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     """Whether torch records the step as a CUDA graph, after some steps that are run."""
     network: str = "resnet18"
     """One of the zoo, or `small`."""
+    channels: int = 1
+    """Of the images of `small`; torch's kernels for channels that lie last serve several alone."""
     width: int | None = None
     """Of the network; None: its usual one."""
     classes: int = 10
@@ -40,7 +42,9 @@ class JointStep:
 
     def __init__(self, work: Workload) -> None:
         self.session: Any = ts.load(work.backend).session(work.device, work.precision, work.compiled)
-        network = small() if work.network == "small" else ts.network(work.network, width=work.width, classes=work.classes)
+        network = (
+            small(work.channels) if work.network == "small" else ts.network(work.network, width=work.width, classes=work.classes)
+        )
         method, optimizer = ts.Method(time_steps=work.time_steps), ts.SGD()
         options = {name: True for name in ("recompute", "graphs") if getattr(work, name)}
         self.program = self.session.program(network, method, optimizer, **options)
@@ -56,8 +60,8 @@ class JointStep:
         return float(self.session.to_numpy(self.start()))
 
 
-def small() -> Network:
-    """For digits: one residual block whose shortcut is a kernel of one tap and stride 2, as in every ResNet."""
+def small(channels: int = 1) -> Network:
+    """For digits, or images of more channels: one residual block whose shortcut is a kernel of one tap and stride 2."""
     layers = (
         Conv(name="stem", input=INPUT, out_channels=4, kernel=3, padding=1, part="stem"),
         Norm(name="stem.norm", input="stem"),
@@ -74,7 +78,7 @@ def small() -> Network:
         Linear(name="h2", input="f2", out_features=10),
     )
     exits = (Branch(feature="f1", head="h1"), Branch(feature="f2", head="h2"))
-    return Network(name="small", input_shape=(1, 8, 8), event=False, layers=layers, exits=exits)
+    return Network(name="small", input_shape=(channels, 8, 8), event=False, layers=layers, exits=exits)
 
 
 def offers_recompute(backend: str) -> bool:

@@ -121,6 +121,11 @@ class _Convolution(torch.autograd.Function):
         return d_x, d_kernel if by_taps is None else by_taps, None, None, None
 
 
+def channels_last(x: Tensor) -> Tensor:
+    """(..., C, H, W) with channels last in memory, copied where they are not."""
+    return x.movedim(-3, -1).contiguous().movedim(-1, -3)
+
+
 def _outgrows(kernel: Tensor, x: Tensor) -> bool:
     """Whether, on the CPU, a kernel is so much larger than the maps that it reads that reordering it takes longest."""
     return x.device.type == "cpu" and kernel.numel() > 2 * x.numel()

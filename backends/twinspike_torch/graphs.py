@@ -64,12 +64,14 @@ class Replayed:
             self._state, self._recorded, self._seen = (parameters, statistics), None, {}
 
 
-def by_cuda(function: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
-    """Record on the current CUDA device."""
+def by_cuda(device: torch.device, function: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
+    """Record on a CUDA device; what another one's streams are given would not be in the graph, and nothing would say so."""
     torch.cuda.empty_cache()  # what steps before it held would stay beside the graph's own memory
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        results = function()
+    with torch.cuda.device(device):
+        graph = torch.cuda.CUDAGraph()
+        stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # untyped in torch
+        with torch.cuda.graph(graph, stream=stream):
+            results = function()
     return results, graph.replay
 
 

@@ -18,7 +18,7 @@ from twinspike.config import Method, Twin
 from twinspike.network import INPUT, Activation, Conv, Layer, Linear, Network, Norm, infer_shapes
 from twinspike.parameters import initial_state, is_factored, kernel_shape, layout
 from twinspike_torch.compiling import stacked
-from twinspike_torch.convolution import factors_pay
+from twinspike_torch.convolution import channels_last, factors_pay
 from twinspike_torch.execution import Found, Held, Tap, Values, Way, run
 from twinspike_torch.factorization import Factors
 from twinspike_torch.lif_func import refuse_transforms
@@ -155,6 +155,8 @@ class TwinNetwork(nn.Module):
     def run(self, images: Tensor, *, spike_rates: bool = False, tap: Tap | None = None) -> TwinOutput:
         """As calling the network, with a tap that sees every layer's output."""
         still = images.mean(0) if self.network.event else None
+        if still is not None and still.ndim == 4 and still.device.type == "cuda":
+            still = channels_last(still)  # which a mean has not, though the images had
         if self._activations is not None:
             still, images = None if still is None else still.to(self._activations), images.to(self._activations)
         isolate = self.method.loss.isolate_ann
@@ -200,10 +202,9 @@ class TwinNetwork(nn.Module):
     @torch.no_grad()
     def _move(self, twin: Twin, moved: dict[str, tuple[Tensor, Tensor]]) -> None:
         """Take over running statistics, a few kernels for all of them."""
-        old: list[Tensor] = []
-        for segment in self._plan:
-            old += [s for node in segment.nodes if node.name in moved for s in self._of(node).of(twin)[2:]]
-        if old:
+        if moved:  # in the order in which norms were computed, which is not that of the layers where activations compute them
+            nodes = {node.name: node for segment in self._plan for node in segment.nodes}
+            old: list[Tensor] = [s for name in moved for s in self._of(nodes[name]).of(twin)[2:]]
             torch._foreach_copy_(old, [value for pair in moved.values() for value in pair])
 
     def _composed(self, node: Node, batch: int) -> dict[str, tuple[bool, bool]]:

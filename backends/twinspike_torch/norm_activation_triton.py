@@ -83,7 +83,7 @@ def statistics(config: BatchNorm, source: Source) -> tuple[Known, Tensor, Tensor
     pivot = x[:groups, 0, :, 0, 0] if x.ndim == 5 else x[:groups, 0]
     with launching_on(x.device):
         own = {"TILES": tiles, "dtype": _wide(gamma), "ROWS": tile, "WIDTH": width}
-        norm_triton._statistics[(groups, parts, across)](x, means, scatters, rows, channels, **own)
+        norm_triton._statistics[(parts, groups, across)](x, means, scatters, rows, channels, **own)
         kernels._finish[(triton.cdiv(channels, TOGETHER),)](
             *(pivot, (means, scatters), (mean, inverse), (source.mean, source.var), moved, rows, tiles * tile, channels),
             **_together(groups, parts),

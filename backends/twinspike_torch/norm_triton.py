@@ -46,7 +46,7 @@ def _statistics(
     WIDTH: tl.constexpr,
 ) -> None:
     """Mean and sum of squared deviations of a chunk of a step's rows, the mean as a distance from the step's first row."""
-    step, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    step, part = tl.program_id(1).to(tl.int64), tl.program_id(0)
     start = part * (TILES * ROWS)
     stop = tl.minimum(start + TILES * ROWS, rows)
     values = x + step * rows * channels
@@ -65,7 +65,7 @@ def _statistics(
         shift = own_mean - total_mean
         total_mean += shift * (here / (before + here))
         total += tl.sum(apart * apart, 0) + shift * shift * (before * here / (before + here))
-    at_part = (step * tl.num_programs(1) + part) * channels + columns
+    at_part = (step * tl.num_programs(0) + part) * channels + columns
     tl.store(mean + at_part, total_mean, mask=columns < channels)
     tl.store(scatter + at_part, total, mask=columns < channels)
 
@@ -85,7 +85,7 @@ def _apply(
     WIDTH: tl.constexpr,
 ) -> None:
     """y = gamma (x - mean) inverse + beta."""
-    step, first = tl.program_id(0).to(tl.int64), tl.program_id(1) * ROWS
+    step, first = tl.program_id(1).to(tl.int64), tl.program_id(0) * ROWS
     columns = tl.program_id(2) * WIDTH + tl.arange(0, WIDTH)
     live = columns < channels
     m = tl.load(mean + step * channels + columns, mask=live, other=0)
@@ -113,7 +113,7 @@ def _sums(
     WIDTH: tl.constexpr,
 ) -> None:
     """Sums of g and of g z over a chunk of a step's rows, z = (x - mean) inverse."""
-    step, part = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    step, part = tl.program_id(1).to(tl.int64), tl.program_id(0)
     start = part * (TILES * ROWS)
     stop = tl.minimum(start + TILES * ROWS, rows)
     columns = tl.program_id(2) * WIDTH + tl.arange(0, WIDTH)
@@ -130,7 +130,7 @@ def _sums(
         d = tl.load(at_g, mask=inside, other=0).to(dtype)
         total += tl.sum(d, 0)
         total_z += tl.sum(d * z, 0)
-    at_part = (step * tl.num_programs(1) + part) * channels + columns
+    at_part = (step * tl.num_programs(0) + part) * channels + columns
     tl.store(sum_g + at_part, total, mask=live)
     tl.store(sum_gz + at_part, total_z, mask=live)
 
@@ -152,7 +152,7 @@ def _to_inputs(
     WIDTH: tl.constexpr,
 ) -> None:
     """d_x = gamma inverse (g - mean_g - z mean_gz)."""
-    step, first = tl.program_id(0).to(tl.int64), tl.program_id(1) * ROWS
+    step, first = tl.program_id(1).to(tl.int64), tl.program_id(0) * ROWS
     columns = tl.program_id(2) * WIDTH + tl.arange(0, WIDTH)
     live = columns < channels
     at_step = step * channels + columns
@@ -188,11 +188,11 @@ def normalize(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tenso
     means, scatters = gamma.new_empty(2, steps, parts, channels)
     y, across = torch.empty_like(x), triton.cdiv(channels, of_tile["WIDTH"])
     with launching_on(x.device):
-        _statistics[(steps, parts, across)](x, means, scatters, rows, channels, TILES=tiles, **form)
+        _statistics[(parts, steps, across)](x, means, scatters, rows, channels, TILES=tiles, **form)
         first = x[:, 0, :, 0, 0] if x.ndim == 5 else x[:, 0]
         mean, var = _combined(first, means, scatters, rows, tiles * of_tile["ROWS"])
         inverse = torch.rsqrt(var + eps)
-        grid = (steps, triton.cdiv(rows, of_tile["ROWS"]), across)
+        grid = (triton.cdiv(rows, of_tile["ROWS"]), steps, across)  # CUDA takes many programs in the first axis alone
         _apply[grid](x, y, mean, inverse, gamma, beta, rows, channels, **form)
     return y, mean, var, inverse
 
@@ -208,10 +208,10 @@ def gradients(g: Tensor, x: Tensor, gamma: Tensor, mean: Tensor, inverse: Tensor
     partial = gamma.new_empty(2, steps, parts, channels)
     d_x, across = torch.empty_like(x), triton.cdiv(channels, of_tile["WIDTH"])
     with launching_on(x.device):
-        _sums[(steps, parts, across)](g, x, mean, inverse, *partial, rows, channels, TILES=tiles, **form)
+        _sums[(parts, steps, across)](g, x, mean, inverse, *partial, rows, channels, TILES=tiles, **form)
         sums = partial.sum(2, dtype=torch.float64)
         mean_g, mean_gz = (sums / rows).to(gamma.dtype)
-        grid = (steps, triton.cdiv(rows, of_tile["ROWS"]), across)
+        grid = (triton.cdiv(rows, of_tile["ROWS"]), steps, across)  # CUDA takes many programs in the first axis alone
         _to_inputs[grid](g, x, d_x, mean, inverse, gamma, mean_g, mean_gz, rows, channels, **form)
     d_beta, d_gamma = sums.to(gamma.dtype)
     return d_x, d_gamma, d_beta

@@ -128,10 +128,14 @@ def _deferring(part: list[Node], readers: list[str]) -> list[Node]:
     """Layers with those marked that an activation among them may compute."""
     alone = {node.name: node for node in part if readers.count(node.name) == 1 and not node.feature}
     deferred: set[str] = set()
-    for node in part:
+    for i, node in enumerate(part):
         source = alone.get(node.inputs[0]) if node.kind == "activation" else None
         if source is not None and source.kind in ("norm", "add"):
             ends = source.inputs if source.kind == "add" else (source.name,)
             norms = {name for name in ends if name in alone and alone[name].kind == "norm"}
-            deferred |= {source.name, *norms} if norms else set()
+            joined = {source.name, *norms} if norms else set()
+            wanted = {name for name in joined for name in alone[name].inputs}
+            # What another layer is the last to read is not there any more when the activation's turn comes.
+            if not any(wanted & set(before.last) for before in part[:i] if before.name not in joined):
+                deferred |= joined
     return [node._replace(deferred=node.name in deferred) for node in part]

@@ -22,6 +22,7 @@ from twinspike.replicas import check_same, digest
 from twinspike_torch import factorization, losses
 from twinspike_torch.arrays import to_device, to_host
 from twinspike_torch.compiling import compiled, compiler_warnings_ignored
+from twinspike_torch.convolution import channels_last
 from twinspike_torch.graphs import Recorder, Replayed, Step, kept
 from twinspike_torch.lif_kernels import Kernel
 from twinspike_torch.network import TwinNetwork, TwinOutput
@@ -249,9 +250,8 @@ class TorchProgram:
 
     def _images(self, images: NDArray[Any]) -> Tensor:
         x = to_device(images, self._device, storage(self._precision))
-        if x.device.type == "cuda":  # tensor cores read channels last; a copy here saves one per convolution
-            x = x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
-        return x
+        # Tensor cores read channels last, as kernels of norms do; a copy here saves one per convolution.
+        return channels_last(x) if x.device.type == "cuda" and x.ndim >= 4 else x
 
     def _shares(self) -> Tensor:
         """Each activation layer's share of all neurons, (L,)."""

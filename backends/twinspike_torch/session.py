@@ -127,7 +127,7 @@ class TorchSession:
         if key not in self._programs:
             if len(self._programs) == PROGRAMS:
                 del self._programs[next(iter(self._programs))]
-            recorder = by_cuda if graphs else None
+            recorder = partial(by_cuda, self._device) if graphs else None
             form = (self._device, self.precision, self.compiled, recompute, self._kernel, self._ranks, recorder)
             with arithmetic(self.precision):
                 self._programs[key] = TorchProgram(network, method, optimizer, *form)

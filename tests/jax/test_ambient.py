@@ -48,7 +48,7 @@ def settings(values: dict[str, Any]) -> Iterator[None]:
             config.update(name, value)
 
 
-@pytest.mark.parametrize(("precision", "compiled"), [("f64", False), ("f64", True), ("f32-ieee", True), ("bf16-mixed", False)])
+@pytest.mark.parametrize(("precision", "compiled"), [("f64", False), ("f32-ieee", True), ("bf16-mixed", False)])
 def test_what_is_set_around_a_session_changes_nothing_and_stays(device: str, precision: str, compiled: bool) -> None:
     expected = tour("jax", device, precision, compiled)
     wide = {"jax_enable_x64": precision != "f64"}

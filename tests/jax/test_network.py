@@ -11,6 +11,7 @@ import optax  # type: ignore[import-untyped]  # it ships no types
 import pytest
 from jax_networks import SMALL, batch, small
 from jax_rows import opened
+from kept_maps import BLOCKS
 
 import twinspike as ts
 import twinspike_jax as tj
@@ -46,11 +47,8 @@ STEPS = [
     pytest.param(SMALL, PENALIZED, ts.Adam(weight_decay=0.1), id="penalty"),
     pytest.param(SMALL, RETRACTED, ts.SGD(momentum=0.9, nesterov=True, decay_scope="no_norm_bias"), id="retract"),
     pytest.param(ts.network("digits_cnn", width=4), ts.Method(), ts.SGD(), id="digits", marks=pytest.mark.slow),
-    pytest.param(
-        ts.network("resnet18", width=4, input_shape=(3, 8, 8)), ts.Method(time_steps=2), ts.SGD(), id="resnet18",
-        marks=pytest.mark.slow,
-    ),
-]  # fmt: skip
+    pytest.param(BLOCKS, ts.Method(time_steps=2), ts.SGD(), id="blocks", marks=pytest.mark.slow),
+]
 
 
 def varied_state(network, method, optimizer):

@@ -89,6 +89,24 @@ def test_layouts_that_it_does_not_read_are_left_to_torch(device: str, norm_trito
     assert not norm_triton.fits(torch.zeros(2, 3, 0, device=device))
 
 
+def test_a_billion_values_are_few_programs_in_all_axes_but_the_first(norm_triton: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA starts at most 65,535 in the second and the third."""
+    grids: list[tuple[int, ...]] = []
+
+    class Asked:
+        def __getitem__(self, grid: tuple[int, ...]) -> Any:
+            grids.append(grid)
+            return lambda *args, **options: None
+
+    for name in ("_statistics", "_apply", "_sums", "_to_inputs"):
+        monkeypatch.setattr(norm_triton, name, Asked())
+    x, gamma = torch.empty(1, 2**13, 32, 32, 128, device="meta").movedim(-1, 2), torch.empty(128, device="meta")
+    _, mean, _, inverse = norm_triton.normalize(x, gamma, gamma, 1e-5)
+    norm_triton.gradients(x, x, gamma, mean, inverse, 1e-5)
+    assert len(grids) == 4
+    assert max(grid[0] for grid in grids) > 65_535 > max(max(grid[1:]) for grid in grids)
+
+
 @pytest.fixture(scope="module")
 def on_an_h100() -> dict[str, dict[str, object]]:
     script = Path(__file__).resolve().parents[1] / "support" / "triton_sm90.py"

@@ -474,7 +474,11 @@ def test_what_needs_a_gpu_is_told_where_there_is_none(visit: ModuleType, tmp_pat
     bench.parts = [part for part in visit.parts(options(tmp_path, tiny=True, device="cpu")) if part.lacks]
     parts = bench.run()
     assert {name for name in parts if name.startswith("conformance")} == {"conformance torch tf32", "conformance jax tf32"}
-    assert {found["reason"] for found in parts.values()} == {"it needs a CUDA device: no CPU rounds to TF32"}
+    rounds, records = "it needs a CUDA device: no CPU rounds to TF32", "a graph is recorded on a CUDA device"
+    assert {name: found["reason"] for name, found in parts.items()} == {
+        name: records if "graphs" in name else rounds for name in parts
+    }
+    assert any("graphs" in name for name in parts)
     assert not any(part.lacks for part in visit.parts(options(tmp_path)))
 
 
@@ -487,6 +491,6 @@ def test_proofs_can_not_take_the_time_of_what_was_compiled(visit: ModuleType, tm
 
 def test_the_neuron_s_kernels_are_tested_on_the_device(visit: ModuleType, tmp_path: Path) -> None:
     (part,) = [part for part in visit.parts(options(tmp_path)) if part.name == "tests torch"]
-    assert [Path(word).name for word in part.command[-2:]] == ["test_lif.py", "test_norm_triton.py"]
+    assert [Path(word).name for word in part.command[-3:]] == ["test_lif.py", "test_norm_triton.py", "test_norm_activation.py"]
     assert part.command[part.command.index("--device") + 1] == "cuda"
     assert "--on-device" in part.command

@@ -26,6 +26,15 @@ def whole(*shape: int) -> Tensor:
     return torch.randint(-4, 5, shape).double().requires_grad_()
 
 
+def test_maps_of_events_can_have_channels_last() -> None:
+    x = torch.randn(3, 2, 4, 5, 6)
+    last = convolution.channels_last(x)
+    assert torch.equal(last, x)
+    for maps in (convolution.fold(last), last.bfloat16()[0], convolution.channels_last(last.mean(0))):
+        assert maps.is_contiguous(memory_format=torch.channels_last)
+    assert convolution.channels_last(last).data_ptr() == last.data_ptr()
+
+
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (4, 4), (7, 5)])
 @pytest.mark.parametrize(("channels", "by_taps"), [((3, 60, 1), True), ((3, 2, 40), False)])
 def test_convolutions_and_their_gradients_are_torchs_bit_for_bit(

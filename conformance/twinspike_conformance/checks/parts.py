@@ -10,7 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twinspike.config import SGD, Adam, BatchNorm, Exit, Optimizer, distillation_pairs, supervised
+from twinspike.config import (
+    SGD,
+    Adam,
+    BatchNorm,
+    Exit,
+    Optimizer,
+    distillation_pairs,
+    pair_weights,
+    supervised,
+    supervised_weights,
+)
 from twinspike.operations import OPERATIONS, Nothing
 from twinspike_conformance.bounds.finding import Finding, compare
 from twinspike_conformance.cases import Example
@@ -26,14 +36,17 @@ Values = NDArray[Any]
 
 
 def _shares(bench: Bench, example: Example) -> list[Finding]:
-    """The parts of the joint loss are sums of cross entropies, distillations and feature terms of single exits and steps."""
+    """The parts of the joint loss are weighted sums of cross entropies, squares, distillations and feature terms.
+
+    Each is of a single exit and step.
+    """
     row, material, precision = prepare(bench, example)
     loss, x = material.config, material.inputs
     whole = answer(bench.session, row, loss, x, material.cotangents)
     right = allowed(row, loss, x, material.cotangents, precision)
     slices, exits = x["logits_snn"].shape[:2]
 
-    learning = supervised(loss, exits)
+    learning, weights = supervised(loss, exits), supervised_weights(loss, exits)
 
     def one(operation: str, config: Any, **inputs: Values) -> tuple[float, float]:
         part = OPERATIONS[operation]
@@ -45,6 +58,15 @@ def _shares(bench: Bench, example: Example) -> list[Finding]:
         values: Values = x["logits_ann"][end.number - 1] if end.twin == "ann" else x["logits_snn"][s, end.number - 1]
         return values
 
+    def taught(end: Exit, s: int) -> Values:
+        if end.twin == "ann" or loss.teacher_time == "step":
+            return logits(end, s)
+        every: Values = x["logits_snn"][:, end.number - 1]
+        return np.asarray(every.sum(axis=0) if loss.teacher_time == "sum" else every.mean(axis=0))
+
+    def times(factor: float, terms: list[tuple[float, float]]) -> list[tuple[float, float]]:
+        return [(factor * value, factor * bound) for value, bound in terms]
+
     def entropies(logits: Values) -> list[tuple[float, float]]:
         """The cross entropy of an exit; with smoothed labels a share of it, and of those of every class as the label."""
         spread, classes, label = loss.label_smoothing, logits.shape[-1], x["labels"]
@@ -52,24 +74,41 @@ def _shares(bench: Bench, example: Example) -> list[Finding]:
         if spread == 0:
             return [sharp]
         each = [one("cross_entropy", Nothing(), logits=logits, labels=np.full_like(label, k)) for k in range(classes)]
-        shares = [1.0 - spread, *([spread / classes] * classes)]
-        return [(share * value, share * bound) for share, (value, bound) in zip(shares, [sharp, *each], strict=True)]
+        return times(1.0 - spread, [sharp]) + times(spread / classes, each)
+
+    def spiking(logits: Values) -> list[tuple[float, float]]:
+        """What labels say of the spiking twin: a share of it draws logits to a constant."""
+        share = loss.mse_weight
+        square = float(((logits - loss.mse_target) ** 2).mean())
+        return times(1.0 - share, entropies(logits)) + ([(share * square, 0.0)] if share else [])
 
     parts = {
-        "cross_entropy_ann": [part for i in learning["ann"] for part in entropies(x["logits_ann"][i])],
-        "cross_entropy_snn": [part for z in x["logits_snn"] for i in learning["snn"] for part in entropies(z[i])],
+        "cross_entropy_ann": [
+            part
+            for i, weight in zip(learning["ann"], weights["ann"], strict=True)
+            for part in times(weight, entropies(x["logits_ann"][i]))
+        ],
+        "cross_entropy_snn": [
+            part
+            for z in x["logits_snn"]
+            for i, weight in zip(learning["snn"], weights["snn"], strict=True)
+            for part in times(weight, spiking(z[i]))
+        ],
         "distillation": [
-            one("distillation", loss, student=logits(student, s), teacher=logits(teacher, s))
-            for student, teacher in distillation_pairs(loss, exits)
+            part
+            for (student, teacher), weight in zip(distillation_pairs(loss, exits), pair_weights(loss, exits), strict=True)
             for s in range(slices)
+            for part in times(weight, [one("distillation", loss, student=logits(student, s), teacher=taught(teacher, s))])
         ],
         "feature": [one("feature_loss", loss, snn=h, ann=f) for h, f in zip(x["features_snn"], x["features_ann"], strict=True)],
     }
     scales = {"cross_entropy_snn": 1.0 / slices, "distillation": loss.temperature**2 / slices}
+    # squares and teachers of all steps are made here, where they round no worse than the whole may
+    own = 2.0 if loss.mse_weight or loss.teacher_time != "step" else 1.0
     found = []
     for name, terms in parts.items():
         value, bound = (scales.get(name, 1.0) * sum(term[i] for term in terms) for i in range(2))
-        found.append(compare(name, whole[name], value, bound + right[name].bound, rung="bound", clauses=row.clauses))
+        found.append(compare(name, whole[name], value, bound + own * right[name].bound, rung="bound", clauses=row.clauses))
     return found
 
 
