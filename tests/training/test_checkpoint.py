@@ -255,7 +255,7 @@ def forged(monkeypatch: pytest.MonkeyPatch, path: Path, values: ts.State, writte
     with pytest.raises(ts.SpecError) as unwritten:
         checkpoint.save(path, written, values)
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "_check", lambda *_: None)
+        patch.setattr(checkpoint, "check", lambda *_: None)
         checkpoint.save(path, written, values)
     with pytest.raises(ts.SpecError) as unread:
         checkpoint.load(path)

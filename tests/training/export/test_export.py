@@ -7,6 +7,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import nir
 import numpy as np
 import onnxruntime
@@ -49,6 +50,19 @@ def test_onnx_gives_the_checkpoint_s_logits_bit_for_bit_where_nothing_rounds(cas
     want = logits(found, images)
     assert len({tuple(row) for row in want.tolist()}) >= 3  # of 6 samples
     assert onnx_of(spiking_twin(found), images, folded=folded)["logits"].tolist() == want.tolist()
+
+
+@pytest.mark.parametrize("name", ["logits", "images", "logits:2"])
+def test_a_layer_may_be_called_as_the_onnx_model_s_input_or_output(name: str) -> None:
+    found, images = few_bits(next(iter(CASES)))
+    twin = spiking_twin(found)
+    want, (*layers, head), (end,) = logits(found, images), twin.network.layers, twin.network.exits
+    assert head.name == end.head
+    layers = (*layers, msgspec.structs.replace(head, name=name))
+    network = msgspec.structs.replace(twin.network, layers=layers, exits=(msgspec.structs.replace(end, head=name),))
+    arrays = {key.replace(f"{head.name}.", f"{name}."): value for key, value in twin.arrays.items()}
+    renamed = msgspec.structs.replace(twin, network=network, arrays=arrays)
+    assert onnx_of(renamed, images)["logits"].tolist() == want.tolist()
 
 
 def test_onnxruntime_keeps_the_clauses_at_every_layer_of_a_trained_run(run: Path) -> None:

@@ -24,6 +24,10 @@ IR = 10
 """Version of the file format, which runtimes from 2024 on read."""
 
 
+_TAKEN = ("images", "logits")
+"""Names of the model's own input and output, which a layer may have too."""
+
+
 def model(twin: SpikingTwin, *, folded: bool = False, traced: bool = False) -> onnx.ModelProto:
     """The checked model: `images`, (B, C, H, W) or of events (T, B, C, H, W), to `logits`, (B, K), B being free.
 
@@ -92,43 +96,43 @@ class _Graph:
     def add(self, layer: Layer) -> None:
         """Append one layer."""
         x, name = self.source[layer.input], layer.name
-        self.source[name] = name
+        out = self.source[name] = f"{name}/" if name in _TAKEN else name  # no layer's name has a slash
         if x in self.once and not isinstance(layer, Activation | Add):
-            self.once.add(name)
+            self.once.add(out)
         match layer:
             case Conv() if name in self.within.values():
                 self.source[name] = x
             case Conv():
-                self.convolution(layer, [x, self.part(name, "weight")], name)
+                self.convolution(layer, [x, self.part(name, "weight")], out)
             case Norm(input=conv) if name in self.within:
                 weight, bias = self.twin.folded(conv, name)
                 arrays = [self.constant(f"{name}.weight", weight), self.constant(f"{name}.bias", bias)]
-                self.convolution(self.twin.network.layer(conv), [x, *arrays], name)
+                self.convolution(self.twin.network.layer(conv), [x, *arrays], out)
             case Norm():
-                self.norm(name, x)
+                self.norm(name, x, out)
             case Activation():
-                self.neurons(name, x)
+                self.neurons(name, x, out)
             case Add(other=other):
                 pair = [x, self.source[other]]
                 if not self.once.issuperset(pair):
                     pair = [self.repeated(value) for value in pair]
                 else:
-                    self.once.add(name)
-                self.node("Add", pair, name)
+                    self.once.add(out)
+                self.node("Add", pair, out)
             case AvgPool(kernel=kernel, stride=stride):
-                self.node("AveragePool", [x], name, kernel_shape=[kernel] * 2, strides=[stride] * 2)
+                self.node("AveragePool", [x], out, kernel_shape=[kernel] * 2, strides=[stride] * 2)
             case GlobalPool():
                 pooled = self.node("GlobalAveragePool", [x], f"{name}:map")
-                self.node("Flatten", [pooled], name, axis=1)
+                self.node("Flatten", [pooled], out, axis=1)
             case Linear():
-                self.node("Gemm", [x, self.part(name, "weight"), self.part(name, "bias")], name, transB=1)
+                self.node("Gemm", [x, self.part(name, "weight"), self.part(name, "bias")], out, transB=1)
 
     def convolution(self, layer: Layer, inputs: list[str], output: str) -> None:
         assert isinstance(layer, Conv)
         sides = {"kernel_shape": [layer.kernel] * 2, "strides": [layer.stride] * 2, "pads": [layer.padding] * 4}
         self.node("Conv", inputs, output, **sides)
 
-    def norm(self, layer: str, x: str) -> None:
+    def norm(self, layer: str, x: str, output: str) -> None:
         """gamma (x - mean)/sqrt(var + eps) + beta (clause BN-5), the root taken in float64 and rounded once."""
         wide = (-1, *(1,) * (len(self.twin.shapes[layer]) - 1))
         root = np.sqrt(self.twin.of(layer, "var").astype(np.float64) + self.twin.method.batch_norm.eps)
@@ -137,7 +141,7 @@ class _Graph:
         centred = self.node("Sub", [x, named["mean"]], f"{layer}:centred")
         scaled = self.node("Mul", [centred, named["gamma"]], f"{layer}:scaled")
         normal = self.node("Div", [scaled, named["root"]], f"{layer}:normal")
-        self.node("Add", [normal, named["beta"]], layer)
+        self.node("Add", [normal, named["beta"]], output)
 
     def repeated(self, value: str) -> str:
         """A value with time in the batch."""
@@ -156,7 +160,7 @@ class _Graph:
         self.nodes.append(helper.make_node("Split", [value], names, name=f"Split:{value}", axis=0, num_outputs=self.steps))
         return names
 
-    def neurons(self, layer: str, x: str) -> None:
+    def neurons(self, layer: str, x: str, output: str) -> None:
         """Charge, fire and reset, step by step (clauses LIF-1 to LIF-4)."""
         neuron = self.twin.method.neuron
         wide = (-1, *(1,) * (len(self.twin.shapes[layer]) - 1))
@@ -184,15 +188,15 @@ class _Graph:
             else:
                 v = self.node("Sub", [u, self.node("Mul", [s, threshold], f"{at}spent")], f"{at}v")
         self.node("Concat", u_s, f"{layer}:u", axis=0)
-        self.node("Concat", s_s, layer, axis=0)
+        self.node("Concat", s_s, output, axis=0)
 
     def read_out(self, head: str) -> None:
         """Sum or mean of the head's output over time, in the order of time (clauses OUT-1, OUT-2)."""
         first, *others = self.by_step(self.source[head])
         total = first
         for t, part in enumerate(others, start=2):
-            total = self.node("Add", [total, part], f"logits:{t}")
+            total = self.node("Add", [total, part], f"logits/{t}")
         if self.twin.method.readout == "mean":
-            self.node("Div", [total, self.constant("logits:steps", np.asarray(self.steps, np.float32))], "logits")
+            self.node("Div", [total, self.constant("logits/steps", np.asarray(self.steps, np.float32))], "logits")
         else:
             self.node("Identity", [total], "logits")
