@@ -72,6 +72,7 @@ def test_the_papers_recipe_is_trained_tested_gone_on_with_and_drawn(
     last = json.loads(folder.metrics.read_text().splitlines()[-1])
     assert (last["kind"], last["step"], last["samples"]) == ("epoch", 2, 16)
     found = json.loads(run("evaluate", str(folder.path), "--checkpoint", "last", "--json"))
+    assert found.pop("energy").keys() == {"ann", "snn"}
     assert found.items() <= last.items()
     assert "resumed after step 2" in run("train", "--resume", str(folder.path), "--set", "training.max_steps=3")
     assert json.loads(folder.metrics.read_text().splitlines()[-1])["step"] == 3

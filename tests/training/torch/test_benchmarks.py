@@ -18,7 +18,7 @@ def test_parts_that_measure_note_what_they_find(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     parts = importlib.import_module("gpu_parts")
     given = {"device": "cpu", "backend": "torch", "compiled": False, "precision": "f32-ieee", "batch_size": 8, "tiny": True}
-    options = argparse.Namespace(**given, data=None, lock=tmp_path / "lock", result=tmp_path / "result.json")
+    options = argparse.Namespace(**given, graphs=False, data=None, lock=tmp_path / "lock", result=tmp_path / "result.json")
     monkeypatch.setattr(parts, "BLOCKS", 3)
     for part, wanted in (
         ("joint", {"step_seconds", "epoch_seconds", "epoch_seconds_without_data", "profile_us_per_step"}),
