@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from twinspike.network import Activation, AvgPool, Conv, GlobalPool, Layer, Linear, Norm
-from twinspike_training.export.pieces import HEAD, doc, neuron_lines, reader, surrogate_line
+from twinspike_training.export.pieces import doc, filled, neuron_lines, reader, surrogate_line
 from twinspike_training.export.statements import identifiers, statements
 from twinspike_training.export.twin import SpikingTwin
 
@@ -39,22 +39,15 @@ def source(twin: SpikingTwin, arrays_file: str) -> str:
     body = statements(network, call, {"image": image, "repeat": "repeat({})"})
     readout = f"logits.reshape(T, -1, {network.classes})." + ("sum(0)" if twin.method.readout == "sum" else "mean(0)")
     charge, reset = neuron_lines(twin.method.neuron, detached="jax.lax.stop_gradient(s)", array="")
-    filled = {
+    words = {
         "DOC": doc(twin, "jax", "p = load()\n    logits = jax.jit(network)(p, images)"),
-        "ARRAYS": arrays_file,
-        "T": str(twin.time_steps),
-        "EPS": repr(twin.method.batch_norm.eps),
         "CHARGE": charge,
         "H": surrogate_line(twin.method.neuron.surrogate, "jnp"),
         "RESET": reset,
         "BODY": "\n    ".join([*body, f"return {readout}"]),
-        "INPUT": twin.facts["input"],
-        "K": str(network.classes),
+        "READER": reader("numpy"),
     }
-    text = HEAD + _TEMPLATE.replace("@READER@", reader("numpy"))
-    for key, value in filled.items():
-        text = text.replace(f"@{key}@", value)
-    return text
+    return filled(_TEMPLATE, twin, arrays_file, words)
 
 
 _TEMPLATE = '''
@@ -62,7 +55,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-ARRAYS = "@ARRAYS@"
+ARRAYS = @ARRAYS@
 T = @T@  # time steps
 
 

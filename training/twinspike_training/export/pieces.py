@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Literal
 
 from twinspike.config import Arctan, FastSigmoid, Neuron, Rectangle, Sigmoid, Surrogate, Tanh, Triangle
 from twinspike_training.export.twin import SpikingTwin
 
-HEAD = '''"""@DOC@"""
+_HEAD = '''"""@DOC@"""
 
 import json
 from pathlib import Path
@@ -43,6 +44,18 @@ def reader(framework: Literal["torch", "numpy"]) -> str:
     for place, word in zip(("WHAT", "F32", "F64", "ARRAY"), words, strict=True):
         text = text.replace(f"@{place}@", word)
     return text
+
+
+def filled(template: str, twin: SpikingTwin, arrays_file: str, words: dict[str, str]) -> str:
+    """The text of a file: its head and the template, with these words and those that both kinds have in place of `@NAME@`."""
+    common = {
+        "ARRAYS": repr(arrays_file),
+        "T": str(twin.time_steps),
+        "EPS": repr(twin.method.batch_norm.eps),
+        "INPUT": twin.facts["input"],
+        "K": str(twin.network.classes),
+    }
+    return re.sub("@([A-Z]+)@", lambda place: (words | common)[place[1]], _HEAD + template)
 
 
 def doc(twin: SpikingTwin, framework: str, use: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from twinspike.network import Activation, AvgPool, Conv, GlobalPool, Layer, Linear, Norm
-from twinspike_training.export.pieces import HEAD, doc, neuron_lines, reader, surrogate_line
+from twinspike_training.export.pieces import doc, filled, neuron_lines, reader, surrogate_line
 from twinspike_training.export.statements import identifiers, statements
 from twinspike_training.export.twin import Array, SpikingTwin
 
@@ -46,23 +46,16 @@ def source(twin: SpikingTwin, arrays_file: str) -> str:
     made = [f"self.{names[layer.name]} = {_made(twin, layer)}" for layer in network.layers if layer.name in names]
     readout = "logits.unflatten(0, (T, -1))." + ("sum(0)" if twin.method.readout == "sum" else "mean(0)")
     charge, reset = neuron_lines(twin.method.neuron, detached="s.detach()", array="self.")
-    filled = {
+    words = {
         "DOC": doc(twin, "torch", "net = load()\n    logits = net(images)"),
-        "ARRAYS": arrays_file,
-        "T": str(twin.time_steps),
-        "EPS": repr(twin.method.batch_norm.eps),
         "CHARGE": charge,
         "H": surrogate_line(twin.method.neuron.surrogate, "torch"),
         "RESET": reset,
         "MADE": "\n        ".join(made),
         "BODY": "\n        ".join([*body, f"return {readout}"]),
-        "INPUT": twin.facts["input"],
-        "K": str(network.classes),
+        "READER": reader("torch"),
     }
-    text = HEAD + _TEMPLATE.replace("@READER@", reader("torch"))
-    for key, words in filled.items():
-        text = text.replace(f"@{key}@", words)
-    return text
+    return filled(_TEMPLATE, twin, arrays_file, words)
 
 
 def _made(twin: SpikingTwin, layer: Layer) -> str:
@@ -87,7 +80,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-ARRAYS = "@ARRAYS@"
+ARRAYS = @ARRAYS@
 T = @T@  # time steps
 
 
