@@ -59,8 +59,8 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def activation_sparsity(self) -> float:
-        """Share of activations that are 0."""
-        return self.silent / self.activations
+        """Share of activations that are 0; 0 where there are none."""
+        return self.silent / self.activations if self.activations else 0.0
 
     def __add__(self, other: Workload) -> Workload:
         """Of both their samples."""

@@ -149,6 +149,13 @@ def test_values_that_no_run_can_begin_with_are_refused_and_leave_nothing(tmp_pat
     save_file(arrays | {"bn1.running_var": np.array([-1, 1], np.float32)}, file)
     result = run(str(file), *SETS, "--out", str(tmp_path / "runs"))
     assert (result.exit_code, result.stderr) == (2, "error: import[stem.norm.var_ann]: expected values >= 0, got -1.0\n")
+    save_file(arrays | {"conv1.weight": np.full_like(arrays["conv1.weight"], 1e300, np.float64)}, file)
+    result = run(str(file), *SETS, "--out", str(tmp_path / "runs"))
+    told = "error: import conv1.weight: expected finite values that float32 holds, got 1e+300\n"
+    assert (result.exit_code, result.stderr) == (2, told)
+    save_file({}, file)
+    result = run(str(file), *SETS, "--out", str(tmp_path / "runs"))
+    assert (result.exit_code, result.stderr) == (2, f"error: import: expected arrays of a network, got none: {file}\n")
     head = b'{"conv1.weight":{"dtype":"F32","shape":[' + b",".join([b"1"] * 70) + b'],"data_offsets":[0,4]}}'
     file.write_bytes(len(head).to_bytes(8, "little") + head + bytes(4))  # of more dimensions than NumPy has
     result = run(str(file), *SETS, "--out", str(tmp_path / "runs"))

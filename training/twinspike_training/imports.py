@@ -111,8 +111,11 @@ def read_arrays(path: Path) -> dict[str, Array]:
             continue
         require(target not in named, f"import {name}", expected=f"one array for {target}", got="two")
         require(value.dtype.kind == "f", f"import {name}", expected="floating-point numbers", got=str(value.dtype))
-        require(bool(np.isfinite(value).all()), f"import {name}", expected="finite values", got="NaN or infinity")
+        largest = float(np.abs(value).max(initial=0.0))
+        inside = largest <= float(np.finfo(np.float32).max)  # false of NaN too
+        require(inside, f"import {name}", expected="finite values that float32 holds", got=largest)
         named[target] = value.astype(np.float64)
+    require(bool(named), "import", expected="arrays of a network", got=f"none: {path}")
     return named
 
 
@@ -223,7 +226,11 @@ def import_run(config: RunConfig, file: str, skip: Sequence[str] = ()) -> Import
     ready = prepare(config)
     state, drawn, energy = pretrained_state(ready.network, config.method, config.optimizer, config.seed, arrays, skip)
     stored = PRECISIONS[config.precision].storage
-    cast = {name: value.astype(stored) if value.dtype.kind == "f" else value for name, value in state.items()}
+    with np.errstate(over="ignore"):  # what overflows is refused below
+        cast = {name: value.astype(stored) if value.dtype.kind == "f" else value for name, value in state.items()}
+    for name, value in cast.items():
+        finite = bool(np.isfinite(value).all())
+        require(finite, f"import {name}", expected=f"values that {stored} holds", got="an overflow; scale the layer's weights")
     header = Header(
         backend=config.backend, epoch=0, step=0, steps=0, best=None, fingerprint=ready.dataset.fingerprint, metrics_bytes=0,
         config=config, network=ready.network,
