@@ -141,7 +141,7 @@ def pretrained_state(
     state, expected = initial_state(network, method, optimizer, seed=seed), _expected(network, method, optimizer)
 
     def skipped(layer: str) -> bool:
-        return any(layer == name or layer.startswith(f"{name}.") for name in skip)
+        return any(_within(layer, name) for name in skip)
 
     layers = {name.rpartition(".")[0] for name in arrays}
     lines = [

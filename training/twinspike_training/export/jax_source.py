@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from twinspike.network import Activation, AvgPool, Conv, GlobalPool, Layer, Linear, Norm
-from twinspike_training.export.pieces import doc, filled, neuron_lines, reader, surrogate_line
+from twinspike_training.export.pieces import Words, doc, filled, neuron_lines, reader, surrogate_line
 from twinspike_training.export.statements import identifiers, statements
 from twinspike_training.export.twin import SpikingTwin
+
+_WORDS = Words(
+    arrays="Arrays",
+    float32='"<f4"',
+    float64='"<f8"',
+    array='np.frombuffer(content[first:last], formats[told["dtype"]])',
+    sigmoid="jax.nn.sigmoid",
+    numbers="{}.astype(z.dtype)",
+    positive="jnp.maximum({}, 0)",
+)
 
 
 def source(twin: SpikingTwin, arrays_file: str) -> str:
@@ -42,10 +52,10 @@ def source(twin: SpikingTwin, arrays_file: str) -> str:
     words = {
         "DOC": doc(twin, "jax", "p = load()\n    logits = jax.jit(network)(p, images)"),
         "CHARGE": charge,
-        "H": surrogate_line(twin.method.neuron.surrogate, "jnp"),
+        "H": surrogate_line(twin.method.neuron.surrogate, _WORDS),
         "RESET": reset,
         "BODY": "\n    ".join([*body, f"return {readout}"]),
-        "READER": reader("numpy"),
+        "READER": reader(_WORDS),
     }
     return filled(_TEMPLATE, twin, arrays_file, words)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Literal
+from typing import NamedTuple
 
 from twinspike.config import Arctan, FastSigmoid, Neuron, Rectangle, Sigmoid, Surrogate, Tanh, Triangle
 from twinspike_training.export.twin import SpikingTwin
@@ -29,21 +29,29 @@ _READER = '''def read(path):
 '''
 
 
-def reader(framework: Literal["torch", "numpy"]) -> str:
+class Words(NamedTuple):
+    """What a framework calls things."""
+
+    arrays: str
+    float32: str
+    float64: str
+    array: str
+    """An array of `content[first:last]`, in the format `formats[told["dtype"]]`."""
+    sigmoid: str
+    numbers: str
+    """What `{}` says, as numbers of z's format."""
+    positive: str
+    """What `{}` says, or 0 where that is larger."""
+
+
+def reader(words: Words) -> str:
     """A function that reads arrays without the package safetensors."""
-    if framework == "torch":
-        words = (
-            "Tensors",
-            "torch.float32",
-            "torch.float64",
-            'torch.frombuffer(content[first:last], dtype=formats[told["dtype"]])',
-        )
-    else:
-        words = ("Arrays", '"<f4"', '"<f8"', 'np.frombuffer(content[first:last], formats[told["dtype"]])')
-    text = _READER
-    for place, word in zip(("WHAT", "F32", "F64", "ARRAY"), words, strict=True):
-        text = text.replace(f"@{place}@", word)
-    return text
+    places = {"WHAT": words.arrays, "F32": words.float32, "F64": words.float64, "ARRAY": words.array}
+    return _filled(_READER, places)
+
+
+def _filled(text: str, words: dict[str, str]) -> str:
+    return re.sub("@([A-Z0-9]+)@", lambda place: words[place[1]], text)
 
 
 def filled(template: str, twin: SpikingTwin, arrays_file: str, words: dict[str, str]) -> str:
@@ -55,7 +63,7 @@ def filled(template: str, twin: SpikingTwin, arrays_file: str, words: dict[str, 
         "INPUT": twin.facts["input"],
         "K": str(twin.network.classes),
     }
-    return re.sub("@([A-Z]+)@", lambda place: (words | common)[place[1]], _HEAD + template)
+    return _filled(_HEAD + template, words | common)
 
 
 def doc(twin: SpikingTwin, framework: str, use: str) -> str:
@@ -82,16 +90,14 @@ def _plain(name: str) -> str:
     return "".join(sign if sign.isalnum() or sign in "-_. " else "_" for sign in name)
 
 
-def surrogate_line(surrogate: Surrogate, framework: Literal["torch", "jnp"]) -> str:
-    """The expression of h(z) (clauses SUR-2 to SUR-7), of arrays of torch or of jax.numpy."""
-    sigmoid = "torch.sigmoid" if framework == "torch" else "jax.nn.sigmoid"
+def surrogate_line(surrogate: Surrogate, words: Words) -> str:
+    """The expression of h(z) (clauses SUR-2 to SUR-7)."""
+    sigmoid = words.sigmoid
     match surrogate:
         case Rectangle(width=width):
-            inside = f"(abs(z) < {width / 2!r})"
-            return f"{inside}.to(z.dtype) / {width!r}" if framework == "torch" else f"{inside}.astype(z.dtype) / {width!r}"
+            return f"{words.numbers.format(f'(abs(z) < {width / 2!r})')} / {width!r}"
         case Triangle(width=width):
-            kept = f"(1 - abs(z) / {width!r})"
-            return f"{kept}.clamp(min=0) / {width!r}" if framework == "torch" else f"jnp.maximum({kept}, 0) / {width!r}"
+            return f"{words.positive.format(f'(1 - abs(z) / {width!r})')} / {width!r}"
         case Sigmoid(slope=slope):
             return f"{slope!r} * {sigmoid}({slope!r} * z) * {sigmoid}(-{slope!r} * z)"
         case Arctan(slope=slope):

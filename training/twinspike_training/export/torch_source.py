@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from twinspike.network import Activation, AvgPool, Conv, GlobalPool, Layer, Linear, Norm
-from twinspike_training.export.pieces import doc, filled, neuron_lines, reader, surrogate_line
+from twinspike_training.export.pieces import Words, doc, filled, neuron_lines, reader, surrogate_line
 from twinspike_training.export.statements import identifiers, statements
 from twinspike_training.export.twin import Array, SpikingTwin
+
+_WORDS = Words(
+    arrays="Tensors",
+    float32="torch.float32",
+    float64="torch.float64",
+    array='torch.frombuffer(content[first:last], dtype=formats[told["dtype"]])',
+    sigmoid="torch.sigmoid",
+    numbers="{}.to(z.dtype)",
+    positive="{}.clamp(min=0)",
+)
 
 
 def arrays(twin: SpikingTwin) -> dict[str, Array]:
@@ -49,11 +59,11 @@ def source(twin: SpikingTwin, arrays_file: str) -> str:
     words = {
         "DOC": doc(twin, "torch", "net = load()\n    logits = net(images)"),
         "CHARGE": charge,
-        "H": surrogate_line(twin.method.neuron.surrogate, "torch"),
+        "H": surrogate_line(twin.method.neuron.surrogate, _WORDS),
         "RESET": reset,
         "MADE": "\n        ".join(made),
         "BODY": "\n        ".join([*body, f"return {readout}"]),
-        "READER": reader("torch"),
+        "READER": reader(_WORDS),
     }
     return filled(_TEMPLATE, twin, arrays_file, words)
 

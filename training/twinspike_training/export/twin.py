@@ -7,6 +7,7 @@ checkpoint, where a backend rounds each product (clause FAC-6, PRE-7). Norms sta
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -25,7 +26,7 @@ from twinspike_training.data.usual import normalization
 Array = NDArray[Any]
 
 
-class SpikingTwin(msgspec.Struct, frozen=True, kw_only=True):
+class SpikingTwin(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """A spiking network without its artificial twin, ready to be written in some format."""
 
     network: Network
@@ -52,7 +53,7 @@ class SpikingTwin(msgspec.Struct, frozen=True, kw_only=True):
         learned = self.arrays.get(f"{layer}.{name}")
         return np.asarray(getattr(self.method.neuron, name), self.dtype) if learned is None else learned
 
-    @property
+    @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Layer -> shape of its output of one sample at one step."""
         return infer_shapes(self.network)
@@ -62,7 +63,7 @@ class SpikingTwin(msgspec.Struct, frozen=True, kw_only=True):
         """Format of the arrays."""
         return next(iter(self.arrays.values())).dtype
 
-    @property
+    @cached_property
     def foldable(self) -> dict[str, str]:
         """Norm -> the convolution before it, where nothing else reads that."""
         readers = [name for layer in self.network.layers for name in inputs_of(layer)]
