@@ -8,7 +8,7 @@ consecutive ranks, and hands its programs its own part of each batch: the parts 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol, runtime_checkable
 
 import msgspec
@@ -119,6 +119,16 @@ def share(batch: int, replicas: int, rank: int, what: str = "batch") -> slice:
 def portion(samples: int, parts: int, index: int) -> slice:
     """The part of one process of samples that are evaluated: consecutive, sizes differ by 1 at most, each in one part (DEV-7)."""
     return slice(index * samples // parts, (index + 1) * samples // parts)
+
+
+def joined(key: str, parts: Iterable[Values]) -> Values:
+    """The ranks' parts of one entry of a layer's trace as that of the global batch (clause DEV-1).
+
+    Args:
+        key: an output or the gradient towards it, not that of a parameter, which is whole on every rank (clause DEV-2).
+        parts: by rank; samples are on axis 0 of the artificial twin's and on axis 1, behind time, of the spiking twin's.
+    """
+    return np.concatenate([*parts], axis=0 if key in ("ann", "g_ann") else 1)
 
 
 class Gathers(Protocol):

@@ -21,7 +21,7 @@ from twinspike.backend import Metrics, Values
 from twinspike.errors import SpecError
 from twinspike.judge import Step, Verdict, load_judge
 from twinspike.parameters import STEP, State
-from twinspike.replicas import digest
+from twinspike.replicas import digest, joined
 from twinspike.setting import Setting, write
 from twinspike_training.ranks import Group
 from twinspike_training.run import Ready
@@ -189,7 +189,7 @@ def _of_all(group: Group, trace: Mapping[str, Mapping[str, Values]]) -> tuple[di
         for key, value in tap.items():
             parts = group.ask(value)
             if not key.startswith("d_"):
-                found[layer][key] = np.concatenate([*parts], axis=0 if key in ("ann", "g_ann") else 1) if group.first else value
+                found[layer][key] = joined(key, parts) if group.first else value
                 continue
             found[layer][key] = value
             if any(part.tobytes() != parts[0].tobytes() for part in parts):

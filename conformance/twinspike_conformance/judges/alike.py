@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from twinspike import replicas
+
 Values = NDArray[Any]
 Trace = Mapping[str, Mapping[str, Values]]
 
@@ -38,7 +40,7 @@ def _joined(layer: str, key: str, parts: list[Values]) -> Values:
     if key.startswith("d_"):
         found: Values = same(f"{layer}: {key}", parts)
         return found
-    return np.concatenate(parts, axis=0 if key in ("ann", "g_ann") else 1)
+    return replicas.joined(key, parts)
 
 
 def _apart(one: Any, other: Any) -> str | None:
